@@ -1,0 +1,148 @@
+// The communicator of one rank: every verb is a copy or nothing, behind the same checks as any other. Also the
+// smallest backend there is: the verbs it lacks come from complete<B>.
+#pragma once
+
+#include <shardkit/comm/communicator.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <deque>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <variant>
+#include <vector>
+
+namespace shardkit {
+namespace detail {
+
+/// Messages of a rank to itself: sent and not yet received, or awaited and not yet sent. One of the two is empty.
+struct self_mail {
+  struct awaited {
+    void* out;
+    std::size_t bytes;
+    bool arrived = false;
+  };
+
+  void send(const void* in, std::size_t bytes) {
+    if (receivers.empty()) {
+      const char* first = static_cast<const char*>(in);
+      messages.emplace_back(first, first + bytes);
+      return;
+    }
+    deliver(*receivers.front(), in, bytes);
+    receivers.pop_front();
+  }
+  void receive(awaited& receiver) {
+    if (messages.empty()) return receivers.push_back(&receiver);
+    deliver(receiver, messages.front().data(), messages.front().size());
+    messages.pop_front();
+  }
+  static void deliver(awaited& receiver, const void* in, std::size_t bytes) {
+    if (receiver.bytes != bytes)
+      throw mismatch_error("recv of " + std::to_string(receiver.bytes) + " bytes meets a message of " +
+                           std::to_string(bytes));
+    host_space::copy(receiver.out, in, bytes);
+    receiver.arrived = true;
+  }
+
+  std::deque<std::vector<char>> messages;
+  std::deque<awaited*> receivers;
+  std::string failure;
+};
+
+/// A receive from oneself whose message has not been sent yet.
+class self_receive final : public pending_call {
+ public:
+  self_receive(std::shared_ptr<self_mail> mail, void* out, std::size_t bytes)
+      : mail_(std::move(mail)), receiver_{out, bytes} {
+    mail_->receive(receiver_);
+  }
+  virtual ~self_receive() = default;
+
+  bool test() override { return receiver_.arrived; }
+  void wait() override {
+    if (!receiver_.arrived) throw usage_error("recv from oneself before anything was sent waits for ever");
+  }
+  void release() noexcept override {
+    auto& waiting = mail_->receivers;
+    waiting.erase(std::remove(waiting.begin(), waiting.end(), &receiver_), waiting.end());
+    delete this;
+  }
+
+ private:
+  std::shared_ptr<self_mail> mail_;
+  self_mail::awaited receiver_;
+};
+
+}  // namespace detail
+
+/// One rank by itself.
+class self_backend {
+ public:
+  using space = host_space;
+
+  int rank() const noexcept { return 0; }
+  int size() const noexcept { return 1; }
+
+  void perform(const barrier_call&) { require_alive(); }
+  void perform(const broadcast_call&) { require_alive(); }
+  void perform(const reduce_call& call) { copy(call); }
+  void perform(const all_reduce_call& call) { copy(call); }
+  void perform(const reduce_scatter_call& call) { copy(call); }
+  void perform(const all_gather_call& call) { copy(call); }
+
+  void perform(const send_call& call) {
+    require_alive();
+    mail_->send(call.in, call.count * size_of(call.type));
+  }
+  void perform(const recv_call& call) { start(call).wait(); }
+
+  void perform(const group_call& group) {
+    // A receive may be listed before its send.
+    for (const bool sends : {true, false})
+      for (std::size_t i = 0; i < group.count; ++i)
+        std::visit(
+            [&](const auto& call) {
+              using call_type = std::decay_t<decltype(call)>;
+              if constexpr (detail::performs<self_backend, call_type>::value)
+                if (std::is_same_v<call_type, send_call> == sends) perform(call);
+            },
+            group.calls[i]);
+  }
+
+  request start(const send_call& call) {
+    perform(call);
+    return {};
+  }
+  request start(const recv_call& call) {
+    require_alive();
+    return request(new detail::self_receive(mail_, call.out, call.count * size_of(call.type)));
+  }
+
+  self_backend split(int, int, const call_site&) {
+    require_alive();
+    return {};
+  }
+  void exchange(const void* in, void* out, std::size_t bytes, const call_site&) {
+    require_alive();
+    host_space::copy(out, in, bytes);
+  }
+  void fail(const std::string& reason) noexcept { mail_->failure = reason; }
+
+ private:
+  void require_alive() const {
+    if (!mail_->failure.empty()) throw peer_failed(0, mail_->failure);
+  }
+  template <class Call>
+  void copy(const Call& call) {
+    require_alive();
+    host_space::copy(call.out, call.in, call.count * size_of(call.type));
+  }
+
+  std::shared_ptr<detail::self_mail> mail_ = std::make_shared<detail::self_mail>();
+};
+
+using self_communicator = communicator<self_backend>;
+
+}  // namespace shardkit

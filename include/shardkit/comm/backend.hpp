@@ -1,0 +1,54 @@
+// What a transport must offer to carry a communicator, and what it may.
+//
+// A backend is a small movable class:
+//
+//   using space = ...;                       where the buffers of its calls live
+//   int rank(), size();
+//   void perform(const X_call&);             natively, for each verb it has; required are barrier, broadcast, reduce,
+//                                            all_reduce, reduce_scatter, all_gather, send, recv
+//   void perform(const group_call&);         sends, receives and required collectives that progress together
+//   request start(const send_call&);         and recv_call: the same without waiting
+//   B split(int colour, int key, const call_site&);    collective; ranks of one colour, ordered by key, then rank
+//   void exchange(const void* in, void* out, std::size_t bytes, const call_site&);
+//                                            collective over host memory whatever the space: out[r] = rank r's in
+//   void fail(const std::string& reason) noexcept;     this rank gives up: peers must not wait for it
+//
+// Verbs that a backend does not have are composed by complete<B> (complete.hpp).
+#pragma once
+
+#include <shardkit/comm/group.hpp>
+#include <shardkit/comm/request.hpp>
+
+#include <type_traits>
+#include <utility>
+
+namespace shardkit {
+namespace detail {
+
+template <class Backend, class Call, class = void>
+struct performs : std::false_type {};
+template <class Backend, class Call>
+struct performs<Backend, Call,
+                std::void_t<decltype(std::declval<Backend&>().perform(std::declval<const Call&>()))>> : std::true_type {};
+
+template <class Backend, class List>
+struct performs_every;
+template <class Backend, class... Calls>
+struct performs_every<Backend, call_list<Calls...>> : std::bool_constant<(performs<Backend, Calls>::value && ...)> {};
+
+template <class Backend, class = void>
+struct defers_calls : std::false_type {};
+template <class Backend>
+struct defers_calls<Backend, std::void_t<decltype(Backend::defers)>> : std::bool_constant<Backend::defers> {};
+
+}  // namespace detail
+
+/// The verbs every backend performs by itself.
+using required_calls = call_list<barrier_call, broadcast_call, reduce_call, all_reduce_call, reduce_scatter_call,
+                                 all_gather_call, send_call, recv_call, group_call>;
+
+/// Whether B has what every backend must have.
+template <class Backend>
+inline constexpr bool is_backend = detail::performs_every<Backend, required_calls>::value;
+
+}  // namespace shardkit

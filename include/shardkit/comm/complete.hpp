@@ -1,0 +1,156 @@
+// Gives a backend the verbs it lacks, composed from those it has: gather, scatter, all_to_all and send_recv from a
+// group of sends and receives, unequal counts from groups of broadcasts and reductions.
+#pragma once
+
+#include <shardkit/comm/backend.hpp>
+
+#include <cstddef>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace shardkit {
+
+/// A backend with every verb: native where B performs the call itself, else composed.
+template <class Backend>
+class complete {
+  static_assert(is_backend<Backend>, "shardkit: this class lacks a required verb; see shardkit/comm/backend.hpp");
+
+ public:
+  using space = typename Backend::space;
+
+  explicit complete(Backend base) : base_(std::move(base)) {}
+
+  int rank() const noexcept { return base_.rank(); }
+  int size() const noexcept { return base_.size(); }
+  Backend& base() noexcept { return base_; }
+
+  template <class Call>
+  void perform(const Call& call) {
+    if constexpr (detail::performs<Backend, Call>::value) {
+      base_.perform(call);
+    } else {
+      calls_.clear();
+      expand(call);
+      base_.perform(group_call{calls_.data(), calls_.size(), call.stream, call.site});
+    }
+  }
+
+  void perform(const group_call& group) {
+    calls_.clear();
+    for (std::size_t i = 0; i < group.count; ++i)
+      std::visit(
+          [&](const auto& call) {
+            if constexpr (detail::performs<Backend, std::decay_t<decltype(call)>>::value) calls_.emplace_back(call);
+            else expand(call);
+          },
+          group.calls[i]);
+    base_.perform(group_call{calls_.data(), calls_.size(), group.stream, group.site});
+  }
+
+  template <class Call>
+  request start(const Call& call) {
+    return base_.start(call);
+  }
+  complete split(int colour, int key, const call_site& site) { return complete(base_.split(colour, key, site)); }
+  void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) {
+    base_.exchange(in, out, bytes, site);
+  }
+  void fail(const std::string& reason) noexcept { base_.fail(reason); }
+
+ private:
+  static const char* at(const void* base, std::size_t elements, dtype type) noexcept {
+    return static_cast<const char*>(base) + elements * size_of(type);
+  }
+  static char* at(void* base, std::size_t elements, dtype type) noexcept {
+    return static_cast<char*>(base) + elements * size_of(type);
+  }
+
+  template <class Call>
+  void add_send(const Call& call, const void* in, std::size_t count, int peer) {
+    if (count != 0) calls_.emplace_back(send_call{in, count, call.type, peer, call.stream, call.site});
+  }
+  template <class Call>
+  void add_recv(const Call& call, void* out, std::size_t count, int peer) {
+    if (count != 0) calls_.emplace_back(recv_call{out, count, call.type, peer, call.stream, call.site});
+  }
+  template <class Call>
+  void copy(const Call& call, void* to, const void* from, std::size_t count) {
+    space::copy(to, from, count * size_of(call.type), space::from_native(call.stream));
+  }
+
+  // `expand` appends the calls that a verb consists of to `calls_` and copies what a rank gives to itself.
+
+  void expand(const send_recv_call& call) {
+    add_send(call, call.in, call.send_count, call.to);
+    add_recv(call, call.out, call.recv_count, call.from);
+  }
+
+  using part = std::pair<std::size_t, std::size_t>;  // offset and count of a rank
+  static auto equal(std::size_t count) {
+    return [count](int rank) { return part{static_cast<std::size_t>(rank) * count, count}; };
+  }
+  static auto unequal(const partition* layout) {
+    return [layout](int rank) { return part{layout->offset(rank), layout->count(rank)}; };
+  }
+
+  template <class Call, class Parts>
+  void expand_gather(const Call& call, Parts parts) {
+    const auto [offset, count] = parts(rank());
+    if (rank() != call.root) return add_send(call, call.in, count, call.root);
+    copy(call, at(call.out, offset, call.type), call.in, count);
+    for (int peer = 0; peer < size(); ++peer)
+      if (peer != rank()) add_recv(call, at(call.out, parts(peer).first, call.type), parts(peer).second, peer);
+  }
+  template <class Call, class Parts>
+  void expand_scatter(const Call& call, Parts parts) {
+    const auto [offset, count] = parts(rank());
+    if (rank() != call.root) return add_recv(call, call.out, count, call.root);
+    copy(call, call.out, at(call.in, offset, call.type), count);
+    for (int peer = 0; peer < size(); ++peer)
+      if (peer != rank()) add_send(call, at(call.in, parts(peer).first, call.type), parts(peer).second, peer);
+  }
+  template <class Call, class Outgoing, class Incoming>
+  void expand_all_to_all(const Call& call, Outgoing outgoing, Incoming incoming) {
+    copy(call, at(call.out, incoming(rank()).first, call.type), at(call.in, outgoing(rank()).first, call.type),
+         outgoing(rank()).second);
+    for (int peer = 0; peer < size(); ++peer) {
+      if (peer == rank()) continue;
+      add_send(call, at(call.in, outgoing(peer).first, call.type), outgoing(peer).second, peer);
+      add_recv(call, at(call.out, incoming(peer).first, call.type), incoming(peer).second, peer);
+    }
+  }
+
+  void expand(const gather_call& call) { expand_gather(call, equal(call.count)); }
+  void expand(const gather_uneven_call& call) { expand_gather(call, unequal(call.layout)); }
+  void expand(const scatter_call& call) { expand_scatter(call, equal(call.count)); }
+  void expand(const scatter_uneven_call& call) { expand_scatter(call, unequal(call.layout)); }
+  void expand(const all_to_all_call& call) { expand_all_to_all(call, equal(call.count), equal(call.count)); }
+  void expand(const all_to_all_uneven_call& call) {
+    expand_all_to_all(call, unequal(call.send_layout), unequal(call.receive_layout));
+  }
+
+  void expand(const all_gather_uneven_call& call) {
+    const partition& layout = *call.layout;
+    copy(call, at(call.out, layout.offset(rank()), call.type), call.in, layout.count(rank()));
+    for (int root = 0; root < size(); ++root)
+      if (layout.count(root) != 0)
+        calls_.emplace_back(broadcast_call{at(call.out, layout.offset(root), call.type), layout.count(root), call.type,
+                                           root, call.stream, call.site});
+  }
+
+  void expand(const reduce_scatter_uneven_call& call) {
+    const partition& layout = *call.layout;
+    for (int root = 0; root < size(); ++root)
+      if (layout.count(root) != 0)
+        calls_.emplace_back(reduce_call{at(call.in, layout.offset(root), call.type), call.out, layout.count(root),
+                                        call.type, call.op, call.combine, root, call.stream, call.site});
+  }
+
+  Backend base_;
+  std::vector<any_call> calls_;  // kept, so that a steady state allocates nothing
+};
+
+}  // namespace shardkit

@@ -1,0 +1,65 @@
+// Several calls as one: none of them waits for another of the same group. A group is recorded first and performed
+// as a whole, so that a body that throws has started nothing.
+#pragma once
+
+#include <shardkit/comm/calls.hpp>
+
+#include <cstddef>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace shardkit {
+
+namespace detail {
+
+template <class List>
+struct variant_of;
+template <class... Calls>
+struct variant_of<call_list<Calls...>> {
+  using type = std::variant<Calls...>;
+};
+
+}  // namespace detail
+
+/// Any one call.
+using any_call = detail::variant_of<all_calls>::type;
+
+/// `count` calls that progress together. Sends and receives between the same two ranks match in the order listed;
+/// collectives take effect in the order listed, the same on all ranks.
+struct group_call {
+  static constexpr const char* name = "group";
+  const any_call* calls;
+  std::size_t count;
+  void* stream;
+  call_site site;
+};
+
+/// A backend that only writes down what it is told to perform: `group` hands it to its body behind the ordinary
+/// typed face.
+template <class Space>
+class call_recorder {
+ public:
+  using space = Space;
+  /// Calls of this backend have no result before the group has ended.
+  static constexpr bool defers = true;
+
+  call_recorder(int rank, int size, std::vector<any_call>& calls) noexcept : rank_(rank), size_(size), calls_(&calls) {}
+
+  int rank() const noexcept { return rank_; }
+  int size() const noexcept { return size_; }
+
+  template <class Call>
+  void perform(const Call& call) {
+    calls_->emplace_back(call);
+  }
+
+  /// A misuse inside the body passes through `group`, which tells the peers.
+  void fail(const std::string&) noexcept {}
+
+ private:
+  int rank_, size_;
+  std::vector<any_call>* calls_;
+};
+
+}  // namespace shardkit

@@ -1,0 +1,21 @@
+// The one last argument of every verb and layer: on which stream, and from which line of the user's code.
+#pragma once
+
+#include <shardkit/core/call_site.hpp>
+#include <shardkit/core/space.hpp>
+
+namespace shardkit {
+
+/// Stream and call site together. Built implicitly from a stream; on the host it is left out:
+///   comm.all_reduce(in_place(x), sum);            // host
+///   comm.all_reduce(in_place(x), sum, stream);    // device
+template <class Space>
+struct at {
+  typename Space::stream stream;
+  call_site site;
+
+  constexpr at(typename Space::stream on = {}, call_site from = call_site::current()) noexcept
+      : stream(on), site(from) {}
+};
+
+}  // namespace shardkit

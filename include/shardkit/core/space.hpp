@@ -1,0 +1,48 @@
+// A memory space is a compile-time tag that says where a buffer lives and how it is allocated, copied and
+// filled there. host_space is ordinary memory; algorithms are templates on the space.
+#pragma once
+
+#include <shardkit/core/error.hpp>
+
+#include <cstddef>
+#include <cstring>
+#include <new>
+
+namespace shardkit {
+
+/// Ordinary memory. Its stream is empty: an operation on the host has ended when it returns.
+struct host_space {
+  struct stream {};
+
+  static constexpr const char* name = "host";
+  /// Alignment of every allocation: a cache line, and enough for any vector unit.
+  static constexpr std::size_t alignment = 64;
+
+  /// The handle that a call descriptor carries.
+  static void* native(stream) noexcept { return nullptr; }
+  static stream from_native(void*) noexcept { return {}; }
+
+  static void* allocate(std::size_t bytes) {
+    return ::operator new(bytes, std::align_val_t{alignment});
+  }
+  static void deallocate(void* memory) noexcept { ::operator delete(memory, std::align_val_t{alignment}); }
+
+  /// Copies `bytes`; the ranges may not overlap unless they are the same.
+  static void copy(void* to, const void* from, std::size_t bytes, stream = {}) noexcept {
+    if (bytes != 0 && to != from) std::memcpy(to, from, bytes);
+  }
+
+  /// Copies `rows` rows of `row_bytes`, each row `to_stride` and `from_stride` bytes after the one before it.
+  static void copy_2d(void* to, std::size_t to_stride, const void* from, std::size_t from_stride,
+                      std::size_t row_bytes, std::size_t rows, stream = {}) noexcept {
+    if (to_stride == row_bytes && from_stride == row_bytes) return copy(to, from, row_bytes * rows);
+    for (std::size_t row = 0; row < rows; ++row)
+      copy(static_cast<char*>(to) + row * to_stride, static_cast<const char*>(from) + row * from_stride, row_bytes);
+  }
+
+  static void fill_bytes(void* to, int value, std::size_t bytes, stream = {}) noexcept {
+    if (bytes != 0) std::memset(to, value, bytes);
+  }
+};
+
+}  // namespace shardkit
