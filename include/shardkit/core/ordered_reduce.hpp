@@ -10,10 +10,10 @@
 
 namespace shardkit {
 
-/// Combines elements [begin, begin + count) of `inputs` in order and writes them to the same indices of every
-/// output. An output may be one of the inputs. The caller has checked that the kind suits the element type.
+/// Combines `count` elements of the `inputs`, in their order, and writes them to every output. An output may be one
+/// of the inputs. The caller has checked that the kind suits the element type.
 using reduce_function = void (*)(reduction_kind kind, const void* const* inputs, int input_count, void* const* outputs,
-                                 int output_count, std::size_t begin, std::size_t count);
+                                 int output_count, std::size_t count);
 
 namespace detail {
 
@@ -54,13 +54,13 @@ A wrapping(A a, A b, Combine combine) {
 
 template <class T, class Combine>
 void reduce_blocks(Combine combine, bool divide, const void* const* inputs, int input_count, void* const* outputs,
-                   int output_count, std::size_t begin, std::size_t count) {
+                   int output_count, std::size_t count) {
   using A = accumulator<T>;
   // A block stays in the first-level cache between the ranks.
   constexpr std::size_t block = 4096 / sizeof(A);
   A partial[block];
-  for (std::size_t at = begin; at < begin + count; at += block) {
-    const std::size_t n = begin + count - at < block ? begin + count - at : block;
+  for (std::size_t at = 0; at < count; at += block) {
+    const std::size_t n = count - at < block ? count - at : block;
     const T* first = static_cast<const T*>(inputs[0]) + at;
     for (std::size_t i = 0; i < n; ++i) partial[i] = static_cast<A>(first[i]);
     for (int rank = 1; rank < input_count; ++rank) {
@@ -83,10 +83,10 @@ void reduce_blocks(Combine combine, bool divide, const void* const* inputs, int 
 /// The reduce_function of T.
 template <class T>
 void ordered_reduce(reduction_kind kind, const void* const* inputs, int input_count, void* const* outputs,
-                    int output_count, std::size_t begin, std::size_t count) {
+                    int output_count, std::size_t count) {
   using A = detail::accumulator<T>;
   const auto run = [&](auto combine, bool divide = false) {
-    detail::reduce_blocks<T>(combine, divide, inputs, input_count, outputs, output_count, begin, count);
+    detail::reduce_blocks<T>(combine, divide, inputs, input_count, outputs, output_count, count);
   };
   switch (kind) {
     case reduction_kind::minimum: return run([](A a, A b) { return detail::smaller(a, b); });
