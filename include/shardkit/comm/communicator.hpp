@@ -29,6 +29,8 @@ class communicator {
 
   explicit communicator(Backend backend, std::string name = "world")
       : backend_(std::move(backend)), name_(std::move(name)) {}
+  communicator(communicator&&) = default;
+  communicator& operator=(communicator&&) = default;
 
   int rank() const noexcept { return backend_.rank(); }
   int size() const noexcept { return backend_.size(); }

@@ -54,7 +54,7 @@ class complete {
   request start(const Call& call) {
     return base_.start(call);
   }
-  complete split(int colour, int key, const call_site& site) { return complete(base_.split(colour, key, site)); }
+  Backend split(int colour, int key, const call_site& site) { return base_.split(colour, key, site); }
   void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) {
     base_.exchange(in, out, bytes, site);
   }

@@ -1,0 +1,142 @@
+// Messages from one thread rank to another: a ring of slots in which sender and receiver meet. Whoever comes second
+// copies straight between the two buffers; a small message whose receiver is late waits inside the slot.
+#pragma once
+
+#include <shardkit/core/call_site.hpp>
+#include <shardkit/core/dtype.hpp>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace shardkit::detail {
+
+/// One side of a message.
+struct message_side {
+  void* data = nullptr;  ///< the sender's is only read
+  std::size_t count = 0;
+  dtype type = dtype::u8;
+  call_site site;
+
+  std::size_t bytes() const noexcept { return count * size_of(type); }
+  bool matches(const message_side& other) const noexcept { return count == other.count && type == other.type; }
+};
+
+/// A place where message number n of a channel is handed over, for every n that shares it.
+struct alignas(64) message_slot {
+  enum phase : std::uint64_t {
+    empty,      ///< neither side has come
+    sent,       ///< the sender's buffer is on offer
+    sent_here,  ///< the message lies in `small`; the sender is gone
+    awaited,    ///< the receiver's buffer is on offer
+    copying,    ///< the later side has taken the offer and copies
+    copied,     ///< the side that waits may go on
+    given_up    ///< an offer was withdrawn; the communicator has failed
+  };
+  static constexpr std::size_t small_bytes = 128;
+
+  /// The state of the slot on its `turn`-th use.
+  static constexpr std::uint64_t state_of(std::uint64_t turn, phase now) noexcept { return turn << 3 | now; }
+
+  std::atomic<std::uint64_t> state{0};
+  message_side sender, receiver;
+  unsigned char small[small_bytes];
+};
+
+/// All messages from one rank to another, in order.
+struct thread_channel {
+  /// Messages that may be under way at once; a further send waits.
+  static constexpr std::uint64_t depth = 16;
+
+  message_slot& slot(std::uint64_t message) noexcept { return slots[message % depth]; }
+  static constexpr std::uint64_t turn(std::uint64_t message) noexcept { return message / depth; }
+
+  message_slot slots[depth];
+};
+
+/// One rank's end of message number `message`: offered, taken or complete.
+class message_end {
+ public:
+  enum class outcome { waiting, complete, mismatch };
+
+  message_end(thread_channel& channel, std::uint64_t message, bool sends, const message_side& mine) noexcept
+      : slot_(&channel.slot(message)), turn_(thread_channel::turn(message)), sends_(sends), mine_(mine) {}
+
+  /// Whether the slot's earlier message is out of the way, so that this one can be offered.
+  bool can_offer() const noexcept { return slot_->state.load(std::memory_order_acquire) >> 3 == turn_; }
+
+  /// Offers this side, or takes the other's offer and copies.
+  outcome offer() noexcept {
+    using slot = message_slot;
+    std::uint64_t expected = slot::state_of(turn_, slot::empty);
+    (sends_ ? slot_->sender : slot_->receiver) = mine_;
+    if (sends_ && mine_.bytes() <= slot::small_bytes) {
+      if (slot_->state.load(std::memory_order_acquire) == expected) {
+        if (mine_.bytes() != 0) std::memcpy(slot_->small, mine_.data, mine_.bytes());
+        if (exchange(expected, slot::sent_here)) return outcome::complete;
+      }
+    } else if (exchange(expected, sends_ ? slot::sent : slot::awaited)) {
+      return outcome::waiting;
+    }
+    return take();
+  }
+
+  /// Looks whether the other side has copied meanwhile.
+  outcome poll() noexcept {
+    if (slot_->state.load(std::memory_order_acquire) != message_slot::state_of(turn_, message_slot::copied))
+      return outcome::waiting;
+    next_turn();
+    return outcome::complete;
+  }
+
+  /// Takes back an offer, so that nobody touches the buffer after the return. Waits for a copy in progress, which
+  /// ends by itself. Only after the launch has failed.
+  template <class Relax>
+  void withdraw(Relax relax) noexcept {
+    std::uint64_t expected = message_slot::state_of(turn_, sends_ ? message_slot::sent : message_slot::awaited);
+    if (exchange(expected, message_slot::given_up)) return;
+    while (slot_->state.load(std::memory_order_acquire) == message_slot::state_of(turn_, message_slot::copying)) relax();
+  }
+
+  const message_side& mine() const noexcept { return mine_; }
+  /// The other side, where `offer` reported a mismatch.
+  const message_side& other() const noexcept { return sends_ ? slot_->receiver : slot_->sender; }
+
+ private:
+  bool exchange(std::uint64_t& expected, message_slot::phase next) noexcept {
+    return slot_->state.compare_exchange_strong(expected, message_slot::state_of(turn_, next),
+                                                std::memory_order_acq_rel, std::memory_order_acquire);
+  }
+
+  // The other side was first: its offer is taken, unless it is withdrawn at this moment.
+  outcome take() noexcept {
+    using slot = message_slot;
+    if (!sends_ && slot_->state.load(std::memory_order_acquire) == slot::state_of(turn_, slot::sent_here)) {
+      if (!mine_.matches(slot_->sender)) return outcome::mismatch;
+      if (mine_.bytes() != 0) std::memcpy(mine_.data, slot_->small, mine_.bytes());
+      next_turn();
+      return outcome::complete;
+    }
+    std::uint64_t expected = slot::state_of(turn_, sends_ ? slot::awaited : slot::sent);
+    if (!exchange(expected, slot::copying)) return outcome::waiting;  // withdrawn: the failure will end the wait
+    if (!slot_->sender.matches(slot_->receiver)) {
+      slot_->state.store(slot::state_of(turn_, slot::given_up), std::memory_order_release);
+      return outcome::mismatch;
+    }
+    if (mine_.bytes() != 0) std::memcpy(slot_->receiver.data, slot_->sender.data, mine_.bytes());
+    slot_->state.store(slot::state_of(turn_, slot::copied), std::memory_order_release);
+    return outcome::complete;
+  }
+
+  void next_turn() noexcept {
+    slot_->state.store(message_slot::state_of(turn_ + 1, message_slot::empty), std::memory_order_release);
+  }
+
+  message_slot* slot_;
+  std::uint64_t turn_;
+  bool sends_;
+  message_side mine_;
+};
+
+}  // namespace shardkit::detail

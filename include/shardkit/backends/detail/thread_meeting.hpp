@@ -1,0 +1,178 @@
+// One rank's part in the calls of a thread_room: publishing its line, waiting for the peers' lines, leaving. Every
+// wait ends at the operation deadline, or at once where the launch fails or an awaited rank has left it.
+#pragma once
+
+#include <shardkit/backends/detail/thread_room.hpp>
+#include <shardkit/comm/describe.hpp>
+
+#include <cstring>
+#include <string>
+
+namespace shardkit::detail {
+
+inline std::string describe_site(const call_site& site) {
+  return site.known() ? std::string(" at ") + site.file + ":" + std::to_string(site.line) : std::string();
+}
+
+class thread_meeting {
+ public:
+  thread_meeting(std::shared_ptr<thread_room> room, int rank)
+      : room_(std::move(room)), rank_(rank), seen_(static_cast<std::size_t>(room_->size)) {}
+
+  int rank() const noexcept { return rank_; }
+  thread_room& room() const noexcept { return *room_; }
+  const std::shared_ptr<thread_room>& shared_room() const noexcept { return room_; }
+
+  /// Publishes a contribution of at most thread_line::inline_bytes. Nothing is left to read afterwards.
+  template <class Call>
+  void publish_inline(const Call& call, const void* data, std::size_t bytes) {
+    thread_line& line = begin(call);
+    if (bytes != 0) std::memcpy(line.bytes, data, bytes);
+    line.call.store(call_, std::memory_order_release);
+    exposed_ = false;
+  }
+
+  /// Publishes pointers; the peers may read the buffers until `finish` returns or this rank has thrown.
+  template <class Call>
+  void publish_buffers(const Call& call, const thread_line::buffers& buffers) {
+    thread_line& line = begin(call);
+    line.direct = buffers;
+    // Sequentially consistent against a failing rank, which raises the failure and then looks whose line is out.
+    line.call.store(call_);
+    exposed_ = true;
+    if (room_->launch->failed()) leave_failed_call();
+  }
+
+  /// Waits for rank's line of the current call and checks that it makes the same call.
+  template <class Call>
+  const thread_line& await(const Call& call, int rank) {
+    const thread_line& line = room_->line(rank, call_);
+    if (rank == rank_) return line;
+    wait(call, rank, [&] { return line.call.load(std::memory_order_acquire) >= call_; });
+    seen_[static_cast<std::size_t>(rank)] = call_;
+    const thread_line& mine = room_->line(rank_, call_);
+    if (line.fingerprint != mine.fingerprint) throw_mismatch(rank, mine, line);
+    return line;
+  }
+  template <class Call>
+  void await_all(const Call& call) {
+    for (int rank = 0; rank < room_->size; ++rank) await(call, rank);
+  }
+  const thread_line& line(int rank) const { return room_->line(rank, call_); }
+
+  /// After publish_buffers: returns once no peer reads this rank's buffers any more.
+  template <class Call>
+  void finish(const Call& call) {
+    room_->slot(rank_).done.store(call_, std::memory_order_release);
+    for (int rank = 0; rank < room_->size; ++rank)
+      if (rank != rank_)
+        wait(call, rank, [&] { return room_->slot(rank).done.load(std::memory_order_acquire) >= call_; });
+    exposed_ = false;
+  }
+
+  /// Waits for `ready` on account of `rank`; between looks `progress` may do other work.
+  template <class Call, class Ready>
+  void wait(const Call& call, int rank, Ready ready) {
+    launch_state& launch = *room_->launch;
+    const int launch_rank = room_->launch_rank(rank);
+    const auto look = [&] {
+      if (ready()) return true;
+      if (progress_ == nullptr) return false;
+      progress_(progress_context_);
+      return ready();
+    };
+    const auto result = wait_for(room_->spins, launch.limits().operation, look,
+                                 [&] { return launch.failed() || launch.has_left(launch_rank); });
+    if (result == wait_result::ready) return;
+    if (result == wait_result::interrupted && !launch.failed())
+      launch.raise(launch_rank, ("left while rank " + std::to_string(room_->launch_rank(rank_)) + " waits in " +
+                                 describe(call) + describe_site(call.site)).c_str());
+    if (result == wait_result::expired) throw_timeout(call, rank);
+    leave_failed_call();
+  }
+
+  /// Work that every wait does between its looks, so that calls of one group do not wait for each other.
+  void set_progress(void (*progress)(void*), void* context) noexcept {
+    progress_ = progress;
+    progress_context_ = context;
+  }
+
+  void require_alive() const {
+    if (room_->launch->failed()) room_->launch->throw_failure();
+  }
+
+  /// Makes this rank's buffers safe to free, then throws the launch's failure.
+  [[noreturn]] void leave_failed_call() {
+    withdraw();
+    room_->launch->throw_failure();
+  }
+
+  /// Raises a failure of this rank's making.
+  void raise(int rank, const std::string& reason) noexcept {
+    room_->launch->raise(room_->launch_rank(rank), reason.c_str());
+  }
+
+ private:
+  template <class Call>
+  thread_line& begin(const Call& call) {
+    require_alive();
+    ++call_;
+    // The line to be overwritten was read by every peer that has published the call before this one.
+    for (int rank = 0; rank < room_->size; ++rank) {
+      if (rank == rank_ || seen_[static_cast<std::size_t>(rank)] + 1 >= call_) continue;
+      const auto& previous = room_->line(rank, call_ - 1).call;
+      wait(call, rank, [&] { return previous.load(std::memory_order_acquire) >= call_ - 1; });
+    }
+    thread_line& line = room_->line(rank_, call_);
+    line.fingerprint = fingerprint(call);
+    line.site = call.site;
+    return line;
+  }
+
+  // Ends this rank's part in a failed call: says that it reads no more, and waits until no peer can be reading its own
+  // buffers. A peer that publishes from now on sees the failure before it reads anything.
+  void withdraw() noexcept {
+    room_->slot(rank_).withdrawn.store(true);
+    if (!exposed_) return;
+    for (int rank = 0; rank < room_->size; ++rank) {
+      if (rank == rank_) continue;
+      thread_slot& peer = room_->slot(rank);
+      const auto quiet = [&] {
+        return peer.withdrawn.load() || peer.done.load() >= call_ || room_->line(rank, call_).call.load() < call_;
+      };
+      // Without a deadline: the peer is copying, or about to see the failure; neither can block.
+      wait_for(room_->spins, no_deadline, quiet, [] { return false; });
+    }
+    exposed_ = false;
+  }
+
+  template <class Call>
+  [[noreturn]] void throw_timeout(const Call& call, int rank) {
+    const std::string text = "rank " + std::to_string(room_->launch_rank(rank)) + " did not arrive in " +
+                             describe(call) + " within the operation deadline of " +
+                             std::to_string(room_->launch->limits().operation) + " s";
+    raise(rank, text + describe_site(call.site));
+    withdraw();
+    throw timeout_error(text);
+  }
+
+  [[noreturn]] void throw_mismatch(int rank, const thread_line& mine, const thread_line& theirs) {
+    const std::string text = "ranks make different calls: rank " + std::to_string(room_->launch_rank(rank_)) + " " +
+                             describe_fingerprint(mine.fingerprint) + describe_site(mine.site) + ", rank " +
+                             std::to_string(room_->launch_rank(rank)) + " " +
+                             describe_fingerprint(theirs.fingerprint) + describe_site(theirs.site);
+    raise(rank_, text);
+    withdraw();
+    throw mismatch_error(text);
+  }
+
+  std::shared_ptr<thread_room> room_;
+  int rank_;
+  std::uint64_t call_ = 0;
+  bool exposed_ = false;
+  std::vector<std::uint64_t> seen_;  // the last call of each peer that this rank has seen published
+  void (*progress_)(void*) = nullptr;
+  void* progress_context_ = nullptr;
+};
+
+}  // namespace shardkit::detail

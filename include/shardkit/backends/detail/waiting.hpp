@@ -1,0 +1,64 @@
+// How a thread rank waits for another: briefly by spinning, then by yielding, so that more ranks than cores make
+// progress, at last by sleeping for a small share of the time already waited.
+#pragma once
+
+#include <sched.h>
+#include <time.h>
+
+#include <cstddef>
+
+namespace shardkit::detail {
+
+inline double now_seconds() noexcept {
+  timespec time{};
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+inline void sleep_seconds(double seconds) noexcept {
+  timespec time{};
+  time.tv_sec = static_cast<time_t>(seconds);
+  time.tv_nsec = static_cast<long>((seconds - static_cast<double>(time.tv_sec)) * 1e9);
+  nanosleep(&time, nullptr);
+}
+
+inline void pause_core() noexcept {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+/// How often to look before giving up the core: not at all worth it where ranks share cores.
+inline int spins_for(int ranks) noexcept {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  const bool known = sched_getaffinity(0, sizeof allowed, &allowed) == 0;
+  return known && ranks <= CPU_COUNT(&allowed) ? 20000 : 20;
+}
+
+enum class wait_result { ready, interrupted, expired };
+
+/// Waits until `ready()`. `interrupted()` is asked only off the fast path. `seconds` may be infinite.
+template <class Ready, class Interrupted>
+wait_result wait_for(int spins, double seconds, Ready&& ready, Interrupted&& interrupted) {
+  for (int i = 0; i < spins; ++i) {
+    if (ready()) return wait_result::ready;
+    pause_core();
+  }
+  const double start = now_seconds();
+  for (;;) {
+    // In this order: what is ready by the time of an interruption still counts as ready.
+    const bool stop = interrupted();
+    if (ready()) return wait_result::ready;
+    if (stop) return wait_result::interrupted;
+    const double waited = now_seconds() - start;
+    if (waited > seconds) return wait_result::expired;
+    constexpr double yielding = 20e-3, longest_sleep = 1e-3;
+    if (waited < yielding) sched_yield();
+    else sleep_seconds(waited / 16 < longest_sleep ? waited / 16 : longest_sleep);
+  }
+}
+
+}  // namespace shardkit::detail

@@ -1,0 +1,56 @@
+// What the ranks of one in-process launch share beside their communicators: the first failure, which reaches every
+// communicator of the launch, and who has left.
+#pragma once
+
+#include <shardkit/comm/deadlines.hpp>
+#include <shardkit/core/error.hpp>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdio>
+#include <memory>
+#include <string>
+
+namespace shardkit {
+
+class launch_state {
+ public:
+  launch_state(int size, const deadlines& limits)
+      : limits_(limits), left_(std::make_unique<std::atomic<bool>[]>(static_cast<std::size_t>(size))) {}
+
+  const deadlines& limits() const noexcept { return limits_; }
+
+  /// Records that `culprit` (a rank of the launch) failed. The first report counts; later ones are ignored.
+  void raise(int culprit, const char* reason) noexcept {
+    int none = none_yet;
+    if (!phase_.compare_exchange_strong(none, being_written)) return;
+    culprit_ = culprit;
+    std::snprintf(reason_, sizeof reason_, "%s", reason);
+    phase_.store(published);
+  }
+
+  // Sequentially consistent, as is raise: a rank that exposes its buffers and then sees no failure can rely on every
+  // rank that raises one later to see it exposed.
+  bool failed() const noexcept { return phase_.load() == published; }
+
+  /// Valid once failed() is true.
+  int culprit() const noexcept { return culprit_; }
+  [[noreturn]] void throw_failure() const { throw peer_failed(culprit_, reason_); }
+
+  /// The rank's function has returned: it will take part in no further call.
+  void leave(int rank) noexcept { left_[static_cast<std::size_t>(rank)].store(true, std::memory_order_release); }
+  bool has_left(int rank) const noexcept {
+    return left_[static_cast<std::size_t>(rank)].load(std::memory_order_acquire);
+  }
+
+ private:
+  enum : int { none_yet, being_written, published };
+
+  deadlines limits_;
+  std::unique_ptr<std::atomic<bool>[]> left_;
+  std::atomic<int> phase_{none_yet};
+  int culprit_ = -1;
+  char reason_[512] = {};  // no allocation, which could fail, while failing
+};
+
+}  // namespace shardkit

@@ -1,0 +1,114 @@
+// Runs a function on n thread ranks of this process: no launcher, no MPI, no device.
+#pragma once
+
+#include <shardkit/backends/threads.hpp>
+
+#include <cstdio>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <numeric>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace shardkit {
+
+struct launch_options {
+  deadlines limits;
+  /// Told, on the calling thread, which rank failed first and why, before run_ranks rethrows. By default one line on
+  /// standard error.
+  std::function<void(int rank, const char* reason)> on_failure = [](int rank, const char* reason) {
+    std::fprintf(stderr, "shardkit: rank %d failed first: %s\n", rank, reason);
+  };
+};
+
+namespace detail {
+
+/// The first exception that is a cause, not the consequence of a peer's failure.
+class first_cause {
+ public:
+  /// Called in a catch block.
+  void record(int rank, launch_state& launch) noexcept {
+    bool consequence = false;
+    std::string reason = "unknown exception";
+    try {
+      throw;
+    } catch (const peer_failed& failure) {
+      consequence = true;
+      reason = failure.what();
+    } catch (const std::exception& failure) {
+      reason = failure.what();
+    } catch (...) {
+    }
+    launch.raise(rank, reason.c_str());
+    const std::lock_guard<std::mutex> lock(mutex_);
+    // The culprit's own exception is the cause, whoever was first to get here.
+    const int importance = consequence ? 1 : launch.culprit() == rank ? 3 : 2;
+    if (importance <= importance_) return;
+    importance_ = importance;
+    rank_ = consequence ? launch.culprit() : rank;
+    reason_ = std::move(reason);
+    exception_ = std::current_exception();
+  }
+
+  void rethrow(const launch_options& options) const {
+    if (!exception_) return;
+    if (options.on_failure) options.on_failure(rank_, reason_.c_str());
+    std::rethrow_exception(exception_);
+  }
+
+ private:
+  std::mutex mutex_;
+  int importance_ = 0;
+  int rank_ = -1;
+  std::string reason_;
+  std::exception_ptr exception_;
+};
+
+}  // namespace detail
+
+/// Calls `function(comm)` on `size` threads, each with its rank's thread_communicator&, and joins them. Where ranks
+/// throw, the others' calls throw peer_failed, and the first cause is rethrown with its own type. A rank that returns
+/// while others still wait for it has failed, too.
+template <class Function>
+void run_ranks(int size, const launch_options& options, Function&& function) {
+  if (size < 1) throw usage_error("run_ranks: " + std::to_string(size) + " ranks; at least 1 is needed");
+  require_valid(options.limits);
+  const auto launch = std::make_shared<launch_state>(size, options.limits);
+  std::vector<int> ranks(static_cast<std::size_t>(size));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  const auto room = std::make_shared<detail::thread_room>(launch, std::move(ranks));
+  detail::first_cause cause;
+
+  const auto run = [&](int rank) {
+    try {
+      thread_communicator comm(thread_backend(room, rank));
+      function(comm);
+    } catch (...) {
+      cause.record(rank, *launch);
+    }
+    launch->leave(rank);
+  };
+
+  std::vector<std::thread> threads;
+  threads.reserve(static_cast<std::size_t>(size));
+  try {
+    for (int rank = 0; rank < size; ++rank) threads.emplace_back(run, rank);
+  } catch (const std::system_error&) {
+    // The ranks that did start must not wait for one that cannot.
+    cause.record(static_cast<int>(threads.size()), *launch);
+  }
+  for (auto& thread : threads) thread.join();
+  cause.rethrow(options);
+}
+
+template <class Function>
+void run_ranks(int size, Function&& function) {
+  run_ranks(size, launch_options{}, std::forward<Function>(function));
+}
+
+}  // namespace shardkit
