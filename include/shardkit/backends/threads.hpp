@@ -304,7 +304,9 @@ inline thread_backend thread_backend::split(int colour, int key, const call_site
   for (const choice& one : all)
     if (one.colour == colour) members.push_back(one);
   const int leader = members.front().rank;
-  std::stable_sort(members.begin(), members.end(), [](const choice& a, const choice& b) { return a.key < b.key; });
+  std::sort(members.begin(), members.end(), [](const choice& a, const choice& b) {
+    return a.key != b.key ? a.key < b.key : a.rank < b.rank;
+  });
 
   std::shared_ptr<detail::thread_room> child;
   int child_rank = 0;

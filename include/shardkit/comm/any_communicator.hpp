@@ -1,0 +1,144 @@
+// A communicator whose backend is chosen at run time. Engines are written over it in ordinary .cpp files that compile
+// fast, in C++17 where they like: one C++20 file makes the ranks (run_ranks, MPI) and hands them over by `erase`.
+#pragma once
+
+#include <shardkit/comm/communicator.hpp>
+
+#include <memory>
+#include <string>
+#include <utility>
+
+namespace shardkit {
+
+namespace detail {
+
+/// One pure virtual `perform` of one call.
+template <class Call>
+class performer {
+ public:
+  virtual void perform(const Call& call) = 0;
+
+ protected:
+  ~performer() = default;
+};
+
+template <class List>
+class performer_of;
+template <class... Calls>
+class performer_of<call_list<Calls...>> : public performer<Calls>... {
+ public:
+  using performer<Calls>::perform...;
+};
+
+/// Every verb and whatever else a backend offers, behind one table.
+template <class Space>
+class erased_backend : public performer_of<all_calls>, public performer<group_call> {
+ public:
+  using performer_of<all_calls>::perform;
+  using performer<group_call>::perform;
+
+  virtual ~erased_backend() = default;
+  virtual int rank() const noexcept = 0;
+  virtual int size() const noexcept = 0;
+  virtual request start(const send_call& call) = 0;
+  virtual request start(const recv_call& call) = 0;
+  virtual std::unique_ptr<erased_backend> split(int colour, int key, const call_site& site) = 0;
+  virtual void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) = 0;
+  virtual void fail(const std::string& reason) noexcept = 0;
+};
+
+// Implements perform for each call of the list, one class on top of the other.
+template <class Backend, class Base, class List>
+class erase_calls;
+template <class Backend, class Base>
+class erase_calls<Backend, Base, call_list<>> : public Base {
+ public:
+  explicit erase_calls(Backend backend) : wrapped_(std::move(backend)) {}
+
+ protected:
+  complete<Backend> wrapped_;
+};
+template <class Backend, class Base, class Call, class... Rest>
+class erase_calls<Backend, Base, call_list<Call, Rest...>> : public erase_calls<Backend, Base, call_list<Rest...>> {
+ public:
+  using erase_calls<Backend, Base, call_list<Rest...>>::erase_calls;
+  using erase_calls<Backend, Base, call_list<Rest...>>::perform;
+  void perform(const Call& call) override { this->wrapped_.perform(call); }
+};
+
+template <class List, class Call>
+struct append_call;
+template <class... Calls, class Call>
+struct append_call<call_list<Calls...>, Call> {
+  using type = call_list<Calls..., Call>;
+};
+
+template <class Backend>
+class erased final : public erase_calls<Backend, erased_backend<typename Backend::space>,
+                                        typename append_call<all_calls, group_call>::type> {
+  using base = erase_calls<Backend, erased_backend<typename Backend::space>,
+                           typename append_call<all_calls, group_call>::type>;
+
+ public:
+  using base::base;
+
+  int rank() const noexcept override { return this->wrapped_.rank(); }
+  int size() const noexcept override { return this->wrapped_.size(); }
+  request start(const send_call& call) override { return this->wrapped_.start(call); }
+  request start(const recv_call& call) override { return this->wrapped_.start(call); }
+  std::unique_ptr<erased_backend<typename Backend::space>> split(int colour, int key, const call_site& site) override {
+    return std::make_unique<erased>(this->wrapped_.split(colour, key, site));
+  }
+  void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) override {
+    this->wrapped_.exchange(in, out, bytes, site);
+  }
+  void fail(const std::string& reason) noexcept override { this->wrapped_.fail(reason); }
+};
+
+}  // namespace detail
+
+/// The backend of any_communicator: one indirect call around another backend.
+template <class Space>
+class any_backend {
+ public:
+  using space = Space;
+
+  explicit any_backend(std::unique_ptr<detail::erased_backend<Space>> wrapped) noexcept
+      : rank_(wrapped->rank()), size_(wrapped->size()), wrapped_(std::move(wrapped)) {}
+
+  int rank() const noexcept { return rank_; }
+  int size() const noexcept { return size_; }
+
+  template <class Call>
+  auto perform(const Call& call)
+      -> decltype(std::declval<detail::erased_backend<Space>&>().perform(call)) {
+    wrapped_->perform(call);
+  }
+  request start(const send_call& call) { return wrapped_->start(call); }
+  request start(const recv_call& call) { return wrapped_->start(call); }
+  any_backend split(int colour, int key, const call_site& site) {
+    return any_backend(wrapped_->split(colour, key, site));
+  }
+  void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) {
+    wrapped_->exchange(in, out, bytes, site);
+  }
+  void fail(const std::string& reason) noexcept { wrapped_->fail(reason); }
+
+ private:
+  int rank_, size_;  // asked for often; not through the table
+  std::unique_ptr<detail::erased_backend<Space>> wrapped_;
+};
+
+template <class Space>
+using any_communicator = communicator<any_backend<Space>>;
+
+/// Hides the backend of a communicator, which is moved from:
+///   run_ranks(4, [](thread_communicator& comm) { engine(erase(std::move(comm))); });
+template <class Backend>
+any_communicator<typename Backend::space> erase(communicator<Backend>&& comm) {
+  using space = typename Backend::space;
+  return any_communicator<space>(
+      any_backend<space>(std::make_unique<detail::erased<Backend>>(std::move(comm.backend()))), comm.name());
+}
+
+}  // namespace shardkit
