@@ -1,5 +1,5 @@
 # Shell functions shared by the scripts beside it. Source it: . "$(dirname "$0")/lib.sh"
-# It sets `root` (the repository) and makes ccache, where installed, share objects between checkouts.
+# It sets `root`, the repository.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -45,7 +45,9 @@ SHARDKIT_PACKAGES=assume in the environment:
     fail "apt-get could not install: ${missing[*]}"
 }
 
-if command -v ccache >/dev/null; then
+# use_ccache: lets CMake compile through ccache where it is installed, sharing objects between checkouts.
+use_ccache() {
+  if ! command -v ccache >/dev/null; then return; fi
   export CMAKE_CXX_COMPILER_LAUNCHER=ccache CMAKE_C_COMPILER_LAUNCHER=ccache
   export CCACHE_BASEDIR="$root" CCACHE_NOHASHDIR=1
-fi
+}
