@@ -15,7 +15,7 @@ function(shardkit_define_component component missing)
     set(${missing} "" PARENT_SCOPE)
     return()
   elseif(component STREQUAL "mpi")
-    set(remedy "no MPI was found; install one with its headers (Debian: libopenmpi-dev openmpi-bin, or libmpich-dev "
+    string(CONCAT remedy "no MPI was found; install one with its headers (Debian: libopenmpi-dev openmpi-bin, or libmpich-dev "
       "mpich; set MPI_EXECUTABLE_SUFFIX=.mpich to choose where both are installed)")
     # The C library by preference: the C++ one, where it still exists, adds bindings that left MPI in 2012. Without
     # the language C, CMake finds only the C++ one; the definitions below keep its bindings out.
@@ -33,7 +33,7 @@ function(shardkit_define_component component missing)
     endforeach()
     set(definitions OMPI_SKIP_MPICXX MPICH_SKIP_MPICXX)
   elseif(component STREQUAL "cblas")
-    set(remedy "no BLAS with cblas.h was found; install one (Debian: libopenblas-dev), or set CBLAS_INCLUDE_DIR and "
+    string(CONCAT remedy "no BLAS with cblas.h was found; install one (Debian: libopenblas-dev), or set CBLAS_INCLUDE_DIR and "
       "CBLAS_LIBRARY")
     list(APPEND CMAKE_MODULE_PATH "${CMAKE_CURRENT_FUNCTION_LIST_DIR}")
     find_package(CBLAS QUIET)
@@ -41,7 +41,7 @@ function(shardkit_define_component component missing)
       set(links CBLAS::CBLAS)
     endif()
   elseif(component STREQUAL "checkpoint")
-    set(remedy "nlohmann_json 3.9 or newer was not found; install it (Debian: nlohmann-json3-dev), or set "
+    string(CONCAT remedy "nlohmann_json 3.9 or newer was not found; install it (Debian: nlohmann-json3-dev), or set "
       "nlohmann_json_DIR")
     if(NOT TARGET nlohmann_json::nlohmann_json)
       find_package(nlohmann_json 3.9 QUIET CONFIG)
@@ -55,7 +55,6 @@ function(shardkit_define_component component missing)
   endif()
 
   if(NOT links)
-    string(JOIN "" remedy ${remedy})
     set(${missing} "${remedy}" PARENT_SCOPE)
     return()
   endif()

@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# Builds and runs the tests, after installing what is missing (Debian, Ubuntu). The last line sums up all suites.
+#
+#   scripts/test.sh             every configuration: default, mpich, clang, tsan, asan
+#   scripts/test.sh --quick     the default configuration only
+#   scripts/test.sh --only NAME one configuration
+#   scripts/test.sh --nightly   with the long tests, in the default configuration
+#
+# The configurations are those of CMakePresets.json, built in build/<name>.
+set -u
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$root" || exit 1
+
+usage() { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }
+
+configurations=(default mpich clang tsan asan)
+nightly=no
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --quick) configurations=(default) ;;
+    --only)
+      [ $# -ge 2 ] || fail "--only needs one of: ${configurations[*]}"
+      configurations=("$2")
+      shift
+      ;;
+    --nightly) nightly=yes ;;
+    --help | -h)
+      usage
+      exit 0
+      ;;
+    *) fail "unknown option '$1'; scripts/test.sh --help tells which there are" ;;
+  esac
+  shift
+done
+
+passed=0 failed=0 skipped=0
+summary=()   # one line for each configuration
+failures=()  # one line for each failure
+
+# count_results NAME LOG: adds up what ctest has written. Tests that could not be run count as failed.
+count_results() {
+  local name=$1 log=$2 total bad skips line
+  line=$(grep -E '^[0-9]+% tests passed, [0-9]+ tests? failed out of [0-9]+' "$log" | tail -n 1)
+  if [ -z "$line" ]; then
+    failed=$((failed + 1))
+    failures+=("$name: ctest ran no tests")
+    return
+  fi
+  bad=$(sed -E 's/^[0-9]+% tests passed, ([0-9]+) .*/\1/' <<<"$line")
+  total=$(sed -E 's/.* out of ([0-9]+).*/\1/' <<<"$line")
+  skips=$(grep -cE '^ *[0-9]+/[0-9]+ Test +#[0-9]+: .*\*\*\*Skipped' "$log")
+  passed=$((passed + total - bad - skips))
+  failed=$((failed + bad))
+  skipped=$((skipped + skips))
+  while read -r line; do failures+=("$name: $line"); done < <(
+    sed -n '/^The following tests FAILED:/,/^Errors while running/s/^[[:space:]]*[0-9]* - //p' "$log")
+}
+
+# run_configuration NAME "TARGETS" [CMAKE OPTIONS...] -- [CTEST OPTIONS...]: configures, builds and tests build/NAME.
+run_configuration() {
+  local name=$1 targets=$2 options=() before_failed=$failed before_passed=$passed started=$SECONDS
+  shift 2
+  while [ "$1" != -- ]; do
+    options+=("$1")
+    shift
+  done
+  shift
+  local log="build/$name/ctest.log"
+
+  say "$name: configuring"
+  if cmake --preset "$name" "${options[@]}"; then
+    say "$name: building"
+    # As much as can be built: the tests of the rest shall run.
+    # shellcheck disable=SC2086
+    if ! cmake --build "build/$name" -j "$(cores)" --target $targets -- -k 0; then
+      failed=$((failed + 1))
+      failures+=("$name: the build failed")
+    fi
+    say "$name: testing"
+    rm -f "$log"
+    # shellcheck disable=SC2086
+    (cd "build/$name" && ${test_wrapper:-} ctest -j "$(cores)" --output-on-failure --no-tests=error "$@" 2>&1) |
+      tee "$log"
+    count_results "$name" "$log"
+  else
+    failed=$((failed + 1))
+    failures+=("$name: the configuration failed")
+  fi
+  summary+=("$(printf '%-8s %4d passed %4d failed %6d s' "$name" $((passed - before_passed)) \
+    $((failed - before_failed)) $((SECONDS - started)))")
+}
+
+packages=(g++ gcc cmake ninja-build ccache pkg-config doctest-dev nlohmann-json3-dev libopenblas-dev libopenmpi-dev openmpi-bin)
+for name in "${configurations[@]}"; do
+  case "$name" in
+    mpich) packages+=(mpich libmpich-dev) ;;
+    clang) packages+=(clang-19) ;;
+    default | tsan | asan) ;;
+    *) fail "there is no configuration '$name'" ;;
+  esac
+done
+need_packages "${packages[@]}"
+use_ccache
+
+no_nightly=(-LE '^nightly$')
+for name in "${configurations[@]}"; do
+  case "$name" in
+    default)
+      options=()
+      # The alternatives system may have made another MPI the default one.
+      if command -v mpicc.openmpi >/dev/null; then options+=(-DMPI_EXECUTABLE_SUFFIX=.openmpi); fi
+      if [ $nightly = yes ]; then
+        run_configuration default all "${options[@]}" --
+      else
+        run_configuration default all "${options[@]}" -- "${no_nightly[@]}"
+      fi
+      ;;
+    mpich) run_configuration mpich shardkit_tests_mpi -- -L '^mpi$' "${no_nightly[@]}" ;;
+    clang)
+      run_configuration clang "shardkit_tests_single shardkit_tests_headers" -- -L '^(single|headers)$' "${no_nightly[@]}"
+      ;;
+    tsan)
+      # Address space randomisation can be too wide for ThreadSanitizer; where it may be switched off, it is.
+      test_wrapper=
+      if setarch -R true 2>/dev/null; then test_wrapper="setarch -R"; fi
+      run_configuration tsan shardkit_tests_threads -- -L '^threads$' "${no_nightly[@]}"
+      test_wrapper=
+      ;;
+    asan) run_configuration asan shardkit_tests -- -LE '^(nightly|headers|package|python)$' ;;
+  esac
+done
+
+say "results"
+printf '%s\n' "${summary[@]}"
+if [ ${#failures[@]} -gt 0 ]; then printf 'FAILED  %s\n' "${failures[@]}"; fi
+if [ $skipped -gt 0 ]; then skips=", $skipped skipped"; fi
+printf '%d passed, %d failed%s\n' $passed $failed "${skips:-}"
+[ $failed -eq 0 ] && [ $passed -gt 0 ]
