@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <initializer_list>
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -75,17 +76,23 @@ class partition {
       if (!(weight >= 0)) throw usage_error("partition::weighted: weights must not be negative");
       total_weight += weight;
     }
-    if (!(total_weight > 0)) throw usage_error("partition::weighted: at least one weight must be positive");
+    if (!(total_weight > 0 && total_weight <= std::numeric_limits<double>::max()))
+      throw usage_error("partition::weighted: at least one weight must be positive, and none infinite");
     require(granularity >= 1, "granularity must be at least 1");
-    detail::bounds_builder bounds(static_cast<std::size_t>(weights.end() - weights.begin()));
+    const std::size_t parts = static_cast<std::size_t>(weights.end() - weights.begin());
+    detail::bounds_builder bounds(parts);
     double reached = 0;
     std::size_t previous = 0, index = 0;
-    const std::size_t parts = static_cast<std::size_t>(weights.end() - weights.begin());
     for (double weight : weights) {
       reached += weight;
-      const double units = static_cast<double>(total) * (reached / total_weight) / static_cast<double>(granularity);
-      std::size_t bound = static_cast<std::size_t>(units + 0.5) * granularity;
-      if (bound > total || ++index == parts) bound = total;
+      const double ideal = static_cast<double>(total) * (reached / total_weight);
+      // The last bound is the total whatever the rounding of large numbers, and no bound lies beyond it.
+      std::size_t bound = total;
+      if (++index < parts && ideal < static_cast<double>(total)) {
+        const std::size_t below = static_cast<std::size_t>(ideal) / granularity * granularity;
+        const std::size_t above = total - below < granularity ? total : below + granularity;
+        bound = ideal - static_cast<double>(below) < static_cast<double>(above) - ideal ? below : above;
+      }
       bounds.add(bound - previous);
       previous = bound;
     }

@@ -79,7 +79,7 @@ class matrix_view {
   }
   /// Columns [first, first + count) of every row.
   constexpr matrix_view column_range(std::size_t first, std::size_t count) const noexcept {
-    return {data_ + first, rows_, count, row_stride_};
+    return {rows_ == 0 ? data_ : data_ + first, rows_, count, row_stride_};  // no rows: data may be null
   }
   /// All elements as one view; only for a contiguous matrix.
   constexpr view<T, Space> flat() const noexcept { return {data_, rows_ * columns_}; }
@@ -98,9 +98,10 @@ namespace detail {
 
 template <class X, class = void>
 struct is_contiguous_range : std::false_type {};
+// vector<bool> has a data() that returns nothing.
 template <class X>
 struct is_contiguous_range<X, std::void_t<decltype(std::data(std::declval<X&>())), decltype(std::size(std::declval<X&>()))>>
-    : std::true_type {};
+    : std::is_pointer<decltype(std::data(std::declval<X&>()))> {};
 
 }  // namespace detail
 
