@@ -1,0 +1,68 @@
+// Which rank of how many: all that a split needs to know of a communicator. Splits compute their ranges from it
+// alone and never communicate.
+#pragma once
+
+#include <shardkit/core/call_site.hpp>
+#include <shardkit/core/error.hpp>
+
+#include <string>
+#include <type_traits>
+#include <utility>
+
+namespace shardkit {
+namespace detail {
+
+template <class Communicator, class = void>
+struct can_take_part : std::false_type {};
+template <class Communicator>
+struct can_take_part<Communicator,
+                     std::void_t<decltype(std::declval<Communicator&>().rank()),
+                                 decltype(std::declval<Communicator&>().size()),
+                                 decltype(std::declval<Communicator&>().name()),
+                                 decltype(std::declval<Communicator&>().fail(std::declval<const std::string&>()))>>
+    : std::true_type {};
+
+}  // namespace detail
+
+/// One rank of a group. Every communicator converts to it, so that a call reads `split(comm, x)`; written out, as in
+/// `split(participant(1, 4), x)`, it needs no communicator. Refers to the communicator, which must outlive it.
+class participant {
+ public:
+  /// Rank `rank` of `size`. Throws usage_error where there is no such rank.
+  constexpr participant(int rank, int size, call_site site = call_site::current())
+      : rank_(rank), size_(size), site_(site) {
+    if (rank < 0 || rank >= size)
+      throw usage_error("participant: there is no rank " + std::to_string(rank) + " among " + std::to_string(size));
+  }
+
+  template <class Communicator, std::enable_if_t<detail::can_take_part<Communicator>::value, int> = 0>
+  constexpr participant(Communicator& communicator, call_site site = call_site::current()) noexcept
+      : rank_(communicator.rank()),
+        size_(communicator.size()),
+        site_(site),
+        communicator_(&communicator),
+        name_([](void* self) -> const std::string& { return static_cast<Communicator*>(self)->name(); }),
+        fail_([](void* self, const std::string& reason) { static_cast<Communicator*>(self)->fail(reason); }) {}
+
+  constexpr int rank() const noexcept { return rank_; }
+  constexpr int size() const noexcept { return size_; }
+  constexpr const call_site& site() const noexcept { return site_; }
+
+  /// Fails the communicator, so that no peer waits for this rank, then throws usage_error.
+  [[noreturn]] void reject(const char* operation, const std::string& message) const {
+    if (communicator_ != nullptr) fail_(communicator_, std::string(operation) + ": " + message);
+    usage_error wrong(message);
+    wrong.attach({rank_, size_, communicator_ != nullptr ? name_(communicator_) : std::string(), operation, 0, site_});
+    throw wrong;
+  }
+
+ private:
+  int rank_;
+  int size_;
+  call_site site_;
+  void* communicator_ = nullptr;
+  const std::string& (*name_)(void*) = nullptr;
+  void (*fail_)(void*, const std::string&) = nullptr;
+};
+
+}  // namespace shardkit
