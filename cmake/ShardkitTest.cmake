@@ -4,7 +4,7 @@
 #   shardkit_add_mpi_test(NAME name SOURCES ... RANKS 1 2 4 [LIBRARIES ...] [LABELS ...] [TIMEOUT seconds])
 #
 # The first is one process, the second is run under mpiexec once for each number of ranks. doctest and its main
-# function are provided. A test whose libraries are missing on this machine is reported as skipped, with the reason.
+# function are provided; under MPI, <support/mpi_world.hpp> gives the environment that main has made. A test whose libraries are missing on this machine is reported as skipped, with the reason.
 #
 # Labels choose what runs where (scripts/test.sh): `single` or `mpi` and the name of the folder are given to every
 # test; `threads` asks for a run under ThreadSanitizer too; `nightly` keeps a long test out of the ordinary run. For
@@ -108,14 +108,13 @@ function(shardkit_add_test)
   target_link_libraries(${T_NAME} PRIVATE shardkit_test_main shardkit::shardkit ${T_LIBRARIES})
   shardkit_label_target(${T_NAME} ${labels})
   # The program ends itself a little before ctest would, to say where it hangs.
-  math(EXPR deadline "${T_TIMEOUT} - ${T_TIMEOUT} / 10")
+  math(EXPR deadline "${T_TIMEOUT} - ${T_TIMEOUT} / 10 - 1")
   add_test(NAME ${T_NAME} COMMAND ${T_NAME} --deadline=${deadline})
   set_tests_properties(${T_NAME} PROPERTIES
     LABELS "${labels}" TIMEOUT ${T_TIMEOUT} ENVIRONMENT "${shardkit_environment}")
 endfunction()
 
 function(shardkit_add_mpi_test)
-  set(reason "")
   shardkit_parse_test(mpi ${ARGN})
   if(NOT T_RANKS)
     message(FATAL_ERROR "shardkit_add_mpi_test(${T_NAME}) needs RANKS")
@@ -130,7 +129,7 @@ function(shardkit_add_mpi_test)
   add_executable(${T_NAME} ${T_SOURCES})
   target_link_libraries(${T_NAME} PRIVATE shardkit_mpi_test_main shardkit::mpi ${T_LIBRARIES})
   shardkit_label_target(${T_NAME} ${labels})
-  math(EXPR deadline "${T_TIMEOUT} - ${T_TIMEOUT} / 10")
+  math(EXPR deadline "${T_TIMEOUT} - ${T_TIMEOUT} / 10 - 1")
   foreach(ranks IN LISTS T_RANKS)
     set(name ${T_NAME}.ranks_${ranks})
     add_test(NAME ${name} COMMAND

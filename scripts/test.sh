@@ -35,25 +35,33 @@ done
 
 passed=0 failed=0 skipped=0
 summary=()   # one line for each configuration
-failures=()  # one line for each failure
+notes=()     # one line for each failure and each skipped test
 
-# count_results NAME LOG: adds up what ctest has written. Tests that could not be run count as failed.
+# count_results NAME LOG STATUS: adds up ctest's lines, one for each test. What could not be run counts as failed
+# (ctest's own JUnit file calls it skipped).
 count_results() {
-  local name=$1 log=$2 total bad skips line
-  line=$(grep -E '^[0-9]+% tests passed, [0-9]+ tests? failed out of [0-9]+' "$log" | tail -n 1)
-  if [ -z "$line" ]; then
-    failed=$((failed + 1))
-    failures+=("$name: ctest ran no tests")
-    return
+  local name=$1 log=$2 status=$3 line test reason bad=0
+  while read -r line; do
+    case "$line" in
+      *' Passed '*) passed=$((passed + 1)) ;;
+      *'***Skipped'*)
+        skipped=$((skipped + 1))
+        test=$(sed -E 's/^[^:]*: ([^ ]+) .*/\1/' <<<"$line")
+        reason=$(awk -v test=" Testing: $test" 'index($0, test) { here = 1 } here && /skipped/ { print; exit }' \
+          "build/$name/Testing/Temporary/LastTest.log")
+        notes+=("SKIPPED $name: $test: $reason")
+        ;;
+      *)
+        bad=$((bad + 1))
+        notes+=("FAILED  $name: $(sed -E 's/^[^:]*: //; s/ \.\.+ *\*+/: /' <<<"$line")")
+        ;;
+    esac
+  done < <(grep -E '^ *[0-9]+/[0-9]+ Test +#[0-9]+: ' "$log")
+  if [ "$status" -ne 0 ] && [ $bad -eq 0 ]; then
+    bad=1
+    notes+=("FAILED  $name: ctest ended with $status")
   fi
-  bad=$(sed -E 's/^[0-9]+% tests passed, ([0-9]+) .*/\1/' <<<"$line")
-  total=$(sed -E 's/.* out of ([0-9]+).*/\1/' <<<"$line")
-  skips=$(grep -cE '^ *[0-9]+/[0-9]+ Test +#[0-9]+: .*\*\*\*Skipped' "$log")
-  passed=$((passed + total - bad - skips))
   failed=$((failed + bad))
-  skipped=$((skipped + skips))
-  while read -r line; do failures+=("$name: $line"); done < <(
-    sed -n '/^The following tests FAILED:/,/^Errors while running/s/^[[:space:]]*[0-9]* - //p' "$log")
 }
 
 # run_configuration NAME "TARGETS" [CMAKE OPTIONS...] -- [CTEST OPTIONS...]: configures, builds and tests build/NAME.
@@ -74,17 +82,17 @@ run_configuration() {
     # shellcheck disable=SC2086
     if ! cmake --build "build/$name" -j "$(cores)" --target $targets -- -k 0; then
       failed=$((failed + 1))
-      failures+=("$name: the build failed")
+      notes+=("FAILED  $name: the build failed")
     fi
     say "$name: testing"
     rm -f "$log"
     # shellcheck disable=SC2086
     (cd "build/$name" && ${test_wrapper:-} ctest -j "$(cores)" --output-on-failure --no-tests=error "$@" 2>&1) |
       tee "$log"
-    count_results "$name" "$log"
+    count_results "$name" "$log" "${PIPESTATUS[0]}"
   else
     failed=$((failed + 1))
-    failures+=("$name: the configuration failed")
+    notes+=("FAILED  $name: the configuration failed")
   fi
   summary+=("$(printf '%-8s %4d passed %4d failed %6d s' "$name" $((passed - before_passed)) \
     $((failed - before_failed)) $((SECONDS - started)))")
@@ -132,7 +140,7 @@ done
 
 say "results"
 printf '%s\n' "${summary[@]}"
-if [ ${#failures[@]} -gt 0 ]; then printf 'FAILED  %s\n' "${failures[@]}"; fi
+if [ ${#notes[@]} -gt 0 ]; then printf '%s\n' "${notes[@]}"; fi
 if [ $skipped -gt 0 ]; then skips=", $skipped skipped"; fi
 printf '%d passed, %d failed%s\n' $passed $failed "${skips:-}"
 [ $failed -eq 0 ] && [ $passed -gt 0 ]
