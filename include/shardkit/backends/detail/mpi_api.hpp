@@ -1,0 +1,86 @@
+// <mpi.h> without its C++ bindings, and shardkit's element types and reductions in MPI's terms.
+#pragma once
+
+#ifndef OMPI_SKIP_MPICXX
+#define OMPI_SKIP_MPICXX 1
+#endif
+#ifndef MPICH_SKIP_MPICXX
+#define MPICH_SKIP_MPICXX 1
+#endif
+#include <mpi.h>
+
+#include <shardkit/core/reduction.hpp>
+
+#include <string>
+
+namespace shardkit::detail {
+
+/// Throws what MPI reported about one of its functions.
+[[noreturn, gnu::cold, gnu::noinline]] inline void mpi_throw(int code, const char* function) {
+  char text[MPI_MAX_ERROR_STRING + 1] = {};
+  int length = 0, kind = code;
+  MPI_Error_string(code, text, &length);
+  MPI_Error_class(code, &kind);
+  const std::string reason = std::string(function) + ": " + text;
+  if (kind == MPI_ERR_TRUNCATE) throw mismatch_error(reason + "; a peer sends more than this rank receives");
+  throw transport_error(reason);
+}
+inline void mpi_check(int code, const char* function) {
+  if (code != MPI_SUCCESS) [[unlikely]] mpi_throw(code, function);
+}
+
+/// Moves elements of this size without looking at them.
+inline MPI_Datatype mpi_moving_type(dtype type) noexcept {
+  switch (size_of(type)) {
+    case 8: return MPI_UINT64_T;
+    case 4: return MPI_UINT32_T;
+    case 2: return MPI_UINT16_T;
+    default: return MPI_UINT8_T;
+  }
+}
+
+/// Whether MPI's own reduction gives all ranks the same bits and, where the order is to be fixed, those of rank order.
+/// Integers do in any order. Sums and products of f32 and f64 are combined in one tree, with operands swapped at most.
+/// Floating minimum and maximum depend on the order (signs of zero, NaN), and 16-bit floats are unknown to MPI.
+constexpr bool mpi_reduces_exactly(dtype type, reduction op) noexcept {
+  if (!is_floating(type)) return true;
+  if (type != dtype::f32 && type != dtype::f64) return false;
+  return !op.by_rank && op.kind != reduction_kind::minimum && op.kind != reduction_kind::maximum;
+}
+
+/// The type to reduce with, where mpi_reduces_exactly. Only the order of integers looks at their sign; everything
+/// else is unsigned, which wraps around by definition. Bools are bytes of 0 or 1.
+inline MPI_Datatype mpi_reducing_type(dtype type, reduction_kind kind) noexcept {
+  if (type == dtype::f64) return MPI_DOUBLE;
+  if (type == dtype::f32) return MPI_FLOAT;
+  if (kind == reduction_kind::minimum || kind == reduction_kind::maximum) {
+    if (type == dtype::i64) return MPI_INT64_T;
+    if (type == dtype::i32) return MPI_INT32_T;
+    if (type == dtype::i16) return MPI_INT16_T;
+    if (type == dtype::i8) return MPI_INT8_T;
+  }
+  return mpi_moving_type(type);
+}
+
+/// An average is summed by MPI and divided here.
+inline MPI_Op mpi_operation(reduction_kind kind) noexcept {
+  switch (kind) {
+    case reduction_kind::sum: case reduction_kind::average: return MPI_SUM;
+    case reduction_kind::product: return MPI_PROD;
+    case reduction_kind::minimum: return MPI_MIN;
+    case reduction_kind::maximum: return MPI_MAX;
+    case reduction_kind::bit_and: return MPI_BAND;
+    case reduction_kind::bit_or: return MPI_BOR;
+    case reduction_kind::bit_xor: return MPI_BXOR;
+  }
+  return MPI_OP_NULL;
+}
+
+/// Destructors may run after MPI has ended.
+inline bool mpi_is_running() noexcept {
+  int initialized = 0, finalized = 0;
+  return MPI_Initialized(&initialized) == MPI_SUCCESS && initialized != 0 &&
+         MPI_Finalized(&finalized) == MPI_SUCCESS && finalized == 0;
+}
+
+}  // namespace shardkit::detail

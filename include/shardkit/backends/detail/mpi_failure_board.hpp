@@ -1,0 +1,69 @@
+// The first failure of a launch, where the processes of one node can read it: in memory that they share.
+#pragma once
+
+#include <shardkit/core/error.hpp>
+
+#include <atomic>
+#include <cstdio>
+#include <string>
+
+#include <unistd.h>
+
+namespace shardkit::detail {
+
+/// Lies in shared memory: no pointers, no allocation. A check that nothing has failed is one relaxed load.
+class mpi_failure_board {
+ public:
+  bool clear() const noexcept { return phase_.load(std::memory_order_relaxed) == none_yet; }
+  bool failed() const noexcept {
+    const int phase = phase_.load(std::memory_order_acquire);
+    return phase == being_written || phase == published;
+  }
+
+  /// Records that world rank `culprit` failed. The first report counts; later ones are ignored.
+  void publish(int culprit, const char* reason) noexcept {
+    int none = none_yet;
+    if (!phase_.compare_exchange_strong(none, being_written)) return;
+    culprit_ = culprit;
+    std::snprintf(reason_, sizeof reason_, "%s", reason);
+    phase_.store(published, std::memory_order_release);
+  }
+  /// From now on calls are refused because MPI has ended.
+  void close() noexcept {
+    int none = none_yet;
+    phase_.compare_exchange_strong(none, closed);
+  }
+
+  /// World rank of the culprit; -1 where it vanished while it was writing.
+  int culprit() const noexcept { return readable() ? culprit_ : -1; }
+  const char* reason() const noexcept { return readable() ? reason_ : "(unknown)"; }
+
+  /// What a call throws that finds the board not clear.
+  [[noreturn, gnu::cold, gnu::noinline]] void throw_failure() const {
+    if (phase_.load(std::memory_order_acquire) == closed)
+      throw usage_error("the mpi_environment has ended; its communicators can only be destroyed now");
+    throw peer_failed(culprit(), reason());
+  }
+
+  /// A process whose environment has ended after the failure will enter no further call.
+  void depart() noexcept { departed_.fetch_add(1); }
+  int departed() const noexcept { return departed_.load(); }
+
+ private:
+  enum : int { none_yet, being_written, published, closed };
+
+  // The writer needs microseconds between its two steps; a reader gives it a second.
+  bool readable() const noexcept {
+    for (int wait = 0; wait < 1000 && phase_.load(std::memory_order_acquire) == being_written; ++wait) ::usleep(1000);
+    return phase_.load(std::memory_order_acquire) == published;
+  }
+
+  std::atomic<int> phase_{none_yet};
+  std::atomic<int> departed_{0};
+  int culprit_ = -1;
+  char reason_[1000] = {};
+
+  static_assert(std::atomic<int>::is_always_lock_free, "atomics between processes have to be free of locks");
+};
+
+}  // namespace shardkit::detail

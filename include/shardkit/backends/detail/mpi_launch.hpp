@@ -1,0 +1,149 @@
+// What all communicators of one mpi_environment share: who we are in the world, the failure board of this node, the
+// watchdog, and how the process leaves MPI, with or without a failure.
+#pragma once
+
+#include <shardkit/backends/detail/mpi_watchdog.hpp>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdlib>
+#include <exception>
+#include <memory>
+#include <new>
+#include <string>
+
+namespace shardkit::detail {
+
+class mpi_launch {
+ public:
+  explicit mpi_launch(const deadlines& limits)
+      : limits_(limits), arrival_(board_.load(), limits.init), calls_(board_.load(), limits.operation),
+        watchdog_(limits, board_.load()) {
+    watchdog_.add(arrival_);
+    watchdog_.add(calls_);
+  }
+  mpi_launch(const mpi_launch&) = delete;
+  mpi_launch& operator=(const mpi_launch&) = delete;
+  ~mpi_launch() = default;
+
+  int rank() const noexcept { return rank_; }
+  int size() const noexcept { return size_; }
+  const deadlines& limits() const noexcept { return limits_; }
+  bool failed() const noexcept { return board().failed(); }
+  mpi_watchdog& watchdog() noexcept { return watchdog_; }
+  /// For calls before there is a communicator (init) and around those that make or end one.
+  mpi_call_slot& arrival_slot() noexcept { return arrival_; }
+  mpi_call_slot& slot() noexcept { return calls_; }
+
+  /// After MPI_Init: collective over the world.
+  void join() {
+    mpi_check(MPI_Comm_dup(MPI_COMM_WORLD, &world_), "MPI_Comm_dup");
+    mpi_check(MPI_Comm_set_errhandler(world_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    mpi_check(MPI_Comm_rank(world_, &rank_), "MPI_Comm_rank");
+    mpi_check(MPI_Comm_size(world_, &size_), "MPI_Comm_size");
+    watchdog_.introduce("rank " + std::to_string(rank_) + " of " + std::to_string(size_));
+    share_board();
+  }
+
+  /// This rank failed: published where its node can see it, so that no call is entered any more.
+  void fail(const char* reason) noexcept { board().publish(rank_, reason); }
+  /// The same inside a catch block, with what was caught as the reason.
+  void fail_as_caught() noexcept {
+    try {
+      throw;
+    } catch (const error& failure) {
+      fail(failure.message().c_str());
+    } catch (const std::exception& failure) {
+      fail(failure.what());
+    } catch (...) {
+      fail("unknown exception");
+    }
+  }
+
+  /// Runs one call: refused after a failure, watched while it lasts, and what it throws fails the launch, so that no
+  /// peer waits for this rank.
+  template <class Body>
+  auto run(mpi_call_slot& slot, const char* name, const call_site& site, Body body) {
+    const mpi_in_call in_call(slot, name, site);
+    try {
+      return body();
+    } catch (...) {
+      fail_as_caught();
+      throw;
+    }
+  }
+
+  /// Leaves MPI together with the other ranks. False where the launch has failed: they will not all come.
+  bool close(bool finalize) noexcept {
+    if (board().failed()) return false;
+    const mpi_in_call in_call(calls_, "MPI_Finalize", {}, mpi_in_call::even_after_failure{});
+    // Once all have arrived here nobody needs the board any more.
+    if (MPI_Barrier(world_) != MPI_SUCCESS) fail("MPI_Barrier failed before MPI_Finalize");
+    if (board().failed()) return false;
+    own_.close();
+    board_.store(&own_);
+    watchdog_.follow(&own_);
+    // There is nobody left to throw to: an error from here on is fatal by MPI's own handler.
+    MPI_Comm_set_errhandler(node_, MPI_ERRORS_ARE_FATAL);
+    MPI_Comm_set_errhandler(world_, MPI_ERRORS_ARE_FATAL);
+    MPI_Win_free(&window_);
+    MPI_Comm_free(&node_);
+    MPI_Comm_free(&world_);
+    if (finalize) MPI_Finalize();
+    return true;
+  }
+
+  /// Gives up after a failure, and lets the process go on to its exit, so that the user's handler can report what it
+  /// caught. At the exit, or when the grace is over, the job is ended: MPI_Finalize would wait for peers that cannot
+  /// come.
+  static void abandon(const std::shared_ptr<mpi_launch>& launch) noexcept {
+    launch->board().depart();
+    launch->watchdog_.give_up();
+    static std::atomic<mpi_launch*> first{nullptr};
+    mpi_launch* none = nullptr;
+    if (first.compare_exchange_strong(none, launch.get())) std::atexit([] { first.load()->end_at_exit(); });
+    new (std::nothrow) std::shared_ptr<mpi_launch>(launch);  // the watchdog works until the process has ended
+  }
+
+ private:
+  mpi_failure_board& board() const noexcept { return *board_.load(std::memory_order_acquire); }
+
+  // One board for the processes of each node, in the memory of its first.
+  void share_board() {
+    mpi_check(MPI_Comm_split_type(world_, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node_), "MPI_Comm_split_type");
+    mpi_check(MPI_Comm_set_errhandler(node_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    int node_rank = 0;
+    mpi_check(MPI_Comm_rank(node_, &node_rank), "MPI_Comm_rank");
+    mpi_check(MPI_Comm_size(node_, &node_size_), "MPI_Comm_size");
+    void* memory = nullptr;
+    MPI_Aint bytes = node_rank == 0 ? static_cast<MPI_Aint>(sizeof(mpi_failure_board)) : 0;
+    mpi_check(MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, node_, &memory, &window_), "MPI_Win_allocate_shared");
+    int unit = 0;
+    mpi_check(MPI_Win_shared_query(window_, 0, &bytes, &unit, &memory), "MPI_Win_shared_query");
+    if (node_rank == 0) new (memory) mpi_failure_board;
+    mpi_check(MPI_Barrier(node_), "MPI_Barrier");
+    board_.store(static_cast<mpi_failure_board*>(memory));
+    watchdog_.follow(board_.load());
+  }
+
+  void end_at_exit() noexcept {
+    // Peers on this node use the grace to see the failure, say so and leave.
+    const double step = 0.01;
+    for (double waited = 0; waited < limits_.abort && board().departed() < node_size_; waited += step)
+      ::usleep(static_cast<unsigned>(step * 1e6));
+    mpi_end_job("shardkit: rank " + std::to_string(rank_) + " of " + std::to_string(size_) + " ends the job, because rank " +
+                    std::to_string(board().culprit()) + " failed: " + board().reason(),
+                limits_.abort);
+  }
+
+  const deadlines limits_;
+  int rank_ = -1, size_ = 0, node_size_ = 1;
+  MPI_Comm world_ = MPI_COMM_NULL, node_ = MPI_COMM_NULL;
+  MPI_Win window_ = MPI_WIN_NULL;
+  mpi_failure_board own_;  // before the shared one is there and after it has gone
+  std::atomic<mpi_failure_board*> board_{&own_};
+  mpi_call_slot arrival_, calls_;
+  mpi_watchdog watchdog_;
+};
+
+}  // namespace shardkit::detail

@@ -1,0 +1,172 @@
+// The collectives that only move elements: one MPI call where the counts fit, else pieces sent and received.
+#pragma once
+
+#include <shardkit/backends/detail/mpi_state.hpp>
+#include <shardkit/comm/calls.hpp>
+
+#include <algorithm>
+#include <cstddef>
+
+namespace shardkit::detail {
+
+/// Offset and count of what one rank gets or gives.
+struct mpi_part {
+  std::size_t offset = 0, count = 0;
+};
+inline auto mpi_equal_parts(std::size_t count) noexcept {
+  return [count](int rank) { return mpi_part{static_cast<std::size_t>(rank) * count, count}; };
+}
+inline auto mpi_unequal_parts(const partition& layout) noexcept {
+  return [&layout](int rank) { return mpi_part{layout.offset(rank), layout.count(rank)}; };
+}
+/// The same part for every rank, or for one rank alone.
+inline auto mpi_one_part(mpi_part part) noexcept {
+  return [part](int) { return part; };
+}
+inline auto mpi_part_of(int only, mpi_part part) noexcept {
+  return [only, part](int rank) { return rank == only ? part : mpi_part{}; };
+}
+inline auto mpi_no_parts() noexcept {
+  return [](int) { return mpi_part{}; };
+}
+
+/// Sends outgoing(r) of `in` to every rank r and receives incoming(r) of `out` from it, in pieces of any size and
+/// number. Both sides know each other's counts; nothing is sent for zero.
+template <class Outgoing, class Incoming>
+void mpi_move_pieces(mpi_state& state, dtype type, const void* in, Outgoing outgoing, void* out, Incoming incoming) {
+  const MPI_Comm comm = state.inner();
+  const mpi_part given = outgoing(state.rank), kept = incoming(state.rank);
+  if (kept.count != 0)
+    host_space::copy(mpi_at(out, kept.offset, type), mpi_at(in, given.offset, type), kept.count * size_of(type));
+  state.pieces.run([&] {
+    for (int peer = 0; peer < state.size; ++peer) {
+      const mpi_part part = incoming(peer);
+      if (peer != state.rank && part.count != 0)
+        state.pieces.receive(comm, mpi_at(out, part.offset, type), part.count, type, peer);
+    }
+    // Every rank starts with its successor, so that they do not all send to the same one first.
+    for (int step = 1; step < state.size; ++step) {
+      const int peer = (state.rank + step) % state.size;
+      const mpi_part part = outgoing(peer);
+      if (part.count != 0) state.pieces.send(comm, mpi_at(in, part.offset, type), part.count, type, peer);
+    }
+  });
+}
+
+inline void mpi_run(mpi_state& state, const barrier_call&) { mpi_check(MPI_Barrier(state.comm), "MPI_Barrier"); }
+
+inline void mpi_run(mpi_state& state, const broadcast_call& call) {
+  const std::size_t each = state.piece_bytes / size_of(call.type);
+  std::size_t done = 0;
+  do {
+    const std::size_t n = std::min(each, call.count - done);
+    mpi_check(MPI_Bcast(mpi_at(call.data, done, call.type), static_cast<int>(n), mpi_moving_type(call.type),
+                          call.root, state.comm),
+                "MPI_Bcast");
+    done += n;
+  } while (done < call.count);
+}
+
+inline void mpi_run(mpi_state& state, const all_gather_call& call) {
+  if (!state.fits(call.count, call.type))
+    return mpi_move_pieces(state, call.type, call.in, mpi_one_part({0, call.count}), call.out,
+                           mpi_equal_parts(call.count));
+  const bool in_place = call.in == mpi_at(call.out, state.index() * call.count, call.type);
+  const MPI_Datatype type = mpi_moving_type(call.type);
+  const int count = static_cast<int>(call.count);
+  mpi_check(MPI_Allgather(in_place ? MPI_IN_PLACE : call.in, count, type, call.out, count, type, state.comm),
+              "MPI_Allgather");
+}
+
+inline void mpi_run(mpi_state& state, const all_gather_uneven_call& call) {
+  const partition& layout = *call.layout;
+  const std::size_t mine = layout.count(state.rank);
+  if (!state.fits(layout.total(), call.type))
+    return mpi_move_pieces(state, call.type, call.in, mpi_one_part({0, mine}), call.out, mpi_unequal_parts(layout));
+  const bool in_place = call.in == mpi_at(call.out, layout.offset(state.rank), call.type);
+  const MPI_Datatype type = mpi_moving_type(call.type);
+  state.tabulate(layout);
+  mpi_check(MPI_Allgatherv(in_place ? MPI_IN_PLACE : call.in, static_cast<int>(mine), type, call.out, state.counts(),
+                             state.displacements(), type, state.comm),
+              "MPI_Allgatherv");
+}
+
+inline void mpi_run(mpi_state& state, const gather_call& call) {
+  const bool root = state.rank == call.root;
+  if (!state.fits(call.count, call.type)) {
+    const auto outgoing = mpi_part_of(call.root, {0, call.count});
+    if (root) return mpi_move_pieces(state, call.type, call.in, outgoing, call.out, mpi_equal_parts(call.count));
+    return mpi_move_pieces(state, call.type, call.in, outgoing, call.out, mpi_no_parts());
+  }
+  const bool in_place = root && call.in == mpi_at(call.out, state.index() * call.count, call.type);
+  const MPI_Datatype type = mpi_moving_type(call.type);
+  const int count = static_cast<int>(call.count);
+  mpi_check(MPI_Gather(in_place ? MPI_IN_PLACE : call.in, count, type, call.out, count, type, call.root, state.comm),
+              "MPI_Gather");
+}
+
+inline void mpi_run(mpi_state& state, const gather_uneven_call& call) {
+  const bool root = state.rank == call.root;
+  const partition& layout = *call.layout;
+  const std::size_t mine = layout.count(state.rank);
+  if (!state.fits(layout.total(), call.type)) {
+    const auto outgoing = mpi_part_of(call.root, {0, mine});
+    if (root) return mpi_move_pieces(state, call.type, call.in, outgoing, call.out, mpi_unequal_parts(layout));
+    return mpi_move_pieces(state, call.type, call.in, outgoing, call.out, mpi_no_parts());
+  }
+  const bool in_place = root && call.in == mpi_at(call.out, layout.offset(state.rank), call.type);
+  const MPI_Datatype type = mpi_moving_type(call.type);
+  state.tabulate(layout);
+  mpi_check(MPI_Gatherv(in_place ? MPI_IN_PLACE : call.in, static_cast<int>(mine), type, call.out, state.counts(),
+                          state.displacements(), type, call.root, state.comm),
+              "MPI_Gatherv");
+}
+
+inline void mpi_run(mpi_state& state, const scatter_call& call) {
+  const bool root = state.rank == call.root;
+  if (!state.fits(call.count, call.type)) {
+    const auto incoming = mpi_part_of(call.root, {0, call.count});
+    if (root) return mpi_move_pieces(state, call.type, call.in, mpi_equal_parts(call.count), call.out, incoming);
+    return mpi_move_pieces(state, call.type, call.in, mpi_no_parts(), call.out, incoming);
+  }
+  const bool in_place = root && call.out == mpi_at(call.in, state.index() * call.count, call.type);
+  const MPI_Datatype type = mpi_moving_type(call.type);
+  const int count = static_cast<int>(call.count);
+  mpi_check(MPI_Scatter(call.in, count, type, in_place ? MPI_IN_PLACE : call.out, count, type, call.root, state.comm),
+              "MPI_Scatter");
+}
+
+inline void mpi_run(mpi_state& state, const scatter_uneven_call& call) {
+  const bool root = state.rank == call.root;
+  const partition& layout = *call.layout;
+  const std::size_t mine = layout.count(state.rank);
+  if (!state.fits(layout.total(), call.type)) {
+    const auto incoming = mpi_part_of(call.root, {0, mine});
+    if (root) return mpi_move_pieces(state, call.type, call.in, mpi_unequal_parts(layout), call.out, incoming);
+    return mpi_move_pieces(state, call.type, call.in, mpi_no_parts(), call.out, incoming);
+  }
+  const bool in_place = root && call.out == mpi_at(call.in, layout.offset(state.rank), call.type);
+  const MPI_Datatype type = mpi_moving_type(call.type);
+  state.tabulate(layout);
+  mpi_check(MPI_Scatterv(call.in, state.counts(), state.displacements(), type, in_place ? MPI_IN_PLACE : call.out,
+                           static_cast<int>(mine), type, call.root, state.comm),
+              "MPI_Scatterv");
+}
+
+inline void mpi_run(mpi_state& state, const all_to_all_call& call) {
+  if (!state.fits(call.count, call.type))
+    return mpi_move_pieces(state, call.type, call.in, mpi_equal_parts(call.count), call.out,
+                           mpi_equal_parts(call.count));
+  const MPI_Datatype type = mpi_moving_type(call.type);
+  const int count = static_cast<int>(call.count);
+  mpi_check(MPI_Alltoall(call.in, count, type, call.out, count, type, state.comm), "MPI_Alltoall");
+}
+
+/// Always in pieces: whether MPI_Alltoallv's int displacements suffice is not the same on every rank, and it sends
+/// and receives in the same way.
+inline void mpi_run(mpi_state& state, const all_to_all_uneven_call& call) {
+  mpi_move_pieces(state, call.type, call.in, mpi_unequal_parts(*call.send_layout), call.out,
+                  mpi_unequal_parts(*call.receive_layout));
+}
+
+}  // namespace shardkit::detail

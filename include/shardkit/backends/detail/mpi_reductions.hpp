@@ -1,0 +1,103 @@
+// The reducing collectives: MPI's own where it gives all ranks the same bits, else in rank order.
+#pragma once
+
+#include <shardkit/backends/detail/mpi_ordered.hpp>
+
+#include <algorithm>
+#include <cstddef>
+
+namespace shardkit::detail {
+
+/// An average is MPI's sum divided here, by the same operation on every rank.
+template <class Call>
+void mpi_finish_average(const mpi_state& state, const Call& call, void* out, std::size_t count) {
+  if (call.op.kind != reduction_kind::average) return;
+  const auto divide = [&](auto* elements, auto by) {
+    for (std::size_t i = 0; i < count; ++i) elements[i] /= by;
+  };
+  if (call.type == dtype::f64) divide(static_cast<double*>(out), static_cast<double>(state.size));
+  else divide(static_cast<float*>(out), static_cast<float>(state.size));
+}
+
+inline void mpi_run(mpi_state& state, const reduce_call& call) {
+  if (!mpi_reduces_exactly(call.type, call.op)) return mpi_reduce_in_order(state, call);
+  const std::size_t each = state.piece_bytes / size_of(call.type);
+  const bool root = state.rank == call.root;
+  for (std::size_t done = 0; done < call.count; done += each)
+    mpi_check(MPI_Reduce(root && call.in == call.out ? MPI_IN_PLACE : mpi_at(call.in, done, call.type),
+                           root ? mpi_at(call.out, done, call.type) : nullptr,
+                           static_cast<int>(std::min(each, call.count - done)),
+                           mpi_reducing_type(call.type, call.op.kind), mpi_operation(call.op.kind), call.root,
+                           state.comm),
+                "MPI_Reduce");
+  if (root) mpi_finish_average(state, call, call.out, call.count);
+}
+
+/// Everything but the one call of ordinary size. By value: a call whose address is taken has to lie in memory, which
+/// would cost the ordinary case more than all checks.
+[[gnu::cold, gnu::noinline]] inline void mpi_all_reduce_otherwise(mpi_state& state, all_reduce_call call) {
+  if (!mpi_reduces_exactly(call.type, call.op)) return mpi_all_reduce_in_order(state, call);
+  const std::size_t each = state.piece_bytes / size_of(call.type);
+  for (std::size_t done = 0; done < call.count; done += each)
+    mpi_check(MPI_Allreduce(call.in == call.out ? MPI_IN_PLACE : mpi_at(call.in, done, call.type),
+                              mpi_at(call.out, done, call.type), static_cast<int>(std::min(each, call.count - done)),
+                              mpi_reducing_type(call.type, call.op.kind), mpi_operation(call.op.kind), state.comm),
+                "MPI_Allreduce");
+  mpi_finish_average(state, call, call.out, call.count);
+}
+
+inline void mpi_run(mpi_state& state, const all_reduce_call& call) {
+  if (!mpi_reduces_exactly(call.type, call.op) || call.op.kind == reduction_kind::average ||
+      !state.fits(call.count, call.type)) [[unlikely]]
+    return mpi_all_reduce_otherwise(state, call);
+  mpi_check(MPI_Allreduce(call.in == call.out ? MPI_IN_PLACE : call.in, call.out, static_cast<int>(call.count),
+                            mpi_reducing_type(call.type, call.op.kind), mpi_operation(call.op.kind), state.comm),
+              "MPI_Allreduce");
+}
+
+/// Whether the ranks' ranges are few and short enough for MPI's own call. The same answer on every rank; longer ones
+/// go in rounds whoever combines them, which needs no second buffer where a rank's call is in place.
+inline bool mpi_scatters_at_once(const mpi_state& state, std::size_t longest, std::size_t total, dtype type) noexcept {
+  return longest <= mpi_round_bytes / size_of(type) && state.fits(total, type);
+}
+
+/// Calls reduce(out). In place the result goes through scratch, because MPI defines in place otherwise: it would
+/// overwrite the whole input.
+template <class Call, class Reduce>
+void mpi_reduce_scatter_at_once(mpi_state& state, const Call& call, mpi_part mine, Reduce reduce) {
+  const bool in_place = call.out == mpi_at(call.in, mine.offset, call.type);
+  const std::size_t bytes = mine.count * size_of(call.type);
+  void* out = in_place ? state.scratch(bytes) : call.out;
+  reduce(out);
+  mpi_finish_average(state, call, out, mine.count);
+  host_space::copy(call.out, out, bytes);
+}
+
+inline void mpi_run(mpi_state& state, const reduce_scatter_call& call) {
+  const auto parts = mpi_equal_parts(call.count);
+  if (!mpi_reduces_exactly(call.type, call.op) ||
+      !mpi_scatters_at_once(state, call.count, call.count * state.ranks(), call.type))
+    return mpi_reduce_scatter_in_order(state, call, parts);
+  mpi_reduce_scatter_at_once(state, call, parts(state.rank), [&](void* out) {
+    mpi_check(MPI_Reduce_scatter_block(call.in, out, static_cast<int>(call.count),
+                                         mpi_reducing_type(call.type, call.op.kind), mpi_operation(call.op.kind),
+                                         state.comm),
+                "MPI_Reduce_scatter_block");
+  });
+}
+
+inline void mpi_run(mpi_state& state, const reduce_scatter_uneven_call& call) {
+  const partition& layout = *call.layout;
+  const auto parts = mpi_unequal_parts(layout);
+  if (!mpi_reduces_exactly(call.type, call.op) ||
+      !mpi_scatters_at_once(state, layout.padded_count(), layout.total(), call.type))
+    return mpi_reduce_scatter_in_order(state, call, parts);
+  state.tabulate(layout);
+  mpi_reduce_scatter_at_once(state, call, parts(state.rank), [&](void* out) {
+    mpi_check(MPI_Reduce_scatter(call.in, out, state.counts(), mpi_reducing_type(call.type, call.op.kind),
+                                   mpi_operation(call.op.kind), state.comm),
+                "MPI_Reduce_scatter");
+  });
+}
+
+}  // namespace shardkit::detail

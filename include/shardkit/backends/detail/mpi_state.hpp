@@ -1,0 +1,116 @@
+// One MPI communicator with everything that its calls need: kept in one place at a stable address, shared by the
+// backend object and the requests under way.
+#pragma once
+
+#include <shardkit/backends/detail/mpi_pending.hpp>
+#include <shardkit/core/buffer.hpp>
+#include <shardkit/core/partition.hpp>
+
+#include <cstddef>
+#include <memory>
+#include <utility>
+#include <vector>
+
+namespace shardkit {
+
+/// Who frees an MPI communicator.
+enum class mpi_ownership { owned, borrowed };
+
+namespace detail {
+
+class mpi_state {
+ public:
+  mpi_state(std::shared_ptr<mpi_launch> shared, MPI_Comm handle, mpi_ownership ownership, std::size_t largest_piece)
+      : launch(std::move(shared)), comm(handle), piece_bytes(largest_piece), slot(nullptr, launch->limits().operation),
+        messages(*launch, piece_bytes), pieces(*launch, piece_bytes), pool(*launch, slot, piece_bytes),
+        ownership_(ownership) {
+    if (ownership == mpi_ownership::borrowed)
+      mpi_check(MPI_Comm_get_errhandler(comm, &borrowed_handler_), "MPI_Comm_get_errhandler");
+    mpi_check(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    mpi_check(MPI_Comm_rank(comm, &rank), "MPI_Comm_rank");
+    mpi_check(MPI_Comm_size(comm, &size), "MPI_Comm_size");
+    numbers_.resize(2 * static_cast<std::size_t>(size));
+    inputs.resize(static_cast<std::size_t>(size));
+    launch->watchdog().add(slot);
+  }
+  mpi_state(const mpi_state&) = delete;
+  mpi_state& operator=(const mpi_state&) = delete;
+  ~mpi_state() {
+    // After a failure nothing is freed: that is collective, and the process is about to end.
+    if (mpi_is_running() && !launch->failed()) {
+      const mpi_in_call in_call(slot, "MPI_Comm_free", {}, mpi_in_call::even_after_failure{});
+      if (inner_ != MPI_COMM_NULL) MPI_Comm_free(&inner_);
+      if (ownership_ == mpi_ownership::owned) MPI_Comm_free(&comm);
+      if (borrowed_handler_ != MPI_ERRHANDLER_NULL) {
+        MPI_Comm_set_errhandler(comm, borrowed_handler_);
+        MPI_Errhandler_free(&borrowed_handler_);
+      }
+    }
+    launch->watchdog().remove(slot);
+  }
+
+  /// Runs the body of one call.
+  template <class Body>
+  auto run(const char* name, const call_site& site, Body body) {
+    return launch->run(slot, name, site, body);
+  }
+
+  std::size_t index() const noexcept { return static_cast<std::size_t>(rank); }
+  std::size_t ranks() const noexcept { return static_cast<std::size_t>(size); }
+
+  /// Whether so many elements may go in one MPI call. The same answer on every rank that asks about the same count.
+  bool fits(std::size_t count, dtype type) const noexcept { return count <= piece_bytes / size_of(type); }
+
+  /// Counts and displacements for MPI's unequal forms, where the whole fits.
+  int* counts() noexcept { return numbers_.data(); }
+  int* displacements() noexcept { return numbers_.data() + size; }
+  void tabulate(const partition& layout) noexcept {
+    for (int r = 0; r < size; ++r) {
+      counts()[r] = static_cast<int>(layout.count(r));
+      displacements()[r] = static_cast<int>(layout.offset(r));
+    }
+  }
+
+  /// Carries the messages of composed collectives, apart from the user's. Made at the first of them.
+  MPI_Comm inner() {
+    if (inner_ == MPI_COMM_NULL) {
+      mpi_check(MPI_Comm_dup(comm, &inner_), "MPI_Comm_dup");
+      mpi_check(MPI_Comm_set_errhandler(inner_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    }
+    return inner_;
+  }
+
+  /// At least so many bytes; grows and is kept.
+  std::byte* scratch(std::size_t bytes) {
+    if (scratch_.size() < bytes) scratch_ = buffer<std::byte>(bytes);
+    return scratch_.data();
+  }
+
+  const std::shared_ptr<mpi_launch> launch;
+  MPI_Comm comm;
+  int rank = 0, size = 1;
+  const std::size_t piece_bytes;
+  mpi_call_slot slot;
+  mpi_transfer messages;            ///< the user's, of one call or group
+  mpi_transfer pieces;              ///< of a composed collective
+  mpi_pool pool;
+  std::vector<const void*> inputs;  ///< of a rank-ordered reduction
+
+ private:
+  const mpi_ownership ownership_;
+  MPI_Errhandler borrowed_handler_ = MPI_ERRHANDLER_NULL;
+  MPI_Comm inner_ = MPI_COMM_NULL;
+  std::vector<int> numbers_;
+  buffer<std::byte> scratch_;
+};
+
+/// Element `count` of a buffer of `type`.
+inline const void* mpi_at(const void* base, std::size_t count, dtype type) noexcept {
+  return static_cast<const char*>(base) + count * size_of(type);
+}
+inline void* mpi_at(void* base, std::size_t count, dtype type) noexcept {
+  return static_cast<char*>(base) + count * size_of(type);
+}
+
+}  // namespace detail
+}  // namespace shardkit

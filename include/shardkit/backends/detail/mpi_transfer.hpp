@@ -1,0 +1,160 @@
+// Sends and receives under way together. A message larger than MPI should get in one call travels in pieces, whose
+// number is its tag, so that a receive of another size is recognised at its first piece.
+#pragma once
+
+#include <shardkit/backends/detail/mpi_launch.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <string>
+#include <vector>
+
+namespace shardkit::detail {
+
+/// Elements of a type that go in one MPI call, and how a message is cut accordingly.
+struct mpi_cut {
+  mpi_cut(std::size_t count, dtype type, std::size_t piece_bytes) noexcept
+      : each(piece_bytes / size_of(type)),
+        pieces(count == 0 ? 1 : count / each + (count % each != 0)),
+        tag(static_cast<int>(std::min<std::size_t>(pieces, 32767))) {}  // the least upper bound MPI grants
+
+  std::size_t each;
+  std::size_t pieces;
+  int tag;
+};
+
+/// A piece under way.
+struct mpi_piece {
+  bool received;      ///< else sent
+  std::size_t count;  ///< elements
+  dtype type;
+  int peer;
+  int tag;
+};
+
+[[noreturn, gnu::cold, gnu::noinline]] inline void mpi_throw_mismatch(const mpi_piece& expected, const std::string& met) {
+  throw mismatch_error("a receive of " + std::to_string(expected.count) + " x " + name_of(expected.type) +
+                       " from rank " + std::to_string(expected.peer) + " met " + met);
+}
+
+/// Throws where a receive has failed or got another message than expected.
+inline void mpi_require_expected(int code, const MPI_Status& status, const mpi_piece& expected,
+                                 const char* function) {
+  if (code != MPI_SUCCESS) [[unlikely]] {
+    int kind = code;
+    MPI_Error_class(code, &kind);
+    if (kind == MPI_ERR_TRUNCATE) mpi_throw_mismatch(expected, "a longer message");
+    mpi_throw(code, function);
+  }
+  int count = 0;
+  mpi_check(MPI_Get_count(&status, mpi_moving_type(expected.type), &count), "MPI_Get_count");
+  if (count == MPI_UNDEFINED) mpi_throw_mismatch(expected, "a message of elements of another size");
+  if (static_cast<std::size_t>(count) != expected.count) [[unlikely]]
+    mpi_throw_mismatch(expected, "a message of " + std::to_string(count) + " elements");
+  if (status.MPI_TAG != expected.tag) [[unlikely]]
+    mpi_throw_mismatch(expected, "the first of " + std::to_string(status.MPI_TAG) + " pieces where " +
+                                             std::to_string(expected.tag) + " were due");
+}
+
+class mpi_transfer {
+ public:
+  mpi_transfer(mpi_launch& launch, std::size_t piece_bytes) noexcept : launch_(launch), piece_bytes_(piece_bytes) {}
+  mpi_transfer(const mpi_transfer&) = delete;
+  mpi_transfer& operator=(const mpi_transfer&) = delete;
+
+  bool empty() const noexcept { return requests_.empty(); }
+
+  /// start() calls receive and send. Neither returns nor throws before MPI has let go of all buffers.
+  template <class Start>
+  void run(Start start) {
+    try {
+      start();
+      wait();
+    } catch (...) {
+      launch_.fail_as_caught();
+      abandon();
+      throw;
+    }
+  }
+
+  void receive(MPI_Comm comm, void* out, std::size_t count, dtype type, int peer) {
+    post(count, type, peer, true, [&](std::size_t offset, std::size_t n, int, MPI_Request* request) {
+      return MPI_Irecv(static_cast<char*>(out) + offset, static_cast<int>(n), mpi_moving_type(type), peer, MPI_ANY_TAG,
+                       comm, request);
+    });
+  }
+  void send(MPI_Comm comm, const void* in, std::size_t count, dtype type, int peer) {
+    post(count, type, peer, false, [&](std::size_t offset, std::size_t n, int tag, MPI_Request* request) {
+      return MPI_Isend(static_cast<const char*>(in) + offset, static_cast<int>(n), mpi_moving_type(type), peer, tag,
+                       comm, request);
+    });
+  }
+
+  /// Makes progress; true once everything has arrived. A receive that met the wrong message throws.
+  bool test() {
+    if (empty()) return true;
+    int done = 0;
+    const int code = MPI_Testall(number(), requests_.data(), &done, statuses_.data());
+    if (code == MPI_SUCCESS && done == 0) return false;
+    conclude(code, "MPI_Testall");
+    return true;
+  }
+  void wait() {
+    if (!empty()) conclude(MPI_Waitall(number(), requests_.data(), statuses_.data()), "MPI_Waitall");
+  }
+
+  /// Gives up what has not arrived: on return MPI touches no buffer any more. Receives are cancelled; a send that its
+  /// peer does not take waits until the watchdog ends the job.
+  void abandon() noexcept {
+    for (std::size_t i = 0; i < requests_.size(); ++i) {
+      if (requests_[i] == MPI_REQUEST_NULL) continue;
+      if (pieces_[i].received) MPI_Cancel(&requests_[i]);
+      MPI_Wait(&requests_[i], MPI_STATUS_IGNORE);
+    }
+    clear();
+  }
+
+ private:
+  template <class Start>
+  void post(std::size_t count, dtype type, int peer, bool received, Start start) {
+    const mpi_cut cut(count, type, piece_bytes_);
+    for (std::size_t piece = 0; piece < cut.pieces; ++piece) {
+      const std::size_t offset = piece * cut.each, n = std::min(cut.each, count - offset);
+      pieces_.push_back({received, n, type, peer, cut.tag});
+      statuses_.emplace_back();
+      requests_.push_back(MPI_REQUEST_NULL);
+      mpi_check(start(offset * size_of(type), n, cut.tag, &requests_.back()),
+                    received ? "MPI_Irecv" : "MPI_Isend");
+    }
+  }
+
+  void conclude(int code, const char* function) {
+    int kind = code;
+    if (code != MPI_SUCCESS) MPI_Error_class(code, &kind);
+    const bool in_status = kind == MPI_ERR_IN_STATUS;  // only then does MPI fill in the errors of the statuses
+    if (!in_status) mpi_check(code, function);
+    for (std::size_t i = 0; i < pieces_.size(); ++i) {
+      const int error = in_status ? statuses_[i].MPI_ERROR : MPI_SUCCESS;
+      if (error == MPI_ERR_PENDING) continue;  // another piece has failed
+      if (pieces_[i].received) mpi_require_expected(error, statuses_[i], pieces_[i], function);
+      else mpi_check(error, function);
+    }
+    mpi_check(code, function);
+    clear();
+  }
+  void clear() noexcept {
+    requests_.clear();
+    statuses_.clear();
+    pieces_.clear();
+  }
+  int number() const noexcept { return static_cast<int>(requests_.size()); }
+
+  mpi_launch& launch_;
+  const std::size_t piece_bytes_;
+  // One entry for each piece; the vectors keep their capacity, so that a steady state allocates nothing.
+  std::vector<MPI_Request> requests_;
+  std::vector<MPI_Status> statuses_;
+  std::vector<mpi_piece> pieces_;
+};
+
+}  // namespace shardkit::detail

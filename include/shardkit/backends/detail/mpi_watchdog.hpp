@@ -1,0 +1,153 @@
+// The one thread that ends a job which would hang: MPI can neither be interrupted nor throw while it waits. The only
+// header of the backend with <thread>.
+#pragma once
+
+#include <shardkit/backends/detail/mpi_api.hpp>
+#include <shardkit/backends/detail/mpi_in_call.hpp>
+#include <shardkit/comm/deadlines.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <unistd.h>
+
+namespace shardkit::detail {
+
+/// Writes `text` to standard error and ends all processes of the job with a non-zero status. Where MPI is stuck as
+/// well, at least this process ends after `grace` seconds, and the launcher ends the others.
+[[noreturn]] inline void mpi_end_job(const std::string& text, double grace) {
+  static std::atomic<bool> ending{false};
+  if (ending.exchange(true))
+    for (;;) ::pause();  // another thread is at it
+  std::fputs((text + "\n").c_str(), stderr);
+  std::fflush(nullptr);
+  // MPI_Abort kills the launcher's readers, too: let them forward the text first.
+  ::usleep(100000);
+  if (mpi_is_running()) {
+    std::thread([grace] {
+      ::usleep(static_cast<unsigned>(std::min(grace, 5.0) * 1e6));
+      ::_exit(1);
+    }).detach();
+    MPI_Abort(MPI_COMM_WORLD, 1);
+  }
+  ::_exit(1);
+}
+
+/// Looks 20 times a second at what the process is doing. Ends the job when a call outlasts its deadline, when a call
+/// is still in progress the abort grace after the launch failed, and when the process itself is still there the
+/// grace after it gave up.
+class mpi_watchdog {
+ public:
+  mpi_watchdog(const deadlines& limits, const mpi_failure_board* board)
+      : limits_(limits), board_(board) {
+    if (std::min({limits.init, limits.operation, limits.abort}) < no_deadline)
+      thread_ = std::thread([this] { watch(); });
+  }
+  mpi_watchdog(const mpi_watchdog&) = delete;
+  mpi_watchdog& operator=(const mpi_watchdog&) = delete;
+  ~mpi_watchdog() {
+    if (!thread_.joinable()) return;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      stopping_ = true;
+    }
+    wake_.notify_all();
+    thread_.join();
+  }
+
+  void add(mpi_call_slot& slot) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    slot.board.store(board_);
+    slots_.push_back(&slot);
+  }
+  void remove(mpi_call_slot& slot) noexcept {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    slots_.erase(std::remove(slots_.begin(), slots_.end(), &slot), slots_.end());
+  }
+
+  /// From now on this board counts; the old one is touched no more, here or by calls that are entered.
+  void follow(const mpi_failure_board* board) noexcept {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    board_ = board;
+    for (mpi_call_slot* slot : slots_) slot->board.store(board);
+  }
+  /// Who speaks in the messages.
+  void introduce(std::string speaker) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    speaker_ = std::move(speaker);
+  }
+  /// This process has given up and is to end within the grace.
+  void give_up() noexcept {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    given_up_ = true;
+  }
+
+  static constexpr double interval = 0.05;  ///< seconds from look to look
+
+ private:
+  void watch() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    auto last = std::chrono::steady_clock::now();
+    for (;;) {
+      wake_.wait_for(lock, std::chrono::duration<double>(interval));
+      if (stopping_) return;
+      const auto now = std::chrono::steady_clock::now();
+      // A process that was stopped (a debugger, a suspended machine) has not waited for its peers in that time.
+      look(std::min(std::chrono::duration<double>(now - last).count(), 1.0));
+      last = now;
+    }
+  }
+
+  void look(double passed) {
+    const bool failed = board_->failed();
+    if (failed) since_failure_ += passed;
+    if (given_up_ && (since_given_up_ += passed) > limits_.abort)
+      end("is still there " + seconds(limits_.abort) + " after it gave up, " + cause());
+    for (mpi_call_slot* slot : slots_) {
+      const char* name = slot->name.load(std::memory_order_acquire);
+      if (name == nullptr) continue;
+      slot->waited = slot->seen.exchange(true) ? slot->waited + passed : 0;
+      if (failed && since_failure_ > limits_.abort)
+        end("is still in " + place(*slot, name) + " " + seconds(limits_.abort) + " after the failure, " + cause());
+      if (slot->waited > slot->limit)
+        end("has waited for its peers in " + place(*slot, name) + " for longer than the deadline of " +
+            seconds(slot->limit) + (failed ? ", " + cause() : ""));
+    }
+  }
+
+  std::string cause() const {
+    return "because rank " + std::to_string(board_->culprit()) + " failed: " + board_->reason();
+  }
+  static std::string place(const mpi_call_slot& slot, const char* name) {
+    const int line = slot.line.load();
+    return line == 0 ? std::string(name) : std::string(name) + " at " + slot.file.load() + ":" + std::to_string(line);
+  }
+  static std::string seconds(double value) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%g s", value);
+    return text;
+  }
+  [[noreturn]] void end(const std::string& what) {
+    mpi_end_job("shardkit: " + speaker_ + " " + what + "; it ends the job", limits_.abort);
+  }
+
+  const deadlines limits_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool stopping_ = false;
+  bool given_up_ = false;
+  double since_failure_ = 0, since_given_up_ = 0;
+  const mpi_failure_board* board_;
+  std::string speaker_ = "a rank";
+  std::vector<mpi_call_slot*> slots_;
+  std::thread thread_;
+};
+
+}  // namespace shardkit::detail

@@ -1,0 +1,194 @@
+// Ranks as MPI processes: mpi_environment brings MPI up and down, mpi_backend carries a communicator over an MPI_Comm.
+// Works with any MPI 3 library through its C interface.
+//
+//   int main(int argc, char** argv) {
+//     shardkit::mpi_environment mpi(argc, argv);
+//     auto world = mpi.world();
+//     double loss = world.all_reduce(local_loss, shardkit::sum);
+//   }
+#pragma once
+
+#include <shardkit/backends/detail/launched_size.hpp>
+#include <shardkit/backends/detail/mpi_messages.hpp>
+#include <shardkit/comm/communicator.hpp>
+
+#include <climits>
+#include <cstddef>
+#include <exception>
+#include <memory>
+#include <string>
+#include <utility>
+
+namespace shardkit {
+
+/// A communicator over an MPI_Comm. Made by mpi_environment and by split.
+///
+/// Sums and products of f32 and f64 and everything of integers are MPI's own; by_rank reductions, floating minimum and
+/// maximum and 16-bit floats go in rank order and give the same bits as thread ranks. Counts have no limit: what does
+/// not fit in one MPI call goes in pieces. A receive that meets a message of another size throws mismatch_error.
+///
+/// When a rank fails, every later call on this node throws peer_failed naming it. A rank that is blocked inside MPI
+/// cannot throw: the abort grace after the failure its watchdog prints culprit and cause and ends the job by MPI_Abort,
+/// as it does when a call outlasts the operation deadline. Other nodes learn of a failure when the job ends or by that
+/// deadline. Plain MPI cannot survive a lost process, so neither can a job over this backend.
+class mpi_backend {
+ public:
+  using space = host_space;
+
+  explicit mpi_backend(std::shared_ptr<detail::mpi_state> state) noexcept : state_(std::move(state)) {}
+
+  int rank() const noexcept { return state_->rank; }
+  int size() const noexcept { return state_->size; }
+  /// For calls of MPI's own. Messages of theirs must not be pending while the communicator is used.
+  MPI_Comm native_handle() const noexcept { return state_->comm; }
+
+  /// Any verb; see comm/calls.hpp.
+  template <class Call>
+  auto perform(const Call& call) -> decltype(detail::mpi_run(std::declval<detail::mpi_state&>(), call)) {
+    state_->run(Call::name, call.site, [&] { detail::mpi_run(*state_, call); });
+  }
+
+  request start(const send_call& call) {
+    return start(call, [&](detail::mpi_transfer& transfer) {
+      transfer.send(state_->comm, call.in, call.count, call.type, call.peer);
+    });
+  }
+  request start(const recv_call& call) {
+    return start(call, [&](detail::mpi_transfer& transfer) {
+      transfer.receive(state_->comm, call.out, call.count, call.type, call.peer);
+    });
+  }
+
+  mpi_backend split(int colour, int key, const call_site& site) {
+    return state_->run("split", site, [&] {
+      MPI_Comm part = MPI_COMM_NULL;
+      detail::mpi_check(MPI_Comm_split(state_->comm, colour, key, &part), "MPI_Comm_split");
+      return mpi_backend(std::make_shared<detail::mpi_state>(state_->launch, part, mpi_ownership::owned,
+                                                             state_->piece_bytes));
+    });
+  }
+
+  void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) {
+    state_->run("exchange", site,
+                [&] { detail::mpi_run(*state_, all_gather_call{in, out, bytes, dtype::u8, nullptr, site}); });
+  }
+
+  void fail(const std::string& reason) noexcept { state_->launch->fail(reason.c_str()); }
+
+ private:
+  template <class Call, class Post>
+  request start(const Call& call, Post post) {
+    detail::mpi_pending& pending = state_->pool.take(state_, Call::name, call.site);
+    request started(&pending);
+    state_->run(Call::name, call.site, [&] { post(pending.transfer); });
+    return started;
+  }
+
+  std::shared_ptr<detail::mpi_state> state_;
+};
+
+using mpi_communicator = communicator<mpi_backend>;
+
+/// The same on every rank.
+struct mpi_options {
+  deadlines limits;
+  /// The most that MPI gets in one call: more goes in pieces. At most INT_MAX, and no less than 8.
+  std::size_t piece_bytes = std::size_t{1} << 30;
+  /// What MPI_Init_thread is asked for. By default calls may come from any thread, one at a time.
+  int thread_level = MPI_THREAD_SERIALIZED;
+};
+
+/// MPI from here to the end of the scope. Where the program has initialised MPI itself, it also finalises it.
+///
+/// The destructor is collective, as MPI_Finalize is. When an exception passes it, or after a failure, it publishes the
+/// failure and returns at once, so that a handler outside can report what it caught; the job then ends by MPI_Abort with
+/// a non-zero status when this process exits, and no later than the abort grace. Peers on this node have that time to
+/// see the failure, report and exit themselves.
+class mpi_environment {
+ public:
+  mpi_environment(int& argc, char**& argv, const mpi_options& options = {}) : mpi_environment(&argc, &argv, options) {}
+  explicit mpi_environment(const mpi_options& options = {}) : mpi_environment(nullptr, nullptr, options) {}
+  mpi_environment(const mpi_environment&) = delete;
+  mpi_environment& operator=(const mpi_environment&) = delete;
+  ~mpi_environment() {
+    if (!detail::mpi_is_running()) return;
+    if (std::uncaught_exceptions() > exceptions_) launch_->fail("it left by an exception");
+    if (!launch_->close(owns_mpi_)) detail::mpi_launch::abandon(launch_);
+  }
+
+  int rank() const noexcept { return launch_->rank(); }
+  int size() const noexcept { return launch_->size(); }
+
+  /// All ranks, on a duplicate of MPI_COMM_WORLD. Collective.
+  mpi_communicator world(std::string name = "world", call_site site = call_site::current()) {
+    MPI_Comm copy = MPI_COMM_NULL;
+    launch_->run(launch_->slot(), "world", site,
+                 [&] { detail::mpi_check(MPI_Comm_dup(MPI_COMM_WORLD, &copy), "MPI_Comm_dup"); });
+    return adopt(copy, std::move(name));
+  }
+  /// Takes over an MPI communicator, which is freed with the result.
+  mpi_communicator adopt(MPI_Comm handle, std::string name) {
+    return over(handle, mpi_ownership::owned, std::move(name));
+  }
+  /// Uses an MPI communicator that stays the caller's. Its errors are returned, not fatal, as long as the result lives.
+  mpi_communicator borrow(MPI_Comm handle, std::string name) {
+    return over(handle, mpi_ownership::borrowed, std::move(name));
+  }
+
+ private:
+  mpi_environment(int* argc, char*** argv, const mpi_options& options)
+      : options_(options), exceptions_(std::uncaught_exceptions()) {
+    require_valid(options.limits);
+    if (options.piece_bytes < 8 || options.piece_bytes > INT_MAX)
+      throw usage_error("mpi_options: piece_bytes is " + std::to_string(options.piece_bytes) +
+                        "; it has to be from 8 to " + std::to_string(INT_MAX));
+    launch_ = std::make_shared<detail::mpi_launch>(options.limits);
+    try {
+      launch_->run(launch_->arrival_slot(), "MPI_Init", {}, [&] {
+        initialize(argc, argv);
+        launch_->join();
+      });
+    } catch (...) {
+      if (detail::mpi_is_running()) detail::mpi_launch::abandon(launch_);
+      throw;
+    }
+  }
+
+  void initialize(int* argc, char*** argv) {
+    int initialized = 0, finalized = 0, provided = 0, size = 0;
+    detail::mpi_check(MPI_Finalized(&finalized), "MPI_Finalized");
+    if (finalized != 0) throw usage_error("MPI was finalised before; a process can use it only once");
+    detail::mpi_check(MPI_Initialized(&initialized), "MPI_Initialized");
+    owns_mpi_ = initialized == 0;
+    if (owns_mpi_) detail::mpi_check(MPI_Init_thread(argc, argv, options_.thread_level, &provided), "MPI_Init_thread");
+    else detail::mpi_check(MPI_Query_thread(&provided), "MPI_Query_thread");
+    detail::mpi_check(MPI_Comm_size(MPI_COMM_WORLD, &size), "MPI_Comm_size");
+    const launched_processes launched = launched_size();
+    if (size == 1 && launched.size > 1)
+      refuse("MPI sees 1 rank, but " + std::string(launched.variable) + " says that the launcher started " +
+             std::to_string(launched.size) + " processes: it belongs to another MPI library than this program is built "
+             "with. Start the program with the mpiexec of its own MPI; to run it alone, unset " + launched.variable);
+    if (provided < options_.thread_level)
+      refuse("MPI provides thread level " + std::to_string(provided) + ", and mpi_options::thread_level asks for " +
+             std::to_string(options_.thread_level) + "; ask for less, or use another MPI library");
+  }
+  // On every rank alike, so that MPI can be finalised.
+  [[noreturn]] void refuse(const std::string& reason) {
+    if (owns_mpi_) MPI_Finalize();
+    throw usage_error(reason);
+  }
+
+  mpi_communicator over(MPI_Comm handle, mpi_ownership ownership, std::string name) {
+    if (handle == MPI_COMM_NULL) throw usage_error("'" + name + "': the MPI communicator is MPI_COMM_NULL");
+    return mpi_communicator(
+        mpi_backend(std::make_shared<detail::mpi_state>(launch_, handle, ownership, options_.piece_bytes)),
+        std::move(name));
+  }
+
+  const mpi_options options_;
+  const int exceptions_;
+  bool owns_mpi_ = false;
+  std::shared_ptr<detail::mpi_launch> launch_;
+};
+
+}  // namespace shardkit
