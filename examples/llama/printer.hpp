@@ -1,0 +1,36 @@
+// Standard output of the first rank: text as it comes, or one line of token ids a prompt.
+#pragma once
+
+#include "options.hpp"
+#include "vocabulary.hpp"
+
+#include <cstddef>
+#include <set>
+#include <vector>
+
+namespace llama {
+
+/// Prompts may be answered side by side; their texts appear one after the other. The text of the first unfinished
+/// prompt appears token by token, what belongs to later ones is held back until it is their turn.
+class text_printer {
+ public:
+  /// Prints only where `enabled`.
+  text_printer(const vocabulary& words, bool enabled, std::size_t prompts);
+
+  void token(std::size_t prompt, int id);
+  void finish(std::size_t prompt);
+
+ private:
+  void write(int id) const;
+
+  const vocabulary& words_;
+  bool enabled_;
+  std::vector<token_list> held_;
+  std::set<std::size_t> finished_;
+  std::size_t current_ = 0;
+};
+
+/// "504,3575,2" and a line end.
+void print_tokens(const int* ids, std::size_t count);
+
+}  // namespace llama

@@ -1,0 +1,96 @@
+#include "weights.hpp"
+
+#include <shardkit/checkpoint/load_plan.hpp>
+#include <shardkit/pipeline/balance.hpp>
+
+namespace llama {
+namespace {
+
+using shardkit::dtype;
+using shardkit::partition;
+
+// Multiplications of one token in a layer, and of the output head: what stages and ranks are balanced by.
+double attention_cost(const model_config& config) {
+  return static_cast<double>(2 * config.hidden * config.head_dim * (config.heads + config.kv_heads));
+}
+double feed_forward_cost(const model_config& config) {
+  return static_cast<double>(3 * config.hidden * config.intermediate);
+}
+double head_cost(const model_config& config) { return static_cast<double>(config.hidden * config.vocabulary); }
+
+// Where heads do not divide, ranks with fewer heads take more of the feed-forward, so that all finish together.
+partition balanced_feed_forward(const model_config& config, const shardkit::grouped_heads& heads) {
+  const int ranks = heads.heads.parts();
+  const double share = (attention_cost(config) + feed_forward_cost(config)) / ranks;
+  std::vector<double> weights;
+  for (int rank = 0; rank < ranks; ++rank) {
+    const auto held = 2 * config.hidden * config.head_dim * (heads.heads.count(rank) + heads.kv_heads.count(rank));
+    weights.push_back(std::max(0.0, share - static_cast<double>(held)));
+  }
+  constexpr std::size_t lanes = 16;  // whole vectors of floats
+  return partition::weighted(config.intermediate, weights, lanes);
+}
+
+}  // namespace
+
+model_cut::model_cut(const model_config& config, int stages, int tensor_ranks)
+    : layers(shardkit::balance(config.layers, stages,
+                               {0, head_cost(config) / (attention_cost(config) + feed_forward_cost(config)), {}})),
+      heads(shardkit::grouped(config.heads, config.kv_heads, tensor_ranks)),
+      feed_forward(balanced_feed_forward(config, heads)),
+      vocabulary(partition::balanced(config.vocabulary, tensor_ranks)) {}
+
+weights::weights(const model_config& config, const model_cut& cut, const std::string& directory,
+                 communicator& pipeline, communicator& tensor) {
+  shardkit::load_plan plan(shardkit::open_archive(tensor, directory), tensor.rank(), tensor.size());
+  const std::size_t hidden = config.hidden, attention = config.heads * config.head_dim,
+                    kv = config.kv_heads * config.head_dim, inner = config.intermediate;
+  const partition q_rows = cut.heads.heads.scaled(config.head_dim), kv_rows = cut.heads.kv_heads.scaled(config.head_dim);
+
+  struct layer_slots {
+    shardkit::arena_slot input_norm, post_attention_norm, qkv, output, gate_up, down;
+  };
+  std::vector<layer_slots> slots(cut.layers.count(pipeline.rank()));
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    const std::string layer = "model.layers." + std::to_string(cut.layers.offset(pipeline.rank()) + i) + ".";
+    slots[i].input_norm = plan.add(layer + "input_layernorm.weight", {hidden}, {}, dtype::f32);
+    slots[i].qkv = plan.add_packed({{layer + "self_attn.q_proj.weight", {attention, hidden}, rows(q_rows)},
+                                    {layer + "self_attn.k_proj.weight", {kv, hidden}, rows(kv_rows)},
+                                    {layer + "self_attn.v_proj.weight", {kv, hidden}, rows(kv_rows)}},
+                                   dtype::f32);
+    slots[i].output = plan.add(layer + "self_attn.o_proj.weight", {hidden, attention}, columns(q_rows), dtype::f32);
+    slots[i].post_attention_norm = plan.add(layer + "post_attention_layernorm.weight", {hidden}, {}, dtype::f32);
+    slots[i].gate_up = plan.add_packed({{layer + "mlp.gate_proj.weight", {inner, hidden}, rows(cut.feed_forward)},
+                                        {layer + "mlp.up_proj.weight", {inner, hidden}, rows(cut.feed_forward)}},
+                                       dtype::f32);
+    slots[i].down = plan.add(layer + "mlp.down_proj.weight", {hidden, inner}, columns(cut.feed_forward), dtype::f32);
+  }
+  // With tied embeddings the first stage's table and the last stage's head are the same tensor, here and there.
+  const char* const embedding_name = "model.embed_tokens.weight";
+  const char* const head_name = config.tied_embeddings ? embedding_name : "lm_head.weight";
+  shardkit::arena_slot embedding_slot, norm_slot, head_slot;
+  const auto table = [&](const char* name) {
+    return plan.add(name, {config.vocabulary, hidden}, rows(cut.vocabulary), dtype::f32);
+  };
+  if (pipeline.is_root()) embedding_slot = table(embedding_name);
+  if (pipeline.is_last()) {
+    norm_slot = plan.add("model.norm.weight", {hidden}, {}, dtype::f32);
+    head_slot = pipeline.is_root() && config.tied_embeddings ? embedding_slot : table(head_name);
+  }
+
+  arena_ = shardkit::buffer<std::byte>(plan.bytes());
+  shardkit::buffer<std::byte> staging(std::size_t{1} << 20);
+  plan.load_all(tensor, arena_, staging);
+
+  const auto matrix_of = [&](const shardkit::arena_slot& slot) { return const_matrix(slot.matrix_in<float>(arena_)); };
+  for (const layer_slots& slot : slots)
+    layers.push_back({slot.input_norm.view_in<float>(arena_), slot.post_attention_norm.view_in<float>(arena_),
+                      matrix_of(slot.qkv), matrix_of(slot.output), matrix_of(slot.gate_up), matrix_of(slot.down)});
+  if (pipeline.is_root()) embedding = matrix_of(embedding_slot);
+  if (pipeline.is_last()) {
+    final_norm = norm_slot.view_in<float>(arena_);
+    head = matrix_of(head_slot);
+  }
+}
+
+}  // namespace llama
