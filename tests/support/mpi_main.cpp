@@ -122,6 +122,8 @@ int main(int argc, char** argv) {
     });
     doctest::Context context(argc, argv);
     context.setCout(&output);
+    context.setOption("no-colors", true);  // Open MPI gives its ranks a terminal
+    context.setOption("no-intro", true);
     const int result = shardkit_test::result_of(context);
     MPI_Allreduce(&result, &worst, 1, MPI_INT, MPI_MAX, own);
     print_in_order(text.take(), own, rank, size);

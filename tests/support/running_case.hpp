@@ -34,7 +34,7 @@ class running_case : public doctest::IReporter {
  public:
   explicit running_case(const doctest::ContextOptions&) {}
 
-  /// Name of the case that is running, for a thread that watches.
+  /// Name of the case that is running, for a thread that watches; empty after the last one.
   static std::string name() {
     const std::lock_guard<std::mutex> lock(mutex_);
     return name_;
@@ -58,7 +58,10 @@ class running_case : public doctest::IReporter {
 
   void report_query(const doctest::QueryData&) override {}
   void test_run_start() override {}
-  void test_run_end(const doctest::TestRunStats&) override {}
+  void test_run_end(const doctest::TestRunStats&) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    name_.clear();
+  }
   void test_case_reenter(const doctest::TestCaseData&) override {}
   void test_case_end(const doctest::CurrentTestCaseStats&) override {}
   void subcase_start(const doctest::SubcaseSignature&) override {}
@@ -69,7 +72,7 @@ class running_case : public doctest::IReporter {
 
  private:
   static inline std::mutex mutex_;
-  static inline std::string name_ = "(none)";
+  static inline std::string name_;
   static inline int started_ = 0;
 };
 
@@ -104,8 +107,9 @@ class watchdog {
 
 /// The line that a watchdog writes.
 inline std::string too_late(int seconds) {
-  return "DEADLINE: the test case \"" + running_case::name() + "\" was still running when the " +
-         std::to_string(seconds) + " s of this program had passed\n";
+  const std::string name = running_case::name();
+  return "DEADLINE: " + std::to_string(seconds) + " s have passed " +
+         (name.empty() ? "and other ranks have not ended" : "in the test case \"" + name + "\"") + "\n";
 }
 
 /// doctest's result, or a failure where no case ran at all: a filter that matches nothing tests nothing.
