@@ -3,7 +3,22 @@
 #pragma once
 
 #include <shardkit/backends/self.hpp>
+#include <shardkit/backends/threads.hpp>
+#include <shardkit/comm/any_communicator.hpp>
 #include <shardkit/comm/communicator.hpp>
+#include <shardkit/comm/mesh.hpp>
 #include <shardkit/core/buffer.hpp>
+#include <shardkit/core/operations.hpp>
 #include <shardkit/core/partition.hpp>
+#include <shardkit/data/gather_trim.hpp>
+#include <shardkit/data/matrix_split.hpp>
+#include <shardkit/data/pad_and_split.hpp>
+#include <shardkit/data/segmented_partition.hpp>
+#include <shardkit/data/split.hpp>
+#include <shardkit/data/split_indices.hpp>
+#include <shardkit/data/split_segments.hpp>
+#include <shardkit/launch/launched_size.hpp>
+#include <shardkit/launch/run_ranks.hpp>
+#include <shardkit/tensor/gemm.hpp>
+#include <shardkit/tensor/simd_gemm.hpp>
 #include <shardkit/version.hpp>
