@@ -44,8 +44,16 @@ class mpi_backend {
 
   /// Any verb; see comm/calls.hpp.
   template <class Call>
-  auto perform(const Call& call) -> decltype(detail::mpi_run(std::declval<detail::mpi_state&>(), call)) {
-    state_->run(Call::name, call.site, [&] { detail::mpi_run(*state_, call); });
+  [[gnu::always_inline]] inline auto perform(const Call& call)
+      -> decltype(detail::mpi_run(std::declval<detail::mpi_state&>(), call)) {
+    detail::mpi_state& state = *state_;
+    const detail::mpi_in_call in_call(state.slot, Call::name, call.site);
+    try {
+      detail::mpi_run(state, call);
+    } catch (...) {
+      state.launch->fail_as_caught();
+      throw;
+    }
   }
 
   request start(const send_call& call) {

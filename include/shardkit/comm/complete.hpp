@@ -28,7 +28,7 @@ class complete {
   Backend& base() noexcept { return base_; }
 
   template <class Call>
-  void perform(const Call& call) {
+  [[gnu::always_inline]] inline void perform(const Call& call) {
     if constexpr (detail::performs<Backend, Call>::value) {
       base_.perform(call);
     } else {

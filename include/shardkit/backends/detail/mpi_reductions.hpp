@@ -33,9 +33,8 @@ inline void mpi_run(mpi_state& state, const reduce_call& call) {
   if (root) mpi_finish_average(state, call, call.out, call.count);
 }
 
-/// Everything but the one call of ordinary size. By value: a call whose address is taken has to lie in memory, which
-/// would cost the ordinary case more than all checks.
-[[gnu::cold, gnu::noinline]] inline void mpi_all_reduce_otherwise(mpi_state& state, all_reduce_call call) {
+/// Everything but the one call of ordinary size.
+[[gnu::cold, gnu::noinline]] inline void mpi_all_reduce_otherwise(mpi_state& state, const all_reduce_call& call) {
   if (!mpi_reduces_exactly(call.type, call.op)) return mpi_all_reduce_in_order(state, call);
   const std::size_t each = state.piece_bytes / size_of(call.type);
   for (std::size_t done = 0; done < call.count; done += each)
@@ -46,10 +45,12 @@ inline void mpi_run(mpi_state& state, const reduce_call& call) {
   mpi_finish_average(state, call, call.out, call.count);
 }
 
-inline void mpi_run(mpi_state& state, const all_reduce_call& call) {
+[[gnu::always_inline]] inline void mpi_run(mpi_state& state, const all_reduce_call& call) {
   if (!mpi_reduces_exactly(call.type, call.op) || call.op.kind == reduction_kind::average ||
-      !state.fits(call.count, call.type)) [[unlikely]]
-    return mpi_all_reduce_otherwise(state, call);
+      !state.fits(call.count, call.type)) [[unlikely]] {
+    const all_reduce_call copy = call;  // so that the ordinary case needs none in memory
+    return mpi_all_reduce_otherwise(state, copy);
+  }
   mpi_check(MPI_Allreduce(call.in == call.out ? MPI_IN_PLACE : call.in, call.out, static_cast<int>(call.count),
                             mpi_reducing_type(call.type, call.op.kind), mpi_operation(call.op.kind), state.comm),
               "MPI_Allreduce");

@@ -113,7 +113,8 @@ class mpi_watchdog {
     for (mpi_call_slot* slot : slots_) {
       const char* name = slot->name.load(std::memory_order_acquire);
       if (name == nullptr) continue;
-      slot->waited = slot->seen.exchange(true) ? slot->waited + passed : 0;
+      const bool seen = (slot->line.fetch_or(std::uint64_t{1} << 32) >> 32) != 0;
+      slot->waited = seen ? slot->waited + passed : 0;
       if (failed && since_failure_ > limits_.abort)
         end("is still in " + place(*slot, name) + " " + seconds(limits_.abort) + " after the failure, " + cause());
       if (slot->waited > slot->limit)
@@ -126,7 +127,7 @@ class mpi_watchdog {
     return "because rank " + std::to_string(board_->culprit()) + " failed: " + board_->reason();
   }
   static std::string place(const mpi_call_slot& slot, const char* name) {
-    const int line = slot.line.load();
+    const auto line = static_cast<std::uint32_t>(slot.line.load());
     return line == 0 ? std::string(name) : std::string(name) + " at " + slot.file.load() + ":" + std::to_string(line);
   }
   static std::string seconds(double value) {
