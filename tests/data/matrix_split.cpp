@@ -100,11 +100,11 @@ TEST_CASE("split_rows and split_columns are views of the same memory") {
 TEST_CASE("gather_columns puts blocks of every width side by side") {
   for (int size = 1; size <= 7; ++size)
     run_ranks(size, [&](thread_communicator& comm) {
-      for (std::size_t m : {0, 1, 2, 3, 5})
-        for (std::size_t n : {0, 1, 2, 5, 9, 16})
+      for (const std::size_t m : std::vector<std::size_t>{0, 1, 2, 3, 5})
+        for (const std::size_t n : std::vector<std::size_t>{0, 1, 2, 5, 9, 16})
           for (const partition& part : cuts_of(n, size))
-            for (std::size_t local_gap : {0, 3})
-              for (std::size_t out_gap : {0, 2}) {
+            for (const std::size_t local_gap : std::vector<std::size_t>{0, 3})
+              for (const std::size_t out_gap : std::vector<std::size_t>{0, 2}) {
                 gapped local(m, part.count(comm.rank()), local_gap), out(m, n, out_gap);
                 local.fill(0, part.offset(comm.rank()));
                 std::vector<double> workspace(gather_columns_workspace(m, part));
@@ -117,7 +117,7 @@ TEST_CASE("gather_columns puts blocks of every width side by side") {
 TEST_CASE("gather_columns works where the columns already lie in their place") {
   for (int size = 1; size <= 5; ++size)
     run_ranks(size, [&](thread_communicator& comm) {
-      for (std::size_t m : {1, 4}) {
+      for (const std::size_t m : std::vector<std::size_t>{1, 4}) {
         const partition part = partition::balanced(11, size);
         gapped out(m, 11, 1);
         const auto mine = split_columns(comm, out.matrix, part);
@@ -141,10 +141,10 @@ TEST_CASE("One row or one rank needs no workspace") {
 TEST_CASE("gather_rows puts shares of every height one below the other, in place too") {
   for (int size = 1; size <= 7; ++size)
     run_ranks(size, [&](thread_communicator& comm) {
-      for (std::size_t m : {0, 1, 2, 5, 9, 16})
-        for (std::size_t n : {0, 1, 3})
+      for (const std::size_t m : std::vector<std::size_t>{0, 1, 2, 5, 9, 16})
+        for (const std::size_t n : std::vector<std::size_t>{0, 1, 3})
           for (const partition& part : cuts_of(m, size))
-            for (std::size_t local_gap : {0, 3}) {
+            for (const std::size_t local_gap : std::vector<std::size_t>{0, 3}) {
               gapped local(part.count(comm.rank()), n, local_gap), out(m, n, 0);
               local.fill(part.offset(comm.rank()), 0);
               gather_rows(comm, local.matrix, out.matrix, part);

@@ -63,7 +63,7 @@ void gather_trim_into(communicator<Backend>& comm, const Local& local, Out&& out
                       at<typename Backend::space> w = {}) {
   using T = detail::element_of<const Local>;
   detail::require_immediate<Backend>();
-  detail::require_lasting<Out>();
+  detail::require_lasting_output<Out>();
   detail::gather_trim<Backend, T>(comm, detail::input_rows<typename Backend::space>(local),
                                   detail::output_rows<T, typename Backend::space>(out), how, w);
 }

@@ -17,6 +17,13 @@ constexpr void require_matrix() {
   static_assert(is_matrix<plain<X>>::value, "shardkit: not a matrix; pass matrix_view(pointer, rows, columns)");
 }
 
+template <class X>
+constexpr auto matrix_of(X& x) {
+  require_matrix<X>();
+  if constexpr (is_matrix<plain<X>>::value) return rows_of(x);
+  else return matrix_view<std::byte>();
+}
+
 template <class Backend>
 constexpr void require_immediate() {
   static_assert(!defers_calls<Backend>::value,
@@ -56,9 +63,8 @@ void gather_rows(communicator<Backend>& comm, const char* operation,
 /// This rank's rows of a matrix: a view of the same memory. With layout or partition as in split.
 template <class Matrix>
 constexpr auto split_rows(participant who, Matrix&& matrix, const cut& how = {}) {
-  detail::require_matrix<Matrix>();
-  detail::require_lasting<Matrix>();
-  const auto all = detail::items_of(matrix);
+  detail::require_lasting_list<Matrix>();
+  const auto all = detail::matrix_of(matrix);
   const partition part = how.over(all.rows(), who, "split_rows");
   return all.row_range(part.offset(who.rank()), part.count(who.rank()));
 }
@@ -66,9 +72,8 @@ constexpr auto split_rows(participant who, Matrix&& matrix, const cut& how = {})
 /// This rank's columns of a matrix: a view of the same memory, whose row stride is that of the whole.
 template <class Matrix>
 constexpr auto split_columns(participant who, Matrix&& matrix, const cut& how = {}) {
-  detail::require_matrix<Matrix>();
-  detail::require_lasting<Matrix>();
-  const auto all = detail::items_of(matrix);
+  detail::require_lasting_list<Matrix>();
+  const auto all = detail::matrix_of(matrix);
   const partition part = how.over(all.columns(), who, "split_columns");
   return all.column_range(part.offset(who.rank()), part.count(who.rank()));
 }
@@ -81,7 +86,7 @@ void gather_rows(communicator<Backend>& comm, const Local& local, Out&& out, con
                  at<typename Backend::space> w = {}) {
   using T = detail::element_of<const Local>;
   detail::require_immediate<Backend>();
-  detail::require_lasting<Out>();
+  detail::require_lasting_output<Out>();
   detail::gather_rows<Backend, T>(comm, "gather_rows", detail::input_rows<typename Backend::space>(local),
                                   detail::output_rows<T, typename Backend::space>(out), rows, w);
 }
@@ -105,7 +110,7 @@ void gather_columns(communicator<Backend>& comm, const Local& local, Out&& out, 
   detail::require_immediate<Backend>();
   detail::require_matrix<Local>();
   detail::require_matrix<Out>();
-  detail::require_lasting<Out>();
+  detail::require_lasting_output<Out>();
   const matrix_view<const T, space> mine = detail::input_rows<space>(local);
   const matrix_view<T, space> all = detail::output_rows<T, space>(out);
   const view<T, space> blocks = detail::output_of<space>(std::forward<Workspace>(workspace));

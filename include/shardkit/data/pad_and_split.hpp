@@ -136,7 +136,7 @@ void pad_and_split_into(participant who, List&& list, Out&& out, const Padding& 
                         typename detail::space_of<List>::stream on = {}) {
   using T = detail::element_of<List>;
   using space = detail::space_of<List>;
-  detail::require_lasting<Out>();
+  detail::require_lasting_output<Out>();
   const matrix_view<const T, space> all = detail::as_rows(detail::items_of(list));
   const matrix_view<T, space> target = detail::output_rows<T, space>(out);
   const partition part = how.over(all.rows(), who, "pad_and_split");

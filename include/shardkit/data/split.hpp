@@ -5,7 +5,6 @@
 
 #include <cstddef>
 #include <tuple>
-#include <type_traits>
 
 namespace shardkit {
 
@@ -21,8 +20,7 @@ namespace shardkit {
 /// over other counts, fail the communicator and throw usage_error, at size 1 too.
 template <class... Arguments>
 constexpr auto split(participant who, Arguments&&... arguments) {
-  static_assert(((std::is_lvalue_reference<Arguments>::value || !detail::owns_items<Arguments>()) && ...),
-                "shardkit: the share would point into a temporary that ends with this statement; give it a name first");
+  (detail::require_lasting_list<Arguments>(), ...);
   return detail::with_cut(
       [&who](const cut& how, auto&... lists) {
         const partition part =

@@ -74,7 +74,7 @@ void merge_segments(const participant& who, const char* operation, const Shard& 
 template <class Fused, class Shard>
 void split_segments(participant who, const Fused& fused, Shard&& shard, const segmented_partition& segments,
                     typename detail::space_of<const Fused>::stream on = {}) {
-  detail::require_lasting<Shard>();
+  detail::require_lasting_output<Shard>();
   detail::split_segments<detail::segmented_dimension::rows>(who, "split_segments", fused, shard, segments, on);
 }
 
@@ -83,7 +83,7 @@ void split_segments(participant who, const Fused& fused, Shard&& shard, const se
 template <class Shard, class Fused>
 void merge_segments(participant who, const Shard& shard, Fused&& fused, const segmented_partition& segments,
                     typename detail::space_of<const Shard>::stream on = {}) {
-  detail::require_lasting<Fused>();
+  detail::require_lasting_output<Fused>();
   detail::merge_segments<detail::segmented_dimension::rows>(who, "merge_segments", shard, fused, segments, on);
 }
 
@@ -92,7 +92,7 @@ void merge_segments(participant who, const Shard& shard, Fused&& fused, const se
 template <class Fused, class Shard>
 void split_segment_columns(participant who, const Fused& fused, Shard&& shard, const segmented_partition& segments,
                            typename detail::space_of<const Fused>::stream on = {}) {
-  detail::require_lasting<Shard>();
+  detail::require_lasting_output<Shard>();
   detail::split_segments<detail::segmented_dimension::columns>(who, "split_segment_columns", fused, shard, segments,
                                                                on);
 }
@@ -101,7 +101,7 @@ void split_segment_columns(participant who, const Fused& fused, Shard&& shard, c
 template <class Shard, class Fused>
 void merge_segment_columns(participant who, const Shard& shard, Fused&& fused, const segmented_partition& segments,
                            typename detail::space_of<const Shard>::stream on = {}) {
-  detail::require_lasting<Fused>();
+  detail::require_lasting_output<Fused>();
   detail::merge_segments<detail::segmented_dimension::columns>(who, "merge_segment_columns", shard, fused, segments,
                                                                on);
 }

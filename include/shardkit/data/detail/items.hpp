@@ -158,9 +158,16 @@ matrix_view<T, Space> output_rows(Out& out) {
   return as_rows(items_of(out));
 }
 
-/// Whether an output given as `Out&&` outlives the call.
+/// The share of a list given as `X&&` is a view that must outlive the call.
+template <class X>
+constexpr void require_lasting_list() {
+  static_assert(std::is_lvalue_reference<X>::value || !owns_items<X>(),
+                "shardkit: the share would point into a temporary that ends with this statement; give it a name first");
+}
+
+/// So must an output given as `Out&&`.
 template <class Out>
-constexpr void require_lasting() {
+constexpr void require_lasting_output() {
   static_assert(std::is_lvalue_reference<Out>::value || !owns_items<Out>(),
                 "shardkit: the output is a temporary that owns its elements; name it, so that the result survives");
 }

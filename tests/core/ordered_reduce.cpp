@@ -1,0 +1,265 @@
+#include <shardkit/core/ordered_reduce.hpp>
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+using shardkit::bfloat16;
+using shardkit::float16;
+using shardkit::reduction_kind;
+
+namespace {
+
+constexpr std::size_t lengths[] = {0, 1, 2, 17, 511, 512, 513, 1023, 1024, 1025, 4095, 4096, 4097, 9000};
+
+// Elements as an array: std::vector<bool> would pack them.
+template <class T>
+struct row {
+  explicit row(std::size_t n) : size(n), data(new T[n + 1]()) {}
+  row(row&&) = default;
+  std::size_t size;
+  std::unique_ptr<T[]> data;
+};
+
+// Rank r's element i is make(r, i); the reduction goes to an output of its own and, for rank 1 on, over an input.
+template <class T, class Make>
+row<T> reduced(reduction_kind kind, int ranks, std::size_t n, Make make) {
+  std::vector<row<T>> rows;
+  std::vector<const void*> inputs;
+  for (int rank = 0; rank < ranks; ++rank) {
+    rows.emplace_back(n);
+    for (std::size_t i = 0; i < n; ++i) rows.back().data[i] = make(rank, i);
+    inputs.push_back(rows.back().data.get());
+  }
+  row<T> out(n);
+  const T untouched = make(0, n + 1);
+  out.data[n] = untouched;
+  void* const outputs[] = {out.data.get(), rows.back().data.get()};
+  shardkit::ordered_reduce<T>(kind, inputs.data(), ranks, outputs, 2, n);
+  CHECK(std::memcmp(out.data.get(), rows.back().data.get(), n * sizeof(T)) == 0);
+  CHECK(std::memcmp(&out.data[n], &untouched, sizeof(T)) == 0);
+  return out;
+}
+
+// 64 bits for every rank and index, the same at every call (the mixing function of splitmix64, by Steele, Lea and
+// Flood: Fast Splittable Pseudorandom Number Generators, 2014).
+std::uint64_t noise_bits(int rank, std::size_t i) {
+  std::uint64_t z = (static_cast<std::uint64_t>(rank) * 1000003 + i + 1) * 0x9e3779b97f4a7c15u;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+// Between -1 and 1.
+double noise(int rank, std::size_t i) { return static_cast<double>(noise_bits(rank, i) >> 11) * 0x1p-52 - 1; }
+
+template <class T>
+T number(double x) {
+  if constexpr (std::is_constructible_v<T, float> && !std::is_floating_point_v<T>) return T(static_cast<float>(x));
+  else return static_cast<T>(x);
+}
+
+// Sums, products and averages of floats: against double arithmetic, within the roundings of the accumulation and of
+// the result.
+template <class T>
+void check_floats(double step, double result_step) {
+  for (int ranks = 1; ranks <= 9; ++ranks)
+    for (const std::size_t n : lengths) {
+      const auto value = [](int rank, std::size_t i) { return number<T>(noise(rank, i)); };
+      const row<T> sum = reduced<T>(reduction_kind::sum, ranks, n, value);
+      const row<T> product = reduced<T>(reduction_kind::product, ranks, n, value);
+      const row<T> average = reduced<T>(reduction_kind::average, ranks, n, value);
+      int wrong = 0;
+      for (std::size_t i = 0; i < n; ++i) {
+        double added = 0, multiplied = 1, size = 0;
+        for (int rank = 0; rank < ranks; ++rank) {
+          const double x = static_cast<double>(static_cast<float>(value(rank, i)));
+          const double exact = std::is_same_v<T, double> ? noise(rank, i) : x;
+          added += exact;
+          multiplied *= exact;
+          size += std::abs(exact);
+        }
+        const double accumulated = ranks * step * size;
+        const double smallest = 1e-7;  // of subnormal halves
+        const double got = static_cast<double>(sum.data[i]), got_product = static_cast<double>(product.data[i]),
+                     got_average = static_cast<double>(average.data[i]);
+        if (!(std::abs(got - added) <= accumulated + result_step * std::abs(added) + smallest * result_step)) ++wrong;
+        if (!(std::abs(got_average - added / ranks) <=
+              accumulated / ranks + result_step * std::abs(added) / ranks + smallest))
+          ++wrong;
+        if (!(std::abs(got_product - multiplied) <= (ranks * step + result_step) * std::abs(multiplied) + smallest))
+          ++wrong;
+      }
+      CHECK(wrong == 0);
+    }
+}
+
+template <class T>
+T awkward(int rank, std::size_t i) {
+  const double values[] = {0.0, -0.0, 1.5, -2.25, INFINITY, -INFINITY, NAN, 3.0, -0.0, 0.0, 0.5};
+  return number<T>(values[(static_cast<std::size_t>(rank) * 5 + i + i / 11 * static_cast<std::size_t>(rank)) % 11]);
+}
+
+// By sorting keys: -0 below +0, and a NaN anywhere wins.
+template <class T>
+void check_extremes() {
+  for (const bool smallest : {true, false})
+    for (int ranks = 1; ranks <= 9; ++ranks)
+      for (const std::size_t n : lengths) {
+        const row<T> out =
+            reduced<T>(smallest ? reduction_kind::minimum : reduction_kind::maximum, ranks, n, awkward<T>);
+        int wrong = 0;
+        for (std::size_t i = 0; i < n; ++i) {
+          bool any_nan = false;
+          std::vector<std::pair<double, int>> keys;
+          for (int rank = 0; rank < ranks; ++rank) {
+            const double x = static_cast<double>(awkward<T>(rank, i));
+            if (std::isnan(x)) any_nan = true;
+            else keys.emplace_back(x, std::signbit(x) ? 0 : 1);
+          }
+          const double got = static_cast<double>(out.data[i]);
+          if (any_nan) {
+            wrong += !std::isnan(got);
+          } else {
+            const auto expected = smallest ? *std::min_element(keys.begin(), keys.end())
+                                           : *std::max_element(keys.begin(), keys.end());
+            wrong += !(got == expected.first && std::signbit(got) == (expected.second == 0));
+          }
+        }
+        CHECK(wrong == 0);
+      }
+}
+
+// In 128 bits, then the low ones: what wrapping around means.
+template <class T>
+void check_integers() {
+  const auto value = [](int rank, std::size_t i) {
+    if (i % 5 == 0) return std::numeric_limits<T>::max();
+    if (i % 5 == 1) return std::numeric_limits<T>::min();
+    return static_cast<T>(noise_bits(rank, i));
+  };
+  using kind = reduction_kind;
+  for (const kind op : {kind::sum, kind::product, kind::minimum, kind::maximum, kind::bit_and, kind::bit_or, kind::bit_xor})
+    for (int ranks = 1; ranks <= 9; ++ranks)
+      for (const std::size_t n : lengths) {
+        const row<T> out = reduced<T>(op, ranks, n, value);
+        int wrong = 0;
+        for (std::size_t i = 0; i < n; ++i) {
+          std::uint64_t wrapped = static_cast<std::uint64_t>(value(0, i));
+          T extreme = value(0, i);
+          for (int rank = 1; rank < ranks; ++rank) {
+            const T x = value(rank, i);
+            const std::uint64_t bits = static_cast<std::uint64_t>(x);
+            if (op == kind::sum) wrapped += bits;
+            if (op == kind::product) wrapped *= bits;
+            if (op == kind::bit_and) wrapped &= bits;
+            if (op == kind::bit_or) wrapped |= bits;
+            if (op == kind::bit_xor) wrapped ^= bits;
+            if (op == kind::minimum ? x < extreme : x > extreme) extreme = x;
+          }
+          const bool ordered = op == kind::minimum || op == kind::maximum;
+          wrong += out.data[i] != (ordered ? extreme : static_cast<T>(wrapped));
+        }
+        CHECK(wrong == 0);
+      }
+}
+
+}  // namespace
+
+TEST_CASE("Sums, products and averages of floats agree with double arithmetic") {
+  check_floats<double>(0x1p-52, 0x1p-52);
+  check_floats<float>(0x1p-23, 0x1p-23);
+  check_floats<float16>(0x1p-23, 0x1p-11);
+  check_floats<bfloat16>(0x1p-23, 0x1p-8);
+}
+
+TEST_CASE("Floats are summed in rank order, bit by bit") {
+  const std::size_t n = 2000;
+  const auto value = [](int rank, std::size_t i) { return static_cast<float>(noise(rank, i)); };
+  const row<float> out = reduced<float>(reduction_kind::sum, 7, n, value);
+  int wrong = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    volatile float expected = value(0, i);
+    for (int rank = 1; rank < 7; ++rank) expected = expected + value(rank, i);
+    const float rounded = expected;
+    wrong += std::bit_cast<std::uint32_t>(rounded) != std::bit_cast<std::uint32_t>(out.data[i]);
+  }
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("16-bit floats are accumulated in float and rounded once") {
+  // Each 1 is lost where the sum is rounded to 16 bits after every rank: 2048 + 1 = 2048 in half precision.
+  const auto half = [](int rank, std::size_t) { return float16(rank == 0 ? 2048.0f : 1.0f); };
+  CHECK(static_cast<float>(reduced<float16>(reduction_kind::sum, 9, 5, half).data[4]) == 2056.0f);
+  const auto brain = [](int rank, std::size_t) { return bfloat16(rank == 0 ? 256.0f : 1.0f); };
+  CHECK(static_cast<float>(reduced<bfloat16>(reduction_kind::sum, 9, 5, brain).data[4]) == 264.0f);
+  // A sum beyond the range of half precision has an average within it.
+  const auto large = [](int, std::size_t) { return float16(60000.0f); };
+  CHECK(static_cast<float>(reduced<float16>(reduction_kind::average, 4, 5, large).data[0]) == 60000.0f);
+  CHECK(std::isinf(static_cast<float>(reduced<float16>(reduction_kind::sum, 4, 5, large).data[0])));
+}
+
+TEST_CASE("Minimum and maximum give NaN where any rank has one, and order -0 below +0") {
+  check_extremes<double>();
+  check_extremes<float>();
+  check_extremes<float16>();
+  check_extremes<bfloat16>();
+}
+
+TEST_CASE("Integers wrap around, signed ones too") {
+  check_integers<std::int8_t>();
+  check_integers<std::uint8_t>();
+  check_integers<std::int16_t>();
+  check_integers<std::uint16_t>();
+  check_integers<std::int32_t>();
+  check_integers<std::uint32_t>();
+  check_integers<std::int64_t>();
+  check_integers<std::uint64_t>();
+}
+
+TEST_CASE("bool is reduced by logic") {
+  using kind = reduction_kind;
+  for (int ranks = 1; ranks <= 5; ++ranks)
+    for (const kind op : {kind::minimum, kind::maximum, kind::bit_and, kind::bit_or, kind::bit_xor}) {
+      // Index i holds every combination of the ranks' values.
+      const auto value = [](int rank, std::size_t i) { return (i >> rank & 1) != 0; };
+      const std::size_t n = 1u << ranks;
+      const row<bool> out = reduced<bool>(op, ranks, n, value);
+      for (std::size_t i = 0; i < n; ++i) {
+        const int set = std::popcount(i);
+        const bool expected = op == kind::bit_xor                                  ? set % 2 == 1
+                              : op == kind::minimum || op == kind::bit_and ? set == ranks
+                                                                                   : set > 0;
+        CHECK(out.data[i] == expected);
+      }
+    }
+}
+
+TEST_CASE("Every output gets the same bits, and no output is fine") {
+  const float a[] = {1, 2, 3}, b[] = {10, 20, 30};
+  float x[3], y[3], z[3];
+  const void* const inputs[] = {a, b};
+  void* const outputs[] = {x, y, z};
+  shardkit::ordered_reduce<float>(reduction_kind::sum, inputs, 2, outputs, 3, 3);
+  for (const float* out : {x, y, z}) CHECK((out[0] == 11 && out[1] == 22 && out[2] == 33));
+  shardkit::ordered_reduce<float>(reduction_kind::sum, inputs, 2, outputs, 0, 3);
+}
+
+TEST_CASE("Every reducible dtype has its function, and 8-bit floats have none") {
+  using shardkit::dtype;
+  using shardkit::detail::ordered_reduce_of;
+  static_assert(ordered_reduce_of<dtype::f8e4m3>() == nullptr && ordered_reduce_of<dtype::f8e5m2>() == nullptr);
+  CHECK((ordered_reduce_of<dtype::f64>() == &shardkit::ordered_reduce<double>));
+  CHECK((ordered_reduce_of<dtype::bf16>() == &shardkit::ordered_reduce<bfloat16>));
+  CHECK((ordered_reduce_of<dtype::boolean>() == &shardkit::ordered_reduce<bool>));
+  CHECK((ordered_reduce_of<shardkit::dtype_of<unsigned long long>>() == &shardkit::ordered_reduce<std::uint64_t>));
+}
