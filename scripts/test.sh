@@ -98,7 +98,8 @@ run_configuration() {
     $((failed - before_failed)) $((SECONDS - started)))")
 }
 
-packages=(g++ gcc cmake ninja-build ccache pkg-config doctest-dev nlohmann-json3-dev libopenblas-dev libopenmpi-dev openmpi-bin)
+packages=(g++ gcc cmake ninja-build ccache pkg-config doctest-dev nlohmann-json3-dev libcli11-dev libopenblas-dev
+  libopenmpi-dev openmpi-bin)
 for name in "${configurations[@]}"; do
   case "$name" in
     mpich) packages+=(mpich libmpich-dev) ;;
