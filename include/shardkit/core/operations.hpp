@@ -218,7 +218,7 @@ struct operations<host_space> {
 
 /// Copies a matrix of the same shape; the two may not overlap.
 template <class T, class Space>
-void copy(matrix_view<T, Space> to, matrix_view<const detail::as_given_t<T>, Space> from,
+void copy(matrix_view<T, Space> to, detail::as_given_t<matrix_view<const T, Space>> from,
           typename Space::stream stream = {}) {
   Space::copy_2d(to.data(), to.row_stride() * sizeof(T), from.data(), from.row_stride() * sizeof(T),
                  to.columns() * sizeof(T), to.rows(), stream);
