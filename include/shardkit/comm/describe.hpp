@@ -15,7 +15,8 @@ inline std::string elements(const partition& layout, dtype type) {
   std::string text = elements(layout.total(), type) + " as ";
   for (int rank = 0; rank < layout.parts(); ++rank) {
     if (rank == 16) return text + "+...";
-    text += (rank == 0 ? "" : "+") + std::to_string(layout.count(rank));
+    if (rank != 0) text += "+";
+    text += std::to_string(layout.count(rank));
   }
   return text;
 }
