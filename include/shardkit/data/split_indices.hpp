@@ -9,7 +9,7 @@
 namespace shardkit {
 
 /// The numbers first, first + 1, ... last - 1.
-struct index_range {
+struct consecutive_indices {
   class iterator {
    public:
     using iterator_category = std::forward_iterator_tag;
@@ -45,7 +45,7 @@ struct index_range {
 /// The indices of the items that split(comm, list_of_n) would give this rank:
 ///   for (std::size_t i : split_indices(comm, files.size())) read(files[i]);
 /// A partition over other counts fails the communicator and throws usage_error.
-constexpr index_range split_indices(participant who, std::size_t n, const cut& how = {}) {
+constexpr consecutive_indices split_indices(participant who, std::size_t n, const cut& how = {}) {
   const partition part = how.over(n, who, "split_indices");
   const std::size_t first = part.offset(who.rank());
   return {first, first + part.count(who.rank())};
