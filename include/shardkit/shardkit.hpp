@@ -19,6 +19,10 @@
 #include <shardkit/data/split_segments.hpp>
 #include <shardkit/launch/launched_size.hpp>
 #include <shardkit/launch/run_ranks.hpp>
+#include <shardkit/pipeline/balance.hpp>
+#include <shardkit/pipeline/decode_ring.hpp>
+#include <shardkit/pipeline/deliver.hpp>
+#include <shardkit/pipeline/stage.hpp>
 #include <shardkit/tensor/gemm.hpp>
 #include <shardkit/tensor/simd_gemm.hpp>
 #include <shardkit/version.hpp>
