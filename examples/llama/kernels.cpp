@@ -31,25 +31,31 @@ inline float exp_of_negative(float x) {
   return p * scale;
 }
 
-// Reduces in 16 independent lanes, which compilers turn into vectors without being told to reorder sums.
-template <class Combine>
-float reduce_lanes(const float* values, std::size_t count, float start, Combine combine) {
+// Combines map(value) of all values in 16 independent lanes, which compilers turn into vectors without being told to
+// reorder sums.
+template <class Map, class Combine>
+float reduce_lanes(const float* values, std::size_t count, float start, Map map, Combine combine) {
   constexpr std::size_t lanes = 16;
   float lane[lanes];
   std::fill_n(lane, lanes, start);
   const std::size_t whole = count / lanes * lanes;
   for (std::size_t i = 0; i < whole; i += lanes)
-    for (std::size_t j = 0; j < lanes; ++j) lane[j] = combine(lane[j], values[i + j]);
-  for (std::size_t i = whole; i < count; ++i) lane[0] = combine(lane[0], values[i]);
+    for (std::size_t j = 0; j < lanes; ++j) lane[j] = combine(lane[j], map(values[i + j]));
+  for (std::size_t i = whole; i < count; ++i) lane[0] = combine(lane[0], map(values[i]));
   for (std::size_t j = 1; j < lanes; ++j) lane[0] = combine(lane[0], lane[j]);
   return lane[0];
 }
 
+constexpr auto itself = [](float value) { return value; };
+constexpr auto square = [](float value) { return value * value; };
+constexpr auto plus = [](float a, float b) { return a + b; };
+constexpr auto larger = [](float a, float b) { return a < b ? b : a; };
+
 // Softmax over the first `visible` scores; the rest of the row becomes 0.
 void softmax(float* row, std::size_t visible, std::size_t length) {
-  const float largest = reduce_lanes(row, visible, row[0], [](float a, float b) { return a < b ? b : a; });
+  const float largest = reduce_lanes(row, visible, row[0], itself, larger);
   for (std::size_t i = 0; i < visible; ++i) row[i] = exp_of_negative(row[i] - largest);
-  const float scale = 1.0f / reduce_lanes(row, visible, 0.0f, [](float a, float b) { return a + b; });
+  const float scale = 1.0f / reduce_lanes(row, visible, 0.0f, itself, plus);
   for (std::size_t i = 0; i < visible; ++i) row[i] *= scale;
   std::fill(row + visible, row + length, 0.0f);
 }
@@ -74,7 +80,7 @@ void rms_norm(const_matrix x, shardkit::view<const float> weight, float epsilon,
   for (std::size_t i = 0; i < x.rows(); ++i) {
     const float* from = &x(i, 0);
     float* to = &out(i, 0);
-    const float squares = reduce_lanes(from, x.columns(), 0.0f, [](float sum, float value) { return sum + value * value; });
+    const float squares = reduce_lanes(from, x.columns(), 0.0f, square, plus);
     const float scale = 1.0f / std::sqrt(squares / static_cast<float>(x.columns()) + epsilon);
     for (std::size_t j = 0; j < x.columns(); ++j) to[j] = from[j] * scale * weight[j];
   }
@@ -108,6 +114,18 @@ void rotary_embedding::apply(matrix x, std::size_t first_position) const {
         first[pair] = a * cosine[pair] - b * sine[pair];
         second[pair] = b * cosine[pair] + a * sine[pair];
       }
+    }
+  }
+}
+
+void silu_multiply(matrix gate, const_matrix up) {
+  for (std::size_t i = 0; i < gate.rows(); ++i) {
+    float* x = &gate(i, 0);
+    const float* other = &up(i, 0);
+    for (std::size_t j = 0; j < gate.columns(); ++j) {
+      // sigmoid(x) from exp(-|x|), which cannot overflow.
+      const float e = exp_of_negative(-std::abs(x[j]));
+      x[j] *= (x[j] < 0 ? e : 1.0f) / (1.0f + e) * other[j];
     }
   }
 }

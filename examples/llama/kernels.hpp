@@ -29,6 +29,9 @@ class rotary_embedding {
   std::vector<float> cosine_, sine_;  // [positions, head_dim / 2]
 };
 
+/// gate = silu(gate) * up, where silu(x) = x / (1 + exp(-x)).
+void silu_multiply(matrix gate, const_matrix up);
+
 /// Keys and values of one sequence in one layer, for this rank's key/value heads. Values are kept transposed, so that
 /// both products of attention multiply with contiguous rows.
 class kv_cache {

@@ -11,33 +11,41 @@
 
 #include <cstdio>
 #include <exception>
+#include <string>
+#include <utility>
 
 namespace {
 
-int run(int argc, char** argv) {
-#ifdef LLAMA_WITH_MPI
-  if (shardkit::launched_size().count > 1) {
-    shardkit::mpi_environment mpi(argc, argv);
-    llama::run(shardkit::erase(mpi.world()), llama::parse_options(argc, argv));
-    return 0;
-  }
-#endif
+// Started by a launcher whose processes cannot find each other, this program would run once per process.
+[[maybe_unused]] void refuse_launcher(const shardkit::launched_processes& launched) {
+  throw shardkit::usage_error(std::string(launched.variable) + " says that " + std::to_string(launched.size) +
+                              " processes were started, but this llama was built without MPI; build it with MPI, or "
+                              "start it by itself: --tensor, --pipeline and --data make thread ranks");
+}
+
+void run(int argc, char** argv) {
   const llama::options options = llama::parse_options(argc, argv);
-  if (!options.make_tiny.empty()) {
-    llama::make_tiny_checkpoint(options.make_tiny);
-    return 0;
+  if (!options.make_tiny.empty()) return llama::make_tiny_checkpoint(options.make_tiny);
+
+  if (const auto launched = shardkit::launched_size(); launched.size > 1) {
+#ifdef LLAMA_WITH_MPI
+    shardkit::mpi_environment mpi(argc, argv);
+    return llama::run(shardkit::erase(mpi.world()), options);
+#else
+    refuse_launcher(launched);
+#endif
   }
-  shardkit::require_single_process();
-  const int ranks = options.data * options.pipeline * options.tensor;
-  shardkit::run_ranks(ranks, [&](shardkit::thread_communicator& comm) { llama::run(shardkit::erase(std::move(comm)), options); });
-  return 0;
+  shardkit::run_ranks(options.data * options.pipeline * options.tensor, [&](shardkit::thread_communicator& comm) {
+    llama::run(shardkit::erase(std::move(comm)), options);
+  });
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
-    return run(argc, argv);
+    run(argc, argv);
+    return 0;
   } catch (const std::exception& failure) {
     std::fprintf(stderr, "llama: %s\n", failure.what());
     return 1;

@@ -2,6 +2,7 @@
 
 #include <shardkit/checkpoint/load_plan.hpp>
 #include <shardkit/pipeline/balance.hpp>
+#include <shardkit/tensor/gated_mlp.hpp>
 
 namespace llama {
 namespace {
@@ -9,35 +10,31 @@ namespace {
 using shardkit::dtype;
 using shardkit::partition;
 
-// Multiplications of one token in a layer, and of the output head: what stages and ranks are balanced by.
-double attention_cost(const model_config& config) {
-  return static_cast<double>(2 * config.hidden * config.head_dim * (config.heads + config.kv_heads));
+// Multiplications of one token: what stages and ranks are balanced by.
+double attention_cost(const model_config& config, std::size_t heads, std::size_t kv_heads) {
+  return static_cast<double>(2 * config.hidden * config.head_dim * (heads + kv_heads));
 }
-double feed_forward_cost(const model_config& config) {
-  return static_cast<double>(3 * config.hidden * config.intermediate);
+double layer_cost(const model_config& config) {
+  return attention_cost(config, config.heads, config.kv_heads) +
+         static_cast<double>(3 * config.hidden * config.intermediate);
 }
 double head_cost(const model_config& config) { return static_cast<double>(config.hidden * config.vocabulary); }
 
 // Where heads do not divide, ranks with fewer heads take more of the feed-forward, so that all finish together.
-partition balanced_feed_forward(const model_config& config, const shardkit::grouped_heads& heads) {
-  const int ranks = heads.heads.parts();
-  const double share = (attention_cost(config) + feed_forward_cost(config)) / ranks;
-  std::vector<double> weights;
-  for (int rank = 0; rank < ranks; ++rank) {
-    const auto held = 2 * config.hidden * config.head_dim * (heads.heads.count(rank) + heads.kv_heads.count(rank));
-    weights.push_back(std::max(0.0, share - static_cast<double>(held)));
-  }
+partition level_feed_forward(const model_config& config, const shardkit::qkv_cut& heads, int ranks) {
+  std::vector<double> attention;
+  for (int rank = 0; rank < ranks; ++rank)
+    attention.push_back(attention_cost(config, heads.heads(rank), heads.kv_heads(rank)));
   constexpr std::size_t lanes = 16;  // whole vectors of floats
-  return partition::weighted(config.intermediate, weights, lanes);
+  return shardkit::level_features(config.intermediate, attention, static_cast<double>(3 * config.hidden), lanes);
 }
 
 }  // namespace
 
 model_cut::model_cut(const model_config& config, int stages, int tensor_ranks)
-    : layers(shardkit::balance(config.layers, stages,
-                               {0, head_cost(config) / (attention_cost(config) + feed_forward_cost(config)), {}})),
-      heads(shardkit::grouped(config.heads, config.kv_heads, tensor_ranks)),
-      feed_forward(balanced_feed_forward(config, heads)),
+    : layers(shardkit::balance(config.layers, stages, {.last_extra = head_cost(config) / layer_cost(config)})),
+      heads(config.heads, config.kv_heads, config.head_dim, tensor_ranks),
+      feed_forward(level_feed_forward(config, heads, tensor_ranks)),
       vocabulary(partition::balanced(config.vocabulary, tensor_ranks)) {}
 
 weights::weights(const model_config& config, const model_cut& cut, const std::string& directory,
@@ -45,7 +42,8 @@ weights::weights(const model_config& config, const model_cut& cut, const std::st
   shardkit::load_plan plan(shardkit::open_archive(tensor, directory), tensor.rank(), tensor.size());
   const std::size_t hidden = config.hidden, attention = config.heads * config.head_dim,
                     kv = config.kv_heads * config.head_dim, inner = config.intermediate;
-  const partition q_rows = cut.heads.heads.scaled(config.head_dim), kv_rows = cut.heads.kv_heads.scaled(config.head_dim);
+  const partition& q_rows = cut.heads.q();
+  const partition& kv_rows = cut.heads.kv();
 
   struct layer_slots {
     shardkit::arena_slot input_norm, post_attention_norm, qkv, output, gate_up, down;
@@ -80,7 +78,7 @@ weights::weights(const model_config& config, const model_cut& cut, const std::st
 
   arena_ = shardkit::buffer<std::byte>(plan.bytes());
   shardkit::buffer<std::byte> staging(std::size_t{1} << 20);
-  plan.load_all(tensor, arena_, staging);
+  plan.load(tensor, arena_, staging);
 
   const auto matrix_of = [&](const shardkit::arena_slot& slot) { return const_matrix(slot.matrix_in<float>(arena_)); };
   for (const layer_slots& slot : slots)

@@ -5,7 +5,7 @@
 #include "kernels.hpp"
 
 #include <shardkit/comm/any_communicator.hpp>
-#include <shardkit/core/partition.hpp>
+#include <shardkit/tensor/qkv.hpp>
 
 #include <cstdint>
 #include <string>
@@ -20,7 +20,7 @@ struct model_cut {
   model_cut(const model_config& config, int stages, int tensor_ranks);
 
   shardkit::partition layers;
-  shardkit::grouped_heads heads;
+  shardkit::qkv_cut heads;
   shardkit::partition feed_forward;
   shardkit::partition vocabulary;
 };
