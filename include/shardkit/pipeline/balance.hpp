@@ -28,21 +28,21 @@ namespace detail {
 /// reach it, the least sum of squares, so that the other stages are even as well. Ties give earlier stages more.
 class layer_balance {
  public:
-  layer_balance(const std::vector<double>& costs, int stages, const balance_options& options)
-      : layers_(costs.size()), stages_(static_cast<std::size_t>(stages)), options_(options), reached_(layers_ + 1) {
-    for (std::size_t i = 0; i < layers_; ++i) reached_[i + 1] = reached_[i] + costs[i];
+  /// Costs are counted in whole units of 2^-26 of their total: sums and squares are then exact, equal costs tie.
+  layer_balance(const std::vector<double>& costs, int stages, const balance_options& options, double total)
+      : layers_(costs.size()), stages_(static_cast<std::size_t>(stages)), reached_(layers_ + 1) {
+    int exponent = 0;
+    std::frexp(total, &exponent);
+    const auto units = [exponent](double cost) { return std::round(std::ldexp(cost, 26 - exponent)); };
+    for (std::size_t i = 0; i < layers_; ++i) reached_[i + 1] = reached_[i] + units(costs[i]);
+    first_extra_ = units(options.first_extra);
+    last_extra_ = units(options.last_extra);
   }
 
   partition cut() {
     const auto slowest = [](double stage, double rest) { return stage > rest ? stage : rest; };
     const double limit = solve(std::numeric_limits<double>::infinity(), slowest);
-    // Scaled by a power of two, which rounds nothing, so that squares of large numbers stay finite and ties ties.
-    int exponent = 0;
-    std::frexp(limit, &exponent);
-    solve(limit, [exponent](double stage, double rest) {
-      const double scaled = std::ldexp(stage, -exponent);
-      return scaled * scaled + rest;
-    });
+    solve(limit, [](double stage, double rest) { return stage * stage + rest; });
     std::vector<std::size_t> bounds(stages_ + 1);
     for (std::size_t stage = 0; stage < stages_; ++stage)
       bounds[stage + 1] = next_[(stages_ - stage) * (layers_ + 1) + bounds[stage]];
@@ -78,13 +78,13 @@ class layer_balance {
 
   double cost(std::size_t stage, std::size_t first, std::size_t end) const {
     double sum = reached_[end] - reached_[first];
-    if (stage == 0) sum += options_.first_extra;
-    if (stage + 1 == stages_) sum += options_.last_extra;
+    if (stage == 0) sum += first_extra_;
+    if (stage + 1 == stages_) sum += last_extra_;
     return sum;
   }
 
   std::size_t layers_, stages_;
-  const balance_options& options_;
+  double first_extra_, last_extra_;
   std::vector<double> reached_;  // cost of the layers before layer i
   std::vector<std::size_t> next_;
 };
@@ -130,11 +130,11 @@ partition balance(const Costs& costs, int stages, const balance_options& options
   }
   detail::require_cost(options.first_extra, "first_extra");
   detail::require_cost(options.last_extra, "last_extra");
-  detail::require_cost(std::accumulate(given.begin(), given.end(), options.first_extra + options.last_extra),
-                       "all layers together");
+  const double total = std::accumulate(given.begin(), given.end(), options.first_extra + options.last_extra);
+  detail::require_cost(total, "all layers together");
   if (stages < 1) detail::refuse_balance(std::to_string(stages) + " stages; at least 1 is needed");
   if (!options.cuts.empty()) return detail::explicit_cuts(given.size(), stages, options.cuts);
-  return detail::layer_balance(given, stages, options).cut();
+  return detail::layer_balance(given, stages, options, total).cut();
 }
 
 /// Layers of equal cost 1, the unit of the extras then.

@@ -30,7 +30,7 @@ class decode_ring {
   /// Collective. `ports` pass from stage to stage. `feedback` passes from the last stage to the first after every step,
   /// always with all of its max_rows rows. Room for `groups` groups. Errors as those of `stage`.
   decode_ring(Communicator& comm, std::vector<port> ports, port feedback, int groups, where w = {})
-      : stage_(comm, with_stamp(std::move(ports)), w) {
+      : stamp_port_(ports.size()), stage_(comm, with_stamp(std::move(ports)), w) {
     static_assert(std::is_same<space, host_space>::value,
                   "shardkit: decode_ring reads its stop flags on the host and needs a host communicator");
     const participant self(comm, w.site);
@@ -173,7 +173,7 @@ class decode_ring {
   }
   template <class Hop>
   auto stamp_of(Hop& carrier) {
-    return carrier.template matrix<std::uint64_t>("shardkit::decode_ring");
+    return carrier.template matrix<std::uint64_t>(stamp_port_);
   }
   bool announced_to_go_on(const turn& now, const hop_type& in) {
     const std::uint64_t found = stamp_of(in)(0, 0);
@@ -188,6 +188,7 @@ class decode_ring {
 
   static std::size_t index_of(const turn& now) noexcept { return static_cast<std::size_t>(now.group); }
 
+  std::size_t stamp_port_;
   stage<Communicator> stage_;
   std::size_t feedback_rows_ = 0;
   std::vector<detail::hop_slot<space>> feedback_;  // one for each group, on the first and the last stage

@@ -15,7 +15,6 @@
 #include <shardkit/pipeline/detail/hop_slot.hpp>
 #include <shardkit/pipeline/detail/same_declaration.hpp>
 
-#include <array>
 #include <cstddef>
 #include <exception>
 #include <memory>
@@ -119,7 +118,8 @@ class stage {
   /// number of microbatches is free, their sizes too; nothing is padded. On the device, `compute` enqueues on w.stream.
   template <class Forward>
   void forward(const partition& microbatches, Forward&& compute, where w = {}) {
-    if (microbatches.padded_count() > max_rows_) require_rows("forward", microbatches.padded_count(), w);
+    require_rows("forward", microbatches.padded_count(), w);
+    if (expected_ != 0) reject("forward", "a hop is expected already; receive() it before", w);
     const int parts = microbatches.parts();
     guarded("forward", [&] {
       expect(microbatches.count(0), w);
