@@ -23,6 +23,11 @@
 #include <shardkit/pipeline/decode_ring.hpp>
 #include <shardkit/pipeline/deliver.hpp>
 #include <shardkit/pipeline/stage.hpp>
-#include <shardkit/tensor/gemm.hpp>
+#include <shardkit/tensor/column_parallel_linear.hpp>
+#include <shardkit/tensor/gated_mlp.hpp>
+#include <shardkit/tensor/packed_column_linear.hpp>
+#include <shardkit/tensor/qkv.hpp>
+#include <shardkit/tensor/row_parallel_linear.hpp>
 #include <shardkit/tensor/simd_gemm.hpp>
+#include <shardkit/tensor/vocabulary.hpp>
 #include <shardkit/version.hpp>
