@@ -59,7 +59,7 @@ class archive {
       throw checkpoint_error("tensor " + detail::in_quotes(name) + " of " + detail::in_quotes(path()) +
                              " is stored as " + std::string(header.type(found->index).name()) +
                              ", which shardkit cannot load: convert it to a type of whole bytes that dtype names");
-    return {std::string(name), *type, header.shape(found->index), found->shard, header.offset(found->index),
+    return {std::string(name),         *type, header.shape(found->index), found->shard, header.offset(found->index),
             header.bytes(found->index)};
   }
 
@@ -110,10 +110,9 @@ class archive {
     for (const auto& entry : index.entries) {
       const place* found_at = find(index.name(entry));
       if (found_at == nullptr || found_at->shard != entry.shard)
-        throw checkpoint_error(detail::in_quotes(index_file.path()) + " places tensor " +
-                               detail::in_quotes(index.name(entry)) + " in " +
-                               detail::in_quotes(index.shards[entry.shard]) +
-                               ", which does not hold it: fetch both again");
+        throw checkpoint_error(
+            detail::in_quotes(index_file.path()) + " places tensor " + detail::in_quotes(index.name(entry)) + " in " +
+            detail::in_quotes(index.shards[entry.shard]) + ", which does not hold it: fetch both again");
     }
   }
 

@@ -17,9 +17,9 @@ namespace shardkit {
 struct element_block {
   std::string_view tensor;  ///< its name in the checkpoint
   dtype stored, wanted;
-  std::size_t count;        ///< elements
-  const std::byte* from;    ///< count elements of `stored`, at any alignment
-  std::byte* to;            ///< room for count elements of `wanted`, at any alignment
+  std::size_t count;      ///< elements
+  const std::byte* from;  ///< count elements of `stored`, at any alignment
+  std::byte* to;          ///< room for count elements of `wanted`, at any alignment
 };
 
 /// Whether convert_elements can do it: equal types, and any two of f64, f32, f16 and bf16.

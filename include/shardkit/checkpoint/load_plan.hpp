@@ -109,17 +109,19 @@ class load_plan {
   /// failed; the arena's contents are then unspecified.
   template <class Arena, class Staging>
   load_report load(Arena&& arena, Staging&& staging, const load_options& options = {}) const {
-    return run(detail::output_of<host_space>(arena), detail::output_of<host_space>(staging), options);
+    return run(detail::output_of<host_space>(std::forward<Arena>(arena)), detail::output_of<host_space>(staging),
+               options);
   }
 
   /// Collective: every rank loads its own plan. Where any fails, all throw checkpoint_error with the same text, which
   /// names the ranks and causes.
   template <class Communicator, class Arena, class Staging>
-    requires requires { typename Communicator::where; }
+  requires requires { typename Communicator::where; }
   load_report load(Communicator& comm, Arena&& arena, Staging&& staging, const load_options& options = {},
-                       call_site site = call_site::current()) const {
-    return all_or_none(comm, "loading the checkpoint " + detail::in_quotes(from_.path()),
-                       [&] { return load(arena, staging, options); }, site);
+                   call_site site = call_site::current()) const {
+    return all_or_none(
+        comm, "loading the checkpoint " + detail::in_quotes(from_.path()),
+        [&] { return load(arena, staging, options); }, site);
   }
 
  private:
@@ -182,8 +184,7 @@ class load_plan {
     if (staging.size() < least_staging)
       refuse("the staging buffer has " + std::to_string(staging.size()) + " bytes, it needs " +
              std::to_string(least_staging));
-    if (arena.data() < staging.end() && staging.data() < arena.end())
-      refuse("the staging buffer overlaps the arena");
+    if (arena.data() < staging.end() && staging.data() < arena.end()) refuse("the staging buffer overlaps the arena");
     if (!options.transform)  // each conversion tried on nothing, before anything is read
       for (const detail::plan_part& part : parts_)
         convert_elements({part.name, part.stored, part.wanted, 0, nullptr, nullptr});
@@ -207,7 +208,7 @@ class load_plan {
   archive from_;
   int rank_, size_;
   std::size_t alignment_;
-  std::size_t end_ = 0;           // of the last slot
+  std::size_t end_ = 0;  // of the last slot
   std::uint64_t loaded_bytes_ = 0;
   std::vector<detail::plan_part> parts_;
 };

@@ -152,8 +152,8 @@ class safetensors_writer {
   std::vector<tensor_declaration> tensors_;
   std::string header_;
   detail::output_file out_;
-  std::size_t next_ = 0;        // the tensor that is due
-  std::uint64_t written_ = 0;   // bytes of it
+  std::size_t next_ = 0;       // the tensor that is due
+  std::uint64_t written_ = 0;  // bytes of it
 };
 
 }  // namespace shardkit

@@ -25,12 +25,29 @@ struct stored_dtype_entry {
 
 /// The types that the reference implementation knows, release 0.8.
 inline constexpr stored_dtype_entry stored_dtypes[] = {
-    {"BOOL", dtype::boolean}, {"U8", dtype::u8},    {"I8", dtype::i8},      {"I16", dtype::i16},
-    {"U16", dtype::u16},      {"F16", dtype::f16},  {"BF16", dtype::bf16},  {"I32", dtype::i32},
-    {"U32", dtype::u32},      {"F32", dtype::f32},  {"F64", dtype::f64},    {"I64", dtype::i64},
-    {"U64", dtype::u64},      {"F4", 4},            {"F6_E2M3", 6},         {"F6_E3M2", 6},
-    {"F8_E8M0", 8},           {"F8_E4M3FNUZ", 8},   {"F8_E5M2FNUZ", 8},     {"C64", 64},
-    {"F8_E4M3", dtype::f8e4m3}, {"F8_E5M2", dtype::f8e5m2}};
+    // those of dtype, then those known by their bits
+    {"BOOL", dtype::boolean},
+    {"U8", dtype::u8},
+    {"I8", dtype::i8},
+    {"I16", dtype::i16},
+    {"U16", dtype::u16},
+    {"F16", dtype::f16},
+    {"BF16", dtype::bf16},
+    {"I32", dtype::i32},
+    {"U32", dtype::u32},
+    {"F32", dtype::f32},
+    {"F64", dtype::f64},
+    {"I64", dtype::i64},
+    {"U64", dtype::u64},
+    {"F8_E4M3", dtype::f8e4m3},
+    {"F8_E5M2", dtype::f8e5m2},
+    {"F4", 4},
+    {"F6_E2M3", 6},
+    {"F6_E3M2", 6},
+    {"F8_E8M0", 8},
+    {"F8_E4M3FNUZ", 8},
+    {"F8_E5M2FNUZ", 8},
+    {"C64", 64}};
 
 }  // namespace detail
 

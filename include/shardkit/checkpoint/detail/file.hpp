@@ -29,8 +29,8 @@ struct file_identity {
   std::int64_t modified_seconds = 0, modified_nanoseconds = 0;
 
   friend bool operator==(const file_identity& a, const file_identity& b) noexcept {
-    return a.device == b.device && a.inode == b.inode && a.size == b.size &&
-           a.modified_seconds == b.modified_seconds && a.modified_nanoseconds == b.modified_nanoseconds;
+    return a.device == b.device && a.inode == b.inode && a.size == b.size && a.modified_seconds == b.modified_seconds &&
+           a.modified_nanoseconds == b.modified_nanoseconds;
   }
 };
 

@@ -112,10 +112,19 @@ class header_events : public json_events {
 
  private:
   enum class state {
-    start, entries, finished,                    // before, within and after the outer object
-    metadata, metadata_entries, metadata_value,  // awaiting the object, within it, awaiting a value
-    tensor, fields,                              // awaiting a tensor's object, within it
-    dtype_name, shape, extents, offsets, offset_values
+    start,             // before the outer object
+    entries,           // within it
+    finished,          // after it
+    metadata,          // awaiting the object of __metadata__
+    metadata_entries,  // within it
+    metadata_value,    // awaiting a value of it
+    tensor,            // awaiting a tensor's object
+    fields,            // within it
+    dtype_name,        // awaiting the values of its fields
+    shape,
+    extents,
+    offsets,
+    offset_values
   };
 
   // Files have tens. Without a limit, entries of six characters each would take many times the header's length.
@@ -133,8 +142,11 @@ class header_events : public json_events {
 
   std::string place() const {
     switch (state_) {
-      case state::start: case state::entries: case state::finished: return "the header";
-      case state::metadata: case state::metadata_entries: return "__metadata__";
+      case state::start:
+      case state::entries:
+      case state::finished: return "the header";
+      case state::metadata:
+      case state::metadata_entries: return "__metadata__";
       case state::metadata_value: return "__metadata__ " + in_quotes(metadata_.back().first) + ", a string,";
       default: return "tensor " + in_quotes(tensors_.name(tensors_.size() - 1));
     }

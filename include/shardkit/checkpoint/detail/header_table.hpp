@@ -49,13 +49,11 @@ class header_table {
   /// Puts the entries in the order of their data and makes them findable. Returns an entry whose name another
   /// has too, or npos.
   std::size_t finish() {
-    std::sort(entries_.begin(), entries_.end(), [](const entry& a, const entry& b) {
-      return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;
-    });
+    std::sort(entries_.begin(), entries_.end(),
+              [](const entry& a, const entry& b) { return a.begin != b.begin ? a.begin < b.begin : a.end < b.end; });
     by_name_.resize(entries_.size());
     for (std::size_t i = 0; i < by_name_.size(); ++i) by_name_[i] = static_cast<std::uint32_t>(i);
-    std::sort(by_name_.begin(), by_name_.end(),
-              [&](std::uint32_t a, std::uint32_t b) { return name(a) < name(b); });
+    std::sort(by_name_.begin(), by_name_.end(), [&](std::uint32_t a, std::uint32_t b) { return name(a) < name(b); });
     const auto twin = std::adjacent_find(by_name_.begin(), by_name_.end(),
                                          [&](std::uint32_t a, std::uint32_t b) { return name(a) == name(b); });
     return twin == by_name_.end() ? npos : *twin;

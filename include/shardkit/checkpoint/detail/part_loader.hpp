@@ -23,9 +23,9 @@ struct load_report {
 
 struct load_options {
   /// Called with the arena bytes loaded so far and in all, every few MiB and at the end. May throw to give up.
-  std::function<void(std::uint64_t done, std::uint64_t total)> progress;
+  std::function<void(std::uint64_t done, std::uint64_t total)> progress = {};
   /// Called in place of convert_elements for every block of every tensor, in order of its elements.
-  std::function<void(const element_block&)> transform;
+  std::function<void(const element_block&)> transform = {};
 };
 
 namespace detail {

@@ -58,8 +58,8 @@ class index_events : public json_events {
       if (in_map_ && has_map_) refuse("weight_map occurs twice");
       has_map_ = has_map_ || in_map_;
     } else if (in_map_) {
-      index_.entries.push_back({static_cast<std::uint32_t>(index_.text.size()),
-                                static_cast<std::uint32_t>(text.size()), 0});
+      index_.entries.push_back(
+          {static_cast<std::uint32_t>(index_.text.size()), static_cast<std::uint32_t>(text.size()), 0});
       index_.text.insert(index_.text.end(), text.begin(), text.end());
     }
     return true;

@@ -47,8 +47,7 @@ inline strided_source source_of(const tensor_info& tensor, const slice::resolved
     if (range.count == 0) continue;
     if (!source.runs.empty() && source.runs.back().offset + source.runs.back().bytes == range.first * item)
       source.runs.back().bytes += range.count * item;
-    else
-      source.runs.push_back({range.first * item, range.count * item});
+    else source.runs.push_back({range.first * item, range.count * item});
   }
   if (source.runs.size() == 1 && source.runs[0].bytes == source.row_bytes) {
     source.runs[0].bytes = tensor.bytes;
