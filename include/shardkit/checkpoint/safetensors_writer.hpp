@@ -128,8 +128,10 @@ class safetensors_writer {
       end += checked_bytes(tensor, begin);
       header += json_string(tensor.name) + ":{\"dtype\":\"" + std::string(stored_dtype::of(tensor.type).name()) +
                 "\",\"shape\":[";
-      for (std::size_t d = 0; d < tensor.shape.size(); ++d)
-        header += (d == 0 ? "" : ",") + std::to_string(tensor.shape[d]);
+      for (std::size_t d = 0; d < tensor.shape.size(); ++d) {
+        if (d != 0) header += ",";
+        header += std::to_string(tensor.shape[d]);
+      }
       header += "],\"data_offsets\":[" + std::to_string(begin) + "," + std::to_string(end) + "]},";
     }
     if (header.size() > 1) header.pop_back();

@@ -82,7 +82,8 @@ inline std::string counts_of(const partition& cut) {
   std::string text;
   for (int rank = 0; rank < cut.parts(); ++rank) {
     if (rank == 16) return text + "+...";
-    text += (rank == 0 ? "" : "+") + std::to_string(cut.count(rank));
+    if (rank != 0) text += "+";
+    text += std::to_string(cut.count(rank));
   }
   return text;
 }
