@@ -98,10 +98,9 @@ namespace detail {
 
 template <class X, class = void>
 struct is_contiguous_range : std::false_type {};
-// vector<bool> has a data() that returns nothing.
 template <class X>
 struct is_contiguous_range<X, std::void_t<decltype(std::data(std::declval<X&>())), decltype(std::size(std::declval<X&>()))>>
-    : std::is_pointer<decltype(std::data(std::declval<X&>()))> {};
+    : std::true_type {};
 
 }  // namespace detail
 
