@@ -30,7 +30,7 @@ void run(int argc, char** argv) {
   if (const auto launched = shardkit::launched_size(); launched.size > 1) {
 #ifdef LLAMA_WITH_MPI
     shardkit::mpi_environment mpi(argc, argv);
-    return llama::run(shardkit::erase(mpi.world()), options);
+    return mpi.run([&](shardkit::mpi_communicator& comm) { llama::run(shardkit::erase(std::move(comm)), options); });
 #else
     refuse_launcher(launched);
 #endif
