@@ -106,12 +106,13 @@ struct mpi_options {
   int thread_level = MPI_THREAD_SERIALIZED;
 };
 
-/// MPI from here to the end of the scope. Where the program has initialised MPI itself, it also finalises it.
+/// MPI from here to the end of the scope. Where the program has initialised MPI itself, it also finalises it. Meanwhile
+/// errors on MPI_COMM_WORLD and MPI_COMM_SELF are returned, not fatal.
 ///
 /// The destructor is collective, as MPI_Finalize is. When an exception passes it, or after a failure, it publishes the
-/// failure and returns at once, so that a handler outside can report what it caught; the job then ends by MPI_Abort with
-/// a non-zero status when this process exits, and no later than the abort grace. Peers on this node have that time to
-/// see the failure, report and exit themselves.
+/// failure and returns at once, so that a handler outside can report what it caught; the job then ends by MPI_Abort
+/// with a non-zero status when this process exits, and no later than the abort grace. Peers on this node have that time
+/// to see the failure, report and exit themselves.
 class mpi_environment {
  public:
   mpi_environment(int& argc, char**& argv, const mpi_options& options = {}) : mpi_environment(&argc, &argv, options) {}
@@ -126,6 +127,19 @@ class mpi_environment {
 
   int rank() const noexcept { return launch_->rank(); }
   int size() const noexcept { return launch_->size(); }
+
+  /// Calls body(world). What it throws is published with its text before it passes on, so that the peers can name it;
+  /// of an exception that reaches the destructor otherwise they only learn that there was one.
+  template <class Body>
+  void run(Body&& body, call_site site = call_site::current()) {
+    mpi_communicator all = world("world", site);
+    try {
+      std::forward<Body>(body)(all);
+    } catch (...) {
+      launch_->fail_as_caught();
+      throw;
+    }
+  }
 
   /// All ranks, on a duplicate of MPI_COMM_WORLD. Collective.
   mpi_communicator world(std::string name = "world", call_site site = call_site::current()) {

@@ -48,7 +48,6 @@ struct self_mail {
 
   std::deque<std::vector<char>> messages;
   std::deque<awaited*> receivers;
-  std::string failure;
 };
 
 /// A receive from oneself whose message has not been sent yet.
@@ -122,17 +121,19 @@ class self_backend {
 
   self_backend split(int, int, const call_site&) {
     require_alive();
-    return {};
+    self_backend child;
+    child.failure_ = failure_;
+    return child;
   }
   void exchange(const void* in, void* out, std::size_t bytes, const call_site&) {
     require_alive();
     host_space::copy(out, in, bytes);
   }
-  void fail(const std::string& reason) noexcept { mail_->failure = reason; }
+  void fail(const std::string& reason) noexcept { *failure_ = reason; }
 
  private:
   void require_alive() const {
-    if (!mail_->failure.empty()) throw peer_failed(0, mail_->failure);
+    if (!failure_->empty()) throw peer_failed(0, *failure_);
   }
   template <class Call>
   void copy(const Call& call) {
@@ -141,6 +142,7 @@ class self_backend {
   }
 
   std::shared_ptr<detail::self_mail> mail_ = std::make_shared<detail::self_mail>();
+  std::shared_ptr<std::string> failure_ = std::make_shared<std::string>();  // shared with the children
 };
 
 using self_communicator = communicator<self_backend>;

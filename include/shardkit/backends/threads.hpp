@@ -7,13 +7,24 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
 
 namespace shardkit {
+namespace detail {
+
+/// How the ranks of a split meet.
+struct split_call {
+  static constexpr const char* name = "split";
+  call_site site;
+};
+
+}  // namespace detail
 
 /// A rank's end of a communicator of threads. One thread uses it at a time.
 ///
@@ -127,18 +138,12 @@ class thread_backend {
     meeting().finish(call);
   }
 
-  void perform(const send_call& call) {
-    if (call.peer == rank() && call.count * size_of(call.type) > detail::message_slot::small_bytes)
-      throw_fail("send of more than " + std::to_string(detail::message_slot::small_bytes) +
-                 " bytes to oneself waits for ever; use send_recv or group");
-    start(call).wait();
-  }
-  void perform(const recv_call& call) { start(call).wait(); }
+  void perform(const send_call& call) { messages_->perform(call); }
+  void perform(const recv_call& call) { messages_->perform(call); }
   void perform(const send_recv_call& call) {
-    request incoming = start(recv_call{call.out, call.recv_count, call.type, call.from, call.stream, call.site});
-    request outgoing = start(send_call{call.in, call.send_count, call.type, call.to, call.stream, call.site});
-    outgoing.wait();
-    incoming.wait();
+    const batch_owner owner{batch_};
+    begin(call);
+    await_batch();
   }
 
   request start(const send_call& call) { return messages_->start(call); }
@@ -233,62 +238,58 @@ class thread_backend {
     finish(call, bytes);
   }
 
-  [[noreturn]] void throw_fail(const std::string& reason) {
-    fail(reason);
-    throw usage_error(reason);
-  }
   [[noreturn]] void refuse_all_to_all(const all_to_all_uneven_call& call, int peer, std::size_t sent) {
-    fail("all_to_all: rank " + std::to_string(peer) + " sends " + std::to_string(sent) + " elements to rank " +
-         std::to_string(rank()) + ", which expects " + std::to_string(call.receive_layout->count(peer)));
-    meeting().leave_failed_call();
+    const auto named = [&](int rank) { return "rank " + std::to_string(meeting().room().launch_rank(rank)); };
+    meeting().leave_mismatched_call("all_to_all: " + named(peer) + " sends " + std::to_string(sent) + " elements to " +
+                                    named(rank()) + detail::describe_site(meeting().line(peer).site) +
+                                    ", which expects " + std::to_string(call.receive_layout->count(peer)) +
+                                    detail::describe_site(call.site));
+  }
+
+  template <class Call>
+  static constexpr bool is_message =
+      std::is_same_v<Call, send_call> || std::is_same_v<Call, recv_call> || std::is_same_v<Call, send_recv_call>;
+
+  // Several messages under way together; whatever happens, none is left behind.
+  struct batch_owner {
+    std::vector<detail::thread_request*>& messages;
+    ~batch_owner() {
+      for (auto* message : messages) message->release();
+      messages.clear();
+    }
+  };
+  template <class Call>
+  void begin(const Call& call) {
+    batch_.push_back(messages_->prepare(call));
+  }
+  void begin(const send_recv_call& call) {
+    begin(recv_call{call.out, call.recv_count, call.type, call.from, call.stream, call.site});
+    begin(send_call{call.in, call.send_count, call.type, call.to, call.stream, call.site});
+  }
+  void await_batch() {
+    for (auto* message : batch_) messages_->wait(*message);
   }
 
   std::shared_ptr<detail::thread_messages> messages_;
   // Scratch of one call, kept so that a steady state allocates nothing.
   std::vector<const void*> inputs_;
   std::vector<void*> outputs_;
+  std::vector<detail::thread_request*> batch_;
 };
 
 /// Messages are started in the order listed; while collectives, in their order, wait for peers, the messages go on.
 inline void thread_backend::perform(const group_call& group) {
-  struct pending {
-    std::vector<detail::thread_request*> messages;
-    detail::thread_messages* owner;
-    ~pending() {
-      for (auto* message : messages) message->release();
-    }
-    void advance() {
-      for (auto* message : messages) owner->advance(*message);
-    }
-  } under_way{{}, messages_.get()};
-
-  for (std::size_t i = 0; i < group.count; ++i) {
-    if (const auto* call = std::get_if<send_call>(&group.calls[i])) under_way.messages.push_back(messages_->prepare(*call));
-    if (const auto* call = std::get_if<recv_call>(&group.calls[i])) under_way.messages.push_back(messages_->prepare(*call));
-    if (const auto* call = std::get_if<send_recv_call>(&group.calls[i])) {
-      under_way.messages.push_back(messages_->prepare(
-          send_call{call->in, call->send_count, call->type, call->to, call->stream, call->site}));
-      under_way.messages.push_back(messages_->prepare(
-          recv_call{call->out, call->recv_count, call->type, call->from, call->stream, call->site}));
-    }
-  }
-
-  struct progress_guard {
-    detail::thread_meeting& meeting;
-    ~progress_guard() { meeting.set_progress(nullptr, nullptr); }
-  } guard{meeting()};
-  meeting().set_progress([](void* context) { static_cast<pending*>(context)->advance(); }, &under_way);
-
-  for (std::size_t i = 0; i < group.count; ++i)
-    std::visit(
-        [&](const auto& call) {
-          using call_type = std::decay_t<decltype(call)>;
-          if constexpr (!std::is_same_v<call_type, send_call> && !std::is_same_v<call_type, recv_call> &&
-                        !std::is_same_v<call_type, send_recv_call>)
-            perform(call);
-        },
-        group.calls[i]);
-  for (auto* message : under_way.messages) message->wait();
+  const batch_owner owner{batch_};
+  const auto each = [&](auto&& visit) {
+    for (std::size_t i = 0; i < group.count; ++i) std::visit(visit, group.calls[i]);
+  };
+  each([&](const auto& call) {
+    if constexpr (is_message<std::decay_t<decltype(call)>>) begin(call);
+  });
+  each([&](const auto& call) {
+    if constexpr (!is_message<std::decay_t<decltype(call)>>) perform(call);
+  });
+  await_batch();
 }
 
 /// The leader of each colour, its lowest rank, makes the room; the others take it while the leader waits.
@@ -297,31 +298,37 @@ inline thread_backend thread_backend::split(int colour, int key, const call_site
     int colour, key, rank;
   };
   const choice mine{colour, key, rank()};
-  std::vector<choice> all(index(size()));
-  exchange(&mine, all.data(), sizeof mine, site);
-
+  const detail::split_call call{site};
+  meeting().publish_inline(call, &mine, sizeof mine);
   std::vector<choice> members;
-  for (const choice& one : all)
-    if (one.colour == colour) members.push_back(one);
+  for (int peer = 0; peer < size(); ++peer) {
+    choice theirs = mine;
+    if (peer != rank()) std::memcpy(&theirs, meeting().await(call, peer).bytes, sizeof theirs);
+    if (theirs.colour == colour) members.push_back(theirs);
+  }
   const int leader = members.front().rank;
   std::sort(members.begin(), members.end(), [](const choice& a, const choice& b) {
     return a.key != b.key ? a.key < b.key : a.rank < b.rank;
   });
 
-  std::shared_ptr<detail::thread_room> child;
   int child_rank = 0;
   std::vector<int> launch_ranks;
   for (const choice& one : members) {
     if (one.rank == rank()) child_rank = static_cast<int>(launch_ranks.size());
     launch_ranks.push_back(meeting().room().launch_rank(one.rank));
   }
+  std::shared_ptr<detail::thread_room> child;
   if (leader == rank()) child = std::make_shared<detail::thread_room>(meeting().room().launch, std::move(launch_ranks));
 
-  const auto* const offered = &child;
-  std::vector<const std::shared_ptr<detail::thread_room>*> rooms(index(size()));
-  exchange(&offered, rooms.data(), sizeof offered, site);
-  if (leader != rank()) child = *rooms[index(leader)];
-  perform(barrier_call{nullptr, site});  // the leader's pointer is read until here
+  // Shown like a buffer: a leader that has to give up stays until nobody copies its pointer.
+  const void* const offered = &child;
+  meeting().publish_buffers(call, {offered, nullptr, nullptr});
+  if (leader != rank()) {
+    const void* const theirs = meeting().await(call, leader).direct.in;
+    child = *static_cast<const std::shared_ptr<detail::thread_room>*>(theirs);
+  }
+  meeting().await_all(call);
+  meeting().finish(call);
   return thread_backend(std::move(child), child_rank);
 }
 

@@ -39,36 +39,41 @@ inline MPI_Datatype mpi_moving_type(dtype type) noexcept {
   }
 }
 
-/// Whether MPI's own reduction gives all ranks the same bits and, where the order is to be fixed, those of rank order.
-/// Integers do in any order. Sums and products of f32 and f64 are combined in one tree, with operands swapped at most.
-/// Floating minimum and maximum depend on the order (signs of zero, NaN), and 16-bit floats are unknown to MPI.
+/// Whether MPI's own reduction gives all ranks the same bits and, where the order is to be fixed, those of rank order:
+/// - Sums and products of f32 and f64 are combined in one tree, with operands swapped at most. Floating minimum and
+///   maximum depend on the order (signs of zero, NaN), and 16-bit floats are unknown to MPI.
+/// - Integers do not depend on the order, but the libraries get some wrong: Open MPI 4.1 saturates sums of 8 and 16
+///   bits, MPICH 4.0 compares unsigned numbers as signed ones.
 constexpr bool mpi_reduces_exactly(dtype type, reduction op) noexcept {
-  if (!is_floating(type)) return true;
-  if (type != dtype::f32 && type != dtype::f64) return false;
-  return !op.by_rank && op.kind != reduction_kind::minimum && op.kind != reduction_kind::maximum;
+  const bool extreme = op.kind == reduction_kind::minimum || op.kind == reduction_kind::maximum;
+  if (op.kind >= reduction_kind::bit_and || type == dtype::boolean) return true;
+  if (type == dtype::f32 || type == dtype::f64) return !op.by_rank && !extreme;
+  if (type == dtype::i32 || type == dtype::i64) return true;
+  if (type == dtype::u32 || type == dtype::u64) return !extreme;
+  return false;
 }
 
 /// The type to reduce with, where mpi_reduces_exactly. Only the order of integers looks at their sign; everything
-/// else is unsigned, which wraps around by definition. Bools are bytes of 0 or 1.
-inline MPI_Datatype mpi_reducing_type(dtype type, reduction_kind kind) noexcept {
-  if (type == dtype::f64) return MPI_DOUBLE;
-  if (type == dtype::f32) return MPI_FLOAT;
-  if (kind == reduction_kind::minimum || kind == reduction_kind::maximum) {
-    if (type == dtype::i64) return MPI_INT64_T;
-    if (type == dtype::i32) return MPI_INT32_T;
-    if (type == dtype::i16) return MPI_INT16_T;
-    if (type == dtype::i8) return MPI_INT8_T;
+/// else is unsigned, which wraps around by definition.
+template <class Call>
+MPI_Datatype mpi_reducing_type(const Call& call) noexcept {
+  if (call.type == dtype::f64) return MPI_DOUBLE;
+  if (call.type == dtype::f32) return MPI_FLOAT;
+  if (call.op.kind == reduction_kind::minimum || call.op.kind == reduction_kind::maximum) {
+    if (call.type == dtype::i64) return MPI_INT64_T;
+    if (call.type == dtype::i32) return MPI_INT32_T;
   }
-  return mpi_moving_type(type);
+  return mpi_moving_type(call.type);
 }
 
-/// An average is summed by MPI and divided here.
-inline MPI_Op mpi_operation(reduction_kind kind) noexcept {
-  switch (kind) {
+/// An average is summed by MPI and divided here; bools are bytes of 0 or 1.
+template <class Call>
+MPI_Op mpi_operation(const Call& call) noexcept {
+  switch (call.op.kind) {
     case reduction_kind::sum: case reduction_kind::average: return MPI_SUM;
     case reduction_kind::product: return MPI_PROD;
-    case reduction_kind::minimum: return MPI_MIN;
-    case reduction_kind::maximum: return MPI_MAX;
+    case reduction_kind::minimum: return call.type == dtype::boolean ? MPI_BAND : MPI_MIN;
+    case reduction_kind::maximum: return call.type == dtype::boolean ? MPI_BOR : MPI_MAX;
     case reduction_kind::bit_and: return MPI_BAND;
     case reduction_kind::bit_or: return MPI_BOR;
     case reduction_kind::bit_xor: return MPI_BXOR;

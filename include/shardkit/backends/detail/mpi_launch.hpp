@@ -37,6 +37,11 @@ class mpi_launch {
 
   /// After MPI_Init: collective over the world.
   void join() {
+    // Errors of requests are raised on one of these two, whatever communicator the requests belong to.
+    for (std::size_t i = 0; i < 2; ++i) {
+      mpi_check(MPI_Comm_get_errhandler(predefined(i), &former_handlers_[i]), "MPI_Comm_get_errhandler");
+      mpi_check(MPI_Comm_set_errhandler(predefined(i), MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    }
     mpi_check(MPI_Comm_dup(MPI_COMM_WORLD, &world_), "MPI_Comm_dup");
     mpi_check(MPI_Comm_set_errhandler(world_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     mpi_check(MPI_Comm_rank(world_, &rank_), "MPI_Comm_rank");
@@ -89,6 +94,10 @@ class mpi_launch {
     MPI_Win_free(&window_);
     MPI_Comm_free(&node_);
     MPI_Comm_free(&world_);
+    for (std::size_t i = 0; i < 2; ++i) {
+      MPI_Comm_set_errhandler(predefined(i), former_handlers_[i]);
+      MPI_Errhandler_free(&former_handlers_[i]);
+    }
     if (finalize) MPI_Finalize();
     return true;
   }
@@ -107,6 +116,8 @@ class mpi_launch {
 
  private:
   mpi_failure_board& board() const noexcept { return *board_.load(std::memory_order_acquire); }
+
+  static MPI_Comm predefined(std::size_t which) noexcept { return which == 0 ? MPI_COMM_WORLD : MPI_COMM_SELF; }
 
   // One board for the processes of each node, in the memory of its first.
   void share_board() {
@@ -131,8 +142,8 @@ class mpi_launch {
     const double step = 0.01;
     for (double waited = 0; waited < limits_.abort && board().departed() < node_size_; waited += step)
       ::usleep(static_cast<unsigned>(step * 1e6));
-    mpi_end_job("shardkit: rank " + std::to_string(rank_) + " of " + std::to_string(size_) + " ends the job, because rank " +
-                    std::to_string(board().culprit()) + " failed: " + board().reason(),
+    mpi_end_job("shardkit: rank " + std::to_string(rank_) + " of " + std::to_string(size_) +
+                    " ends the job, because rank " + std::to_string(board().culprit()) + " failed: " + board().reason(),
                 limits_.abort);
   }
 
@@ -140,6 +151,7 @@ class mpi_launch {
   int rank_ = -1, size_ = 0, node_size_ = 1;
   MPI_Comm world_ = MPI_COMM_NULL, node_ = MPI_COMM_NULL;
   MPI_Win window_ = MPI_WIN_NULL;
+  MPI_Errhandler former_handlers_[2] = {MPI_ERRHANDLER_NULL, MPI_ERRHANDLER_NULL};
   mpi_failure_board own_;  // before the shared one is there and after it has gone
   std::atomic<mpi_failure_board*> board_{&own_};
   mpi_call_slot arrival_, calls_;

@@ -15,7 +15,7 @@ inline void mpi_run(mpi_state& state, const send_call& call) {
       state.messages.send(state.comm, call.in, call.count, call.type, call.peer);
     });
   mpi_check(MPI_Send(call.in, static_cast<int>(call.count), mpi_moving_type(call.type), call.peer, 1, state.comm),
-              "MPI_Send");
+            "MPI_Send");
 }
 
 inline void mpi_run(mpi_state& state, const recv_call& call) {

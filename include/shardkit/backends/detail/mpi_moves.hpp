@@ -60,9 +60,9 @@ inline void mpi_run(mpi_state& state, const broadcast_call& call) {
   std::size_t done = 0;
   do {
     const std::size_t n = std::min(each, call.count - done);
-    mpi_check(MPI_Bcast(mpi_at(call.data, done, call.type), static_cast<int>(n), mpi_moving_type(call.type),
-                          call.root, state.comm),
-                "MPI_Bcast");
+    mpi_check(MPI_Bcast(mpi_at(call.data, done, call.type), static_cast<int>(n), mpi_moving_type(call.type), call.root,
+                        state.comm),
+              "MPI_Bcast");
     done += n;
   } while (done < call.count);
 }
@@ -75,7 +75,7 @@ inline void mpi_run(mpi_state& state, const all_gather_call& call) {
   const MPI_Datatype type = mpi_moving_type(call.type);
   const int count = static_cast<int>(call.count);
   mpi_check(MPI_Allgather(in_place ? MPI_IN_PLACE : call.in, count, type, call.out, count, type, state.comm),
-              "MPI_Allgather");
+            "MPI_Allgather");
 }
 
 inline void mpi_run(mpi_state& state, const all_gather_uneven_call& call) {
@@ -87,8 +87,8 @@ inline void mpi_run(mpi_state& state, const all_gather_uneven_call& call) {
   const MPI_Datatype type = mpi_moving_type(call.type);
   state.tabulate(layout);
   mpi_check(MPI_Allgatherv(in_place ? MPI_IN_PLACE : call.in, static_cast<int>(mine), type, call.out, state.counts(),
-                             state.displacements(), type, state.comm),
-              "MPI_Allgatherv");
+                           state.displacements(), type, state.comm),
+            "MPI_Allgatherv");
 }
 
 inline void mpi_run(mpi_state& state, const gather_call& call) {
@@ -102,7 +102,7 @@ inline void mpi_run(mpi_state& state, const gather_call& call) {
   const MPI_Datatype type = mpi_moving_type(call.type);
   const int count = static_cast<int>(call.count);
   mpi_check(MPI_Gather(in_place ? MPI_IN_PLACE : call.in, count, type, call.out, count, type, call.root, state.comm),
-              "MPI_Gather");
+            "MPI_Gather");
 }
 
 inline void mpi_run(mpi_state& state, const gather_uneven_call& call) {
@@ -118,8 +118,8 @@ inline void mpi_run(mpi_state& state, const gather_uneven_call& call) {
   const MPI_Datatype type = mpi_moving_type(call.type);
   state.tabulate(layout);
   mpi_check(MPI_Gatherv(in_place ? MPI_IN_PLACE : call.in, static_cast<int>(mine), type, call.out, state.counts(),
-                          state.displacements(), type, call.root, state.comm),
-              "MPI_Gatherv");
+                        state.displacements(), type, call.root, state.comm),
+            "MPI_Gatherv");
 }
 
 inline void mpi_run(mpi_state& state, const scatter_call& call) {
@@ -133,7 +133,7 @@ inline void mpi_run(mpi_state& state, const scatter_call& call) {
   const MPI_Datatype type = mpi_moving_type(call.type);
   const int count = static_cast<int>(call.count);
   mpi_check(MPI_Scatter(call.in, count, type, in_place ? MPI_IN_PLACE : call.out, count, type, call.root, state.comm),
-              "MPI_Scatter");
+            "MPI_Scatter");
 }
 
 inline void mpi_run(mpi_state& state, const scatter_uneven_call& call) {
@@ -149,8 +149,8 @@ inline void mpi_run(mpi_state& state, const scatter_uneven_call& call) {
   const MPI_Datatype type = mpi_moving_type(call.type);
   state.tabulate(layout);
   mpi_check(MPI_Scatterv(call.in, state.counts(), state.displacements(), type, in_place ? MPI_IN_PLACE : call.out,
-                           static_cast<int>(mine), type, call.root, state.comm),
-              "MPI_Scatterv");
+                         static_cast<int>(mine), type, call.root, state.comm),
+            "MPI_Scatterv");
 }
 
 inline void mpi_run(mpi_state& state, const all_to_all_call& call) {

@@ -21,15 +21,22 @@ void mpi_finish_average(const mpi_state& state, const Call& call, void* out, std
 
 inline void mpi_run(mpi_state& state, const reduce_call& call) {
   if (!mpi_reduces_exactly(call.type, call.op)) return mpi_reduce_in_order(state, call);
-  const std::size_t each = state.piece_bytes / size_of(call.type);
-  const bool root = state.rank == call.root;
-  for (std::size_t done = 0; done < call.count; done += each)
-    mpi_check(MPI_Reduce(root && call.in == call.out ? MPI_IN_PLACE : mpi_at(call.in, done, call.type),
-                           root ? mpi_at(call.out, done, call.type) : nullptr,
-                           static_cast<int>(std::min(each, call.count - done)),
-                           mpi_reducing_type(call.type, call.op.kind), mpi_operation(call.op.kind), call.root,
-                           state.comm),
-                "MPI_Reduce");
+  // MPI_IN_PLACE is avoided: MPICH 4.0 crashes over it where the root is not rank 0. Its place is taken by a copy, for
+  // which the pieces are kept short on all ranks.
+  const std::size_t each = std::min(state.piece_bytes, mpi_round_bytes) / size_of(call.type);
+  const bool root = state.rank == call.root, in_place = root && call.in == call.out;
+  for (std::size_t done = 0; done < call.count; done += each) {
+    const std::size_t n = std::min(each, call.count - done);
+    const void* in = mpi_at(call.in, done, call.type);
+    if (in_place) {
+      void* copy = state.scratch(n * size_of(call.type));
+      host_space::copy(copy, in, n * size_of(call.type));
+      in = copy;
+    }
+    mpi_check(MPI_Reduce(in, root ? mpi_at(call.out, done, call.type) : nullptr, static_cast<int>(n),
+                         mpi_reducing_type(call), mpi_operation(call), call.root, state.comm),
+              "MPI_Reduce");
+  }
   if (root) mpi_finish_average(state, call, call.out, call.count);
 }
 
@@ -39,9 +46,9 @@ inline void mpi_run(mpi_state& state, const reduce_call& call) {
   const std::size_t each = state.piece_bytes / size_of(call.type);
   for (std::size_t done = 0; done < call.count; done += each)
     mpi_check(MPI_Allreduce(call.in == call.out ? MPI_IN_PLACE : mpi_at(call.in, done, call.type),
-                              mpi_at(call.out, done, call.type), static_cast<int>(std::min(each, call.count - done)),
-                              mpi_reducing_type(call.type, call.op.kind), mpi_operation(call.op.kind), state.comm),
-                "MPI_Allreduce");
+                            mpi_at(call.out, done, call.type), static_cast<int>(std::min(each, call.count - done)),
+                            mpi_reducing_type(call), mpi_operation(call), state.comm),
+              "MPI_Allreduce");
   mpi_finish_average(state, call, call.out, call.count);
 }
 
@@ -52,8 +59,8 @@ inline void mpi_run(mpi_state& state, const reduce_call& call) {
     return mpi_all_reduce_otherwise(state, copy);
   }
   mpi_check(MPI_Allreduce(call.in == call.out ? MPI_IN_PLACE : call.in, call.out, static_cast<int>(call.count),
-                            mpi_reducing_type(call.type, call.op.kind), mpi_operation(call.op.kind), state.comm),
-              "MPI_Allreduce");
+                          mpi_reducing_type(call), mpi_operation(call), state.comm),
+            "MPI_Allreduce");
 }
 
 /// Whether the ranks' ranges are few and short enough for MPI's own call. The same answer on every rank; longer ones
@@ -80,10 +87,9 @@ inline void mpi_run(mpi_state& state, const reduce_scatter_call& call) {
       !mpi_scatters_at_once(state, call.count, call.count * state.ranks(), call.type))
     return mpi_reduce_scatter_in_order(state, call, parts);
   mpi_reduce_scatter_at_once(state, call, parts(state.rank), [&](void* out) {
-    mpi_check(MPI_Reduce_scatter_block(call.in, out, static_cast<int>(call.count),
-                                         mpi_reducing_type(call.type, call.op.kind), mpi_operation(call.op.kind),
-                                         state.comm),
-                "MPI_Reduce_scatter_block");
+    mpi_check(MPI_Reduce_scatter_block(call.in, out, static_cast<int>(call.count), mpi_reducing_type(call),
+                                       mpi_operation(call), state.comm),
+              "MPI_Reduce_scatter_block");
   });
 }
 
@@ -95,9 +101,9 @@ inline void mpi_run(mpi_state& state, const reduce_scatter_uneven_call& call) {
     return mpi_reduce_scatter_in_order(state, call, parts);
   state.tabulate(layout);
   mpi_reduce_scatter_at_once(state, call, parts(state.rank), [&](void* out) {
-    mpi_check(MPI_Reduce_scatter(call.in, out, state.counts(), mpi_reducing_type(call.type, call.op.kind),
-                                   mpi_operation(call.op.kind), state.comm),
-                "MPI_Reduce_scatter");
+    mpi_check(MPI_Reduce_scatter(call.in, out, state.counts(), mpi_reducing_type(call), mpi_operation(call),
+                                 state.comm),
+              "MPI_Reduce_scatter");
   });
 }
 

@@ -32,7 +32,8 @@ struct mpi_piece {
   int tag;
 };
 
-[[noreturn, gnu::cold, gnu::noinline]] inline void mpi_throw_mismatch(const mpi_piece& expected, const std::string& met) {
+[[noreturn, gnu::cold, gnu::noinline]] inline void mpi_throw_mismatch(const mpi_piece& expected,
+                                                                      const std::string& met) {
   throw mismatch_error("a receive of " + std::to_string(expected.count) + " x " + name_of(expected.type) +
                        " from rank " + std::to_string(expected.peer) + " met " + met);
 }

@@ -109,7 +109,7 @@ class mpi_watchdog {
     const bool failed = board_->failed();
     if (failed) since_failure_ += passed;
     if (given_up_ && (since_given_up_ += passed) > limits_.abort)
-      end("is still there " + seconds(limits_.abort) + " after it gave up, " + cause());
+      end("has given up, " + cause());
     for (mpi_call_slot* slot : slots_) {
       const char* name = slot->name.load(std::memory_order_acquire);
       if (name == nullptr) continue;

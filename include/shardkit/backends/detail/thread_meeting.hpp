@@ -50,8 +50,7 @@ class thread_meeting {
     if (rank == rank_) return line;
     wait(call, rank, [&] { return line.call.load(std::memory_order_acquire) >= call_; });
     seen_[static_cast<std::size_t>(rank)] = call_;
-    const thread_line& mine = room_->line(rank_, call_);
-    if (line.fingerprint != mine.fingerprint) throw_mismatch(rank, mine, line);
+    require_same(rank, room_->line(rank_, call_), line);
     return line;
   }
   template <class Call>
@@ -91,7 +90,8 @@ class thread_meeting {
     leave_failed_call();
   }
 
-  /// Work that every wait does between its looks, so that calls of one group do not wait for each other.
+  /// Work that every wait does between its looks, so that messages under way go on. It may throw what ends the wait,
+  /// through leave_mismatched_call.
   void set_progress(void (*progress)(void*), void* context) noexcept {
     progress_ = progress;
     progress_context_ = context;
@@ -106,6 +106,12 @@ class thread_meeting {
     withdraw();
     room_->launch->throw_failure();
   }
+  /// The same where this rank has found that another makes a different call.
+  [[noreturn]] void leave_mismatched_call(const std::string& text) {
+    raise(rank_, text);
+    withdraw();
+    throw mismatch_error(text);
+  }
 
   /// Raises a failure of this rank's making.
   void raise(int rank, const std::string& reason) noexcept {
@@ -117,11 +123,13 @@ class thread_meeting {
   thread_line& begin(const Call& call) {
     require_alive();
     ++call_;
-    // The line to be overwritten was read by every peer that has published the call before this one.
+    // The line to be overwritten was read by every peer that has published the call before this one. Peers whose
+    // lines that call did not need (the root of a small broadcast needs none) are compared now.
     for (int rank = 0; rank < room_->size; ++rank) {
       if (rank == rank_ || seen_[static_cast<std::size_t>(rank)] + 1 >= call_) continue;
-      const auto& previous = room_->line(rank, call_ - 1).call;
-      wait(call, rank, [&] { return previous.load(std::memory_order_acquire) >= call_ - 1; });
+      const thread_line& previous = room_->line(rank, call_ - 1);
+      wait(call, rank, [&] { return previous.call.load(std::memory_order_acquire) >= call_ - 1; });
+      require_same(rank, room_->line(rank_, call_ - 1), previous);
     }
     thread_line& line = room_->line(rank_, call_);
     line.fingerprint = fingerprint(call);
@@ -130,15 +138,19 @@ class thread_meeting {
   }
 
   // Ends this rank's part in a failed call: says that it reads no more, and waits until no peer can be reading its own
-  // buffers. A peer that publishes from now on sees the failure before it reads anything.
+  // buffers. A peer that publishes from now on sees the failure before it reads anything; one that has published
+  // another call sees that before.
   void withdraw() noexcept {
     room_->slot(rank_).withdrawn.store(true);
     if (!exposed_) return;
     for (int rank = 0; rank < room_->size; ++rank) {
       if (rank == rank_) continue;
-      thread_slot& peer = room_->slot(rank);
+      const thread_slot& peer = room_->slot(rank);
+      const thread_line& theirs = room_->line(rank, call_);
       const auto quiet = [&] {
-        return peer.withdrawn.load() || peer.done.load() >= call_ || room_->line(rank, call_).call.load() < call_;
+        return peer.withdrawn.load() || peer.done.load() >= call_ || theirs.call.load() < call_ ||
+               theirs.fingerprint != room_->line(rank_, call_).fingerprint ||
+               room_->launch->has_left(room_->launch_rank(rank));
       };
       // Without a deadline: the peer is copying, or about to see the failure; neither can block.
       wait_for(room_->spins, no_deadline, quiet, [] { return false; });
@@ -156,14 +168,12 @@ class thread_meeting {
     throw timeout_error(text);
   }
 
-  [[noreturn]] void throw_mismatch(int rank, const thread_line& mine, const thread_line& theirs) {
-    const std::string text = "ranks make different calls: rank " + std::to_string(room_->launch_rank(rank_)) + " " +
-                             describe_fingerprint(mine.fingerprint) + describe_site(mine.site) + ", rank " +
-                             std::to_string(room_->launch_rank(rank)) + " " +
-                             describe_fingerprint(theirs.fingerprint) + describe_site(theirs.site);
-    raise(rank_, text);
-    withdraw();
-    throw mismatch_error(text);
+  void require_same(int rank, const thread_line& mine, const thread_line& theirs) {
+    if (theirs.fingerprint == mine.fingerprint) return;
+    leave_mismatched_call("ranks make different calls: rank " + std::to_string(room_->launch_rank(rank_)) + " " +
+                          describe_fingerprint(mine.fingerprint) + describe_site(mine.site) + ", rank " +
+                          std::to_string(room_->launch_rank(rank)) + " " +
+                          describe_fingerprint(theirs.fingerprint) + describe_site(theirs.site));
   }
 
   std::shared_ptr<thread_room> room_;

@@ -4,6 +4,7 @@
 #include <shardkit/backends/detail/thread_meeting.hpp>
 #include <shardkit/comm/request.hpp>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
@@ -13,7 +14,7 @@ namespace shardkit::detail {
 
 class thread_messages;
 
-/// A send or receive whose other side has not come yet. Lives in the pool of its rank, which it keeps alive.
+/// A send or receive. Lives in the pool of its rank, which it keeps alive.
 class thread_request final : public pending_call {
  public:
   bool test() override;
@@ -23,11 +24,17 @@ class thread_request final : public pending_call {
  private:
   friend class thread_messages;
 
+  // A mismatched message stays as it is: the launch has failed.
+  enum class phase { unoffered, offered, complete, mismatched };
+
+  template <class Action>
+  auto with_context(Action action);
+
   std::shared_ptr<thread_messages> owner_;
   message_end end_{no_channel(), 0, true, {}};
-  call_site site_;
   int peer_ = 0;
-  bool sends_ = false, offered_ = false, complete_ = false;
+  bool sends_ = false;
+  phase phase_ = phase::complete;
 
   static thread_channel& no_channel() {
     static thread_channel none;
@@ -35,7 +42,8 @@ class thread_request final : public pending_call {
   }
 };
 
-/// Started by one rank's calls; shared with its requests, so that they outlive a moved or destroyed communicator.
+/// Started by one rank's calls; shared with its requests, so that they outlive a moved or destroyed communicator. What
+/// is under way goes on, in the order started, in every wait of this rank.
 class thread_messages : public std::enable_shared_from_this<thread_messages> {
  public:
   explicit thread_messages(std::shared_ptr<thread_room> room, int rank)
@@ -48,7 +56,21 @@ class thread_messages : public std::enable_shared_from_this<thread_messages> {
   request start(const send_call& call) { return request(prepare(call)); }
   request start(const recv_call& call) { return request(prepare(call)); }
 
-  /// Numbers the message and offers it if its slot is free; what is not complete goes on in `advance`.
+  /// Sends or receives and waits. A message to oneself that would wait for ever is refused.
+  template <class Call>
+  void perform(const Call& call) {
+    thread_request* const message = prepare(call);
+    const request owner(message);
+    if (call.peer == meeting_.rank() && !is_complete(*message)) {
+      const std::string text = std::string(Call::name) + " of " + elements(call.count, call.type) +
+                               (message->sends_ ? " to" : " from") + " oneself waits for ever; use send_recv or group";
+      meeting_.raise(meeting_.rank(), text);
+      throw usage_error(text);
+    }
+    wait(*message);
+  }
+
+  /// Numbers the message and offers it if its slot is free; what is not complete is under way until it is.
   thread_request* prepare(const send_call& call) {
     // The buffer is only read; one field serves both directions.
     return prepare(true, call.peer, {const_cast<void*>(call.in), call.count, call.type, call.site});
@@ -57,41 +79,37 @@ class thread_messages : public std::enable_shared_from_this<thread_messages> {
     return prepare(false, call.peer, {call.out, call.count, call.type, call.site});
   }
 
-  /// Goes on with a message as far as possible without waiting; true when complete.
-  bool advance(thread_request& message) {
-    if (message.complete_) return true;
-    message_end::outcome outcome;
-    if (message.offered_) {
-      outcome = message.end_.poll();
-    } else {
-      if (!message.end_.can_offer()) return false;
-      message.offered_ = true;
-      outcome = message.end_.offer();
-    }
-    if (outcome == message_end::outcome::mismatch) throw_mismatch(message);
-    return message.complete_ = outcome == message_end::outcome::complete;
+  /// Goes on with everything under way as far as possible without waiting; true if this message is complete.
+  bool is_complete(thread_request& message) {
+    if (message.phase_ != phase::complete) advance();
+    return message.phase_ == phase::complete;
   }
-
   void wait(thread_request& message) {
-    const auto ready = [&] { return advance(message); };
-    const message_side& mine = message.end_.mine();
-    if (message.sends_)
-      meeting_.wait(send_call{mine.data, mine.count, mine.type, message.peer_, nullptr, message.site_}, message.peer_, ready);
-    else
-      meeting_.wait(recv_call{mine.data, mine.count, mine.type, message.peer_, nullptr, message.site_}, message.peer_, ready);
+    const auto ready = [&] { return message.phase_ == phase::complete; };
+    as_call(message, [&](const auto& call) { meeting_.wait(call, message.peer_, ready); });
   }
 
   void recycle(thread_request& message) noexcept {
-    if (!message.complete_) {
+    if (message.phase_ != phase::complete) {
       meeting_.raise(meeting_.rank(), std::string("a request of ") + (message.sends_ ? "send to" : "recv from") +
                                           " rank " + std::to_string(message.peer_) + " was dropped before it completed" +
-                                          describe_site(message.site_));
-      if (message.offered_) message.end_.withdraw([] { sched_yield(); });
+                                          describe_site(message.end_.mine().site));
+      if (message.phase_ == phase::offered) message.end_.withdraw([] { sched_yield(); });
+      under_way_.erase(std::remove(under_way_.begin(), under_way_.end(), &message), under_way_.end());
+      show_progress();
     }
     free_.push_back(&message);
   }
 
+  error_context context_of(const thread_request& message) const {
+    std::string operation;
+    as_call(message, [&](const auto& call) { operation = describe(call); });
+    return {meeting_.rank(), meeting_.room().size, {}, std::move(operation), 0, message.end_.mine().site};
+  }
+
  private:
+  using phase = thread_request::phase;
+
   thread_request* prepare(bool sends, int peer, const message_side& mine) {
     meeting_.require_alive();
     thread_room& room = meeting_.room();
@@ -99,24 +117,58 @@ class thread_messages : public std::enable_shared_from_this<thread_messages> {
     auto& number = (sends ? sent_ : received_)[static_cast<std::size_t>(peer)];
     thread_channel& channel = sends ? room.channel(meeting_.rank(), peer) : room.channel(peer, meeting_.rank());
     message->end_ = message_end(channel, number++, sends, mine);
-    message->site_ = mine.site;
     message->peer_ = peer;
     message->sends_ = sends;
-    message->offered_ = message->complete_ = false;
+    message->phase_ = phase::unoffered;
     message->owner_ = shared_from_this();
     try {
-      advance(*message);
+      step(*message);
     } catch (...) {
       message->release();
       throw;
     }
+    if (message->phase_ != phase::complete) {
+      under_way_.push_back(message);
+      show_progress();
+    }
     return message;
+  }
+
+  void advance() {
+    for (thread_request* message : under_way_) step(*message);
+    const auto is_done = [](const thread_request* message) { return message->phase_ == phase::complete; };
+    under_way_.erase(std::remove_if(under_way_.begin(), under_way_.end(), is_done), under_way_.end());
+    show_progress();
+  }
+  void step(thread_request& message) {
+    using outcome = message_end::outcome;
+    outcome now = outcome::waiting;
+    if (message.phase_ == phase::offered) {
+      now = message.end_.poll();
+    } else if (message.phase_ == phase::unoffered && message.end_.can_offer()) {
+      message.phase_ = phase::offered;
+      now = message.end_.offer();
+    }
+    if (now == outcome::complete) message.phase_ = phase::complete;
+    if (now == outcome::mismatch) throw_mismatch(message);
+  }
+  void show_progress() noexcept {
+    if (under_way_.empty()) meeting_.set_progress(nullptr, nullptr);
+    else meeting_.set_progress([](void* self) { static_cast<thread_messages*>(self)->advance(); }, this);
+  }
+
+  template <class Use>
+  static void as_call(const thread_request& message, Use use) {
+    const message_side& mine = message.end_.mine();
+    if (message.sends_) use(send_call{mine.data, mine.count, mine.type, message.peer_, nullptr, mine.site});
+    else use(recv_call{mine.data, mine.count, mine.type, message.peer_, nullptr, mine.site});
   }
 
   thread_request* take() {
     if (free_.empty()) {
       pool_.push_back(std::make_unique<thread_request>());
       free_.reserve(pool_.size());
+      under_way_.reserve(pool_.size());
       return pool_.back().get();
     }
     thread_request* message = free_.back();
@@ -129,25 +181,36 @@ class thread_messages : public std::enable_shared_from_this<thread_messages> {
       return "rank " + std::to_string(meeting_.room().launch_rank(rank)) + (sends ? " sends " : " receives ") +
              elements(what.count, what.type) + describe_site(what.site);
     };
-    const std::string text = "message sizes differ: " + side(message.sends_, meeting_.rank(), message.end_.mine()) +
-                             ", " + side(!message.sends_, message.peer_, message.end_.other());
-    message.complete_ = true;
-    meeting_.raise(meeting_.rank(), text);
-    throw mismatch_error(text);
+    message.phase_ = phase::mismatched;
+    meeting_.leave_mismatched_call("message sizes differ: " + side(message.sends_, meeting_.rank(), message.end_.mine()) +
+                                   ", " + side(!message.sends_, message.peer_, message.end_.other()));
   }
 
   thread_meeting meeting_;
   std::vector<std::uint64_t> sent_, received_;  // messages so far, by peer
   std::vector<std::unique_ptr<thread_request>> pool_;
-  std::vector<thread_request*> free_;
+  std::vector<thread_request*> free_, under_way_;
 };
 
-inline bool thread_request::test() {
-  if (owner_->advance(*this)) return true;
-  owner_->meeting().require_alive();
-  return false;
+template <class Action>
+auto thread_request::with_context(Action action) {
+  try {
+    return action();
+  } catch (error& failure) {
+    failure.attach(owner_->context_of(*this));
+    throw;
+  }
 }
-inline void thread_request::wait() { owner_->wait(*this); }
+inline bool thread_request::test() {
+  return with_context([&] {
+    if (owner_->is_complete(*this)) return true;
+    owner_->meeting().require_alive();
+    return false;
+  });
+}
+inline void thread_request::wait() {
+  with_context([&] { owner_->wait(*this); });
+}
 inline void thread_request::release() noexcept {
   // The last reference may be this one; the pool then goes with it, this object included.
   const std::shared_ptr<thread_messages> owner = std::move(owner_);
