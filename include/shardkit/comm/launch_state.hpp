@@ -20,10 +20,15 @@ class launch_state {
 
   const deadlines& limits() const noexcept { return limits_; }
 
-  /// Records that `culprit` (a rank of the launch) failed. The first report counts; later ones are ignored.
+  /// Records that `culprit` (a rank of the launch) failed. The first report counts; later ones are ignored. On return
+  /// failed() is true, whoever reported first.
   void raise(int culprit, const char* reason) noexcept {
     int none = none_yet;
-    if (!phase_.compare_exchange_strong(none, being_written)) return;
+    if (!phase_.compare_exchange_strong(none, being_written)) {
+      while (!failed()) {  // for as long as the first report takes to be written down
+      }
+      return;
+    }
     culprit_ = culprit;
     std::snprintf(reason_, sizeof reason_, "%s", reason);
     phase_.store(published);
