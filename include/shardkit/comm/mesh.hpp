@@ -4,6 +4,7 @@
 #include <shardkit/comm/communicator.hpp>
 
 #include <cstddef>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -19,15 +20,15 @@ struct mesh_axis {
 
 /// Arranges the ranks of `world` as a grid, the last axis fastest, and makes one communicator along each axis:
 ///   mesh grid(world, {{"data", 2}, {"tensor", 3}});    auto& tensor = grid["tensor"];
-/// Collective. The sizes multiply to world.size(), else usage_error on every rank. The communicators live at stable
-/// addresses as long as the mesh.
+/// Collective. The names differ and the sizes multiply to world.size(), else usage_error on every rank. The
+/// communicators live at stable addresses as long as the mesh.
 template <class Communicator>
 class mesh {
  public:
   using where = typename Communicator::where;
 
   mesh(Communicator& world, std::vector<mesh_axis> axes, where w = {}) : axes_(std::move(axes)) {
-    require_product(world);
+    require_grid(world, w);
     int stride = world.size();
     for (const mesh_axis& axis : axes_) {
       stride /= axis.size;
@@ -47,21 +48,25 @@ class mesh {
   const std::vector<mesh_axis>& axes() const noexcept { return axes_; }
 
  private:
-  void require_product(Communicator& world) const {
+  void require_grid(Communicator& world, const where& w) const {
+    constexpr long long most = std::numeric_limits<long long>::max();
     long long ranks = 1;
     std::string text;
     for (const mesh_axis& axis : axes_) {
-      if (axis.size < 1) refuse(world, "axis '" + axis.name + "' has size " + std::to_string(axis.size));
-      ranks *= axis.size;
+      if (axis.size < 1) refuse(world, "axis '" + axis.name + "' has size " + std::to_string(axis.size), w);
+      if (&axis != &axes_[index(axis.name)]) refuse(world, "two axes are named '" + axis.name + "'", w);
+      ranks = ranks > most / axis.size ? most : ranks * axis.size;
       text += (text.empty() ? "" : " x ") + axis.name + " " + std::to_string(axis.size);
     }
     if (ranks != world.size())
-      refuse(world, text + " makes " + std::to_string(ranks) + " ranks, the communicator '" + world.name() + "' has " +
-                        std::to_string(world.size()));
+      refuse(world, (text.empty() ? "no axis" : text) + " makes " + std::to_string(ranks) + " ranks, the communicator '" +
+                        world.name() + "' has " + std::to_string(world.size()), w);
   }
-  [[noreturn]] static void refuse(Communicator& world, const std::string& message) {
+  [[noreturn]] static void refuse(Communicator& world, const std::string& message, const where& w) {
     world.fail("mesh: " + message);
-    throw usage_error("mesh: " + message);
+    usage_error wrong(message);
+    wrong.attach({world.rank(), world.size(), world.name(), "mesh", 0, w.site});
+    throw wrong;
   }
 
   std::size_t index(const std::string& name) const {
