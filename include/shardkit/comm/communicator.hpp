@@ -47,34 +47,40 @@ class communicator {
   /// Every rank's `data` becomes the root's; sizes are equal.
   template <class Data>
   void broadcast(Data&& data, int root, where w = {}) {
-    const auto x = detail::output_of<space>(std::forward<Data>(data));
-    run(broadcast_call{x.data(), x.size(), type<decltype(x)>, checked_root(root, w), space::native(w.stream), w.site});
+    const auto x = checked("broadcast", detail::output_of<space>(std::forward<Data>(data)), w);
+    require_root("broadcast", root, w);
+    run(broadcast_call{x.data(), x.size(), type<decltype(x)>, root, space::native(w.stream), w.site});
   }
 
   /// The root's `out` = the ranks' `in` combined; elsewhere `out` may be empty.
   template <class In, class Out>
   void reduce(const In& in, Out&& out, reduction op, int root, where w = {}) {
-    const auto [x, y] = pair(in, std::forward<Out>(out));
-    checked_root(root, w);
-    if (rank() == root) require_size("reduce", "out", y.size(), x.size(), w);
+    const auto [x, y] = pair("reduce", in, std::forward<Out>(out), w);
+    require_root("reduce", root, w);
+    if (rank() == root) {
+      require_size("reduce", "out", y.size(), x.size(), w);
+      require_disjoint("reduce", x, y, 0, w);
+    }
     reduce(x, y.data(), op, root, w);
   }
   template <class T>
   void reduce(in_place_view<T, space> both, reduction op, int root, where w = {}) {
-    checked_root(root, w);
+    checked("reduce", both.data, w);
+    require_root("reduce", root, w);
     reduce(view<const T, space>(both.data), both.data.data(), op, root, w);
   }
 
   /// `out` = the ranks' `in` combined, the same bits on every rank.
   template <class In, class Out, class = std::enable_if_t<!std::is_same<detail::bare<Out>, reduction>::value>>
   void all_reduce(const In& in, Out&& out, reduction op, where w = {}) {
-    const auto [x, y] = pair(in, std::forward<Out>(out));
+    const auto [x, y] = pair("all_reduce", in, std::forward<Out>(out), w);
     require_size("all_reduce", "out", y.size(), x.size(), w);
     require_disjoint("all_reduce", x, y, 0, w);
     all_reduce(x, y.data(), op, w);
   }
   template <class T>
   [[gnu::always_inline]] inline void all_reduce(in_place_view<T, space> both, reduction op, where w = {}) {
+    checked("all_reduce", both.data, w);
     all_reduce(view<const T, space>(both.data), both.data.data(), op, w);
   }
   /// One number from every rank, combined; host communicators.
@@ -88,7 +94,7 @@ class communicator {
   /// `out` (size * in.size()) = the ranks' `in` in rank order.
   template <class In, class Out, class = std::enable_if_t<!std::is_same<detail::bare<Out>, partition>::value>>
   void all_gather(const In& in, Out&& out, where w = {}) {
-    const auto [x, y] = pair(in, std::forward<Out>(out));
+    const auto [x, y] = pair("all_gather", in, std::forward<Out>(out), w);
     require_size("all_gather", "out", y.size(), x.size() * ranks(), w);
     require_disjoint("all_gather", x, y, index() * x.size(), w);
     run(all_gather_call{x.data(), y.data(), x.size(), type<decltype(x)>, space::native(w.stream), w.site});
@@ -96,6 +102,7 @@ class communicator {
   /// Each rank's part already lies at its place in `all`.
   template <class T>
   void all_gather(in_place_view<T, space> all, where w = {}) {
+    checked("all_gather", all.data, w);
     const std::size_t count = whole_share("all_gather", all.data.size(), w);
     run(all_gather_call{all.data.data() + index() * count, all.data.data(), count, dtype_of<T>,
                         space::native(w.stream), w.site});
@@ -103,7 +110,7 @@ class communicator {
   /// Unequal counts: rank r's `in` has layout.count(r) elements, `out` has layout.total().
   template <class In, class Out>
   void all_gather(const In& in, Out&& out, const partition& layout, where w = {}) {
-    const auto [x, y] = pair(in, std::forward<Out>(out));
+    const auto [x, y] = pair("all_gather", in, std::forward<Out>(out), w);
     require_layout("all_gather", layout, w);
     require_size("all_gather", "in", x.size(), layout.count(rank()), w);
     require_size("all_gather", "out", y.size(), layout.total(), w);
@@ -112,6 +119,7 @@ class communicator {
   }
   template <class T>
   void all_gather(in_place_view<T, space> all, const partition& layout, where w = {}) {
+    checked("all_gather", all.data, w);
     require_layout("all_gather", layout, w);
     require_size("all_gather", "buffer", all.data.size(), layout.total(), w);
     run(all_gather_uneven_call{all.data.data() + layout.offset(rank()), all.data.data(), &layout, dtype_of<T>,
@@ -121,7 +129,7 @@ class communicator {
   /// `out` on rank r = block r of the ranks' `in` (size * out.size()) combined.
   template <class In, class Out, class = std::enable_if_t<!std::is_same<detail::bare<Out>, reduction>::value>>
   void reduce_scatter(const In& in, Out&& out, reduction op, where w = {}) {
-    const auto [x, y] = pair(in, std::forward<Out>(out));
+    const auto [x, y] = pair("reduce_scatter", in, std::forward<Out>(out), w);
     require_size("reduce_scatter", "in", x.size(), y.size() * ranks(), w);
     require_disjoint("reduce_scatter", y, x, index() * y.size(), w);
     require_reduction("reduce_scatter", type<decltype(x)>, op, w);
@@ -131,7 +139,7 @@ class communicator {
   /// Unequal counts: rank r gets layout's range r, `in` has layout.total() elements.
   template <class In, class Out>
   void reduce_scatter(const In& in, Out&& out, reduction op, const partition& layout, where w = {}) {
-    const auto [x, y] = pair(in, std::forward<Out>(out));
+    const auto [x, y] = pair("reduce_scatter", in, std::forward<Out>(out), w);
     require_layout("reduce_scatter", layout, w);
     require_size("reduce_scatter", "in", x.size(), layout.total(), w);
     require_size("reduce_scatter", "out", y.size(), layout.count(rank()), w);
@@ -144,8 +152,8 @@ class communicator {
   /// The root's `out` (size * in.size()) = the ranks' `in` in rank order; elsewhere `out` may be empty.
   template <class In, class Out>
   void gather(const In& in, Out&& out, int root, where w = {}) {
-    const auto [x, y] = pair(in, std::forward<Out>(out));
-    checked_root(root, w);
+    const auto [x, y] = pair("gather", in, std::forward<Out>(out), w);
+    require_root("gather", root, w);
     if (rank() == root) {
       require_size("gather", "out", y.size(), x.size() * ranks(), w);
       require_disjoint("gather", x, y, index() * x.size(), w);
@@ -154,8 +162,8 @@ class communicator {
   }
   template <class In, class Out>
   void gather(const In& in, Out&& out, const partition& layout, int root, where w = {}) {
-    const auto [x, y] = pair(in, std::forward<Out>(out));
-    checked_root(root, w);
+    const auto [x, y] = pair("gather", in, std::forward<Out>(out), w);
+    require_root("gather", root, w);
     require_layout("gather", layout, w);
     require_size("gather", "in", x.size(), layout.count(rank()), w);
     if (rank() == root) {
@@ -168,8 +176,8 @@ class communicator {
   /// `out` on rank r = block r of the root's `in` (size * out.size()); elsewhere `in` may be empty.
   template <class In, class Out>
   void scatter(const In& in, Out&& out, int root, where w = {}) {
-    const auto [x, y] = pair(in, std::forward<Out>(out));
-    checked_root(root, w);
+    const auto [x, y] = pair("scatter", in, std::forward<Out>(out), w);
+    require_root("scatter", root, w);
     if (rank() == root) {
       require_size("scatter", "in", x.size(), y.size() * ranks(), w);
       require_disjoint("scatter", y, x, index() * y.size(), w);
@@ -178,8 +186,8 @@ class communicator {
   }
   template <class In, class Out>
   void scatter(const In& in, Out&& out, const partition& layout, int root, where w = {}) {
-    const auto [x, y] = pair(in, std::forward<Out>(out));
-    checked_root(root, w);
+    const auto [x, y] = pair("scatter", in, std::forward<Out>(out), w);
+    require_root("scatter", root, w);
     require_layout("scatter", layout, w);
     require_size("scatter", "out", y.size(), layout.count(rank()), w);
     if (rank() == root) {
@@ -192,7 +200,7 @@ class communicator {
   /// Block r of `in` goes to rank r, block r of `out` comes from it; the sizes are equal multiples of size().
   template <class In, class Out>
   void all_to_all(const In& in, Out&& out, where w = {}) {
-    const auto [x, y] = pair(in, std::forward<Out>(out));
+    const auto [x, y] = pair("all_to_all", in, std::forward<Out>(out), w);
     require_size("all_to_all", "out", y.size(), x.size(), w);
     require_apart("all_to_all", x, y, w);
     const std::size_t count = whole_share("all_to_all", x.size(), w);
@@ -201,7 +209,7 @@ class communicator {
   /// Unequal counts: rank s's to_each.count(r) equals rank r's from_each.count(s).
   template <class In, class Out>
   void all_to_all(const In& in, const partition& to_each, Out&& out, const partition& from_each, where w = {}) {
-    const auto [x, y] = pair(in, std::forward<Out>(out));
+    const auto [x, y] = pair("all_to_all", in, std::forward<Out>(out), w);
     require_layout("all_to_all", to_each, w);
     require_layout("all_to_all", from_each, w);
     require_size("all_to_all", "in", x.size(), to_each.total(), w);
@@ -223,7 +231,7 @@ class communicator {
   /// Sends to `to` while receiving from `from`, which may be the same rank, or this one.
   template <class In, class Out>
   void send_recv(const In& in, int to, Out&& out, int from, where w = {}) {
-    const auto [x, y] = pair(in, std::forward<Out>(out));
+    const auto [x, y] = pair("send_recv", in, std::forward<Out>(out), w);
     require_apart("send_recv", x, y, w);
     run(send_recv_call{x.data(), x.size(), checked_peer("send_recv", to, w), y.data(), y.size(),
                        checked_peer("send_recv", from, w), type<decltype(x)>, space::native(w.stream), w.site});
@@ -247,7 +255,7 @@ class communicator {
     communicator<call_recorder<space>> recorder(call_recorder<space>(rank(), size(), recorded_), name_);
     try {
       std::forward<Body>(body)(recorder);
-    } catch (const usage_error& wrong) {
+    } catch (const error& wrong) {
       backend_.fail(wrong.message());
       throw;
     }
@@ -291,9 +299,9 @@ class communicator {
   std::size_t index() const noexcept { return static_cast<std::size_t>(rank()); }
 
   template <class In, class Out>
-  static auto pair(const In& in, Out&& out) {
-    auto x = detail::input_of<space>(in);
-    auto y = detail::output_of<space>(std::forward<Out>(out));
+  auto pair(const char* operation, const In& in, Out&& out, const where& w) {
+    auto x = checked(operation, detail::input_of<space>(in), w);
+    auto y = checked(operation, detail::output_of<space>(std::forward<Out>(out)), w);
     detail::require_same_element<decltype(x), decltype(y)>();
     return std::make_pair(x, y);
   }
@@ -312,12 +320,12 @@ class communicator {
   }
   template <class In>
   send_call send_descriptor(const In& in, int peer, where w) {
-    const auto x = detail::input_of<space>(in);
+    const auto x = checked("send", detail::input_of<space>(in), w);
     return {x.data(), x.size(), type<decltype(x)>, checked_peer("send", peer, w), space::native(w.stream), w.site};
   }
   template <class Out>
   recv_call recv_descriptor(Out&& out, int peer, where w) {
-    const auto y = detail::output_of<space>(std::forward<Out>(out));
+    const auto y = checked("recv", detail::output_of<space>(std::forward<Out>(out)), w);
     return {y.data(), y.size(), type<decltype(y)>, checked_peer("recv", peer, w), space::native(w.stream), w.site};
   }
 
@@ -372,10 +380,17 @@ class communicator {
     throw wrong;
   }
 
-  int checked_root(int root, const where& w) {
+  template <class View>
+  View checked(const char* operation, View buffer, const where& w) {
+    if (buffer.data() == nullptr && !buffer.empty()) reject_null(operation, buffer.size(), w);
+    return buffer;
+  }
+  [[noreturn, gnu::cold, gnu::noinline]] void reject_null(const char* operation, std::size_t count, const where& w) {
+    reject(operation, "a buffer of " + std::to_string(count) + " elements begins at a null pointer", w);
+  }
+  void require_root(const char* operation, int root, const where& w) {
     if (root < 0 || root >= size())
-      reject("root", "root " + std::to_string(root) + " is not a rank of this communicator", w);
-    return root;
+      reject(operation, "root " + std::to_string(root) + " is not a rank of this communicator", w);
   }
   int checked_peer(const char* operation, int peer, const where& w) {
     if (peer < 0 || peer >= size())
