@@ -22,9 +22,9 @@ struct engine_half {
 };
 enum class colour { red };
 
-const std::vector<dtype> every_type{dtype::f64, dtype::f32, dtype::f16, dtype::bf16, dtype::f8e4m3,
-                                    dtype::f8e5m2, dtype::i64, dtype::i32, dtype::i16, dtype::i8,
-                                    dtype::u64, dtype::u32, dtype::u16, dtype::u8, dtype::boolean};
+const std::vector<dtype> every_type{dtype::f64,    dtype::f32, dtype::f16, dtype::bf16, dtype::f8e4m3,
+                                    dtype::f8e5m2, dtype::i64, dtype::i32, dtype::i16,  dtype::i8,
+                                    dtype::u64,    dtype::u32, dtype::u16, dtype::u8,   dtype::boolean};
 
 }  // namespace
 

@@ -112,7 +112,9 @@ void check_nans(const format& as) {
 
 }  // namespace
 
-TEST_CASE("All 65536 patterns of float16 read as they are defined, and come back") { check_every_pattern<float16>(half); }
+TEST_CASE("All 65536 patterns of float16 read as they are defined, and come back") {
+  check_every_pattern<float16>(half);
+}
 
 TEST_CASE("All 65536 patterns of bfloat16 read as they are defined, and come back") {
   check_every_pattern<bfloat16>(brain);

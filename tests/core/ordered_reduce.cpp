@@ -130,8 +130,8 @@ void check_extremes() {
           if (any_nan) {
             wrong += !std::isnan(got);
           } else {
-            const auto expected = smallest ? *std::min_element(keys.begin(), keys.end())
-                                           : *std::max_element(keys.begin(), keys.end());
+            const auto expected =
+                smallest ? *std::min_element(keys.begin(), keys.end()) : *std::max_element(keys.begin(), keys.end());
             wrong += !(got == expected.first && std::signbit(got) == (expected.second == 0));
           }
         }
@@ -148,7 +148,8 @@ void check_integers() {
     return static_cast<T>(noise_bits(rank, i));
   };
   using kind = reduction_kind;
-  for (const kind op : {kind::sum, kind::product, kind::minimum, kind::maximum, kind::bit_and, kind::bit_or, kind::bit_xor})
+  for (const kind op :
+       {kind::sum, kind::product, kind::minimum, kind::maximum, kind::bit_and, kind::bit_or, kind::bit_xor})
     for (int ranks = 1; ranks <= 9; ++ranks)
       for (const std::size_t n : lengths) {
         const row<T> out = reduced<T>(op, ranks, n, value);
@@ -236,9 +237,9 @@ TEST_CASE("bool is reduced by logic") {
       const row<bool> out = reduced<bool>(op, ranks, n, value);
       for (std::size_t i = 0; i < n; ++i) {
         const int set = std::popcount(i);
-        const bool expected = op == kind::bit_xor                                  ? set % 2 == 1
+        const bool expected = op == kind::bit_xor                          ? set % 2 == 1
                               : op == kind::minimum || op == kind::bit_and ? set == ranks
-                                                                                   : set > 0;
+                                                                           : set > 0;
         CHECK(out.data[i] == expected);
       }
     }

@@ -84,7 +84,8 @@ constexpr bool subdivision_deals_ranges(std::size_t total, int parts, int inner)
 constexpr bool scaling_multiplies(std::size_t total, int parts, std::size_t factor) {
   const partition cut = partition::balanced(total, parts), scaled = cut.scaled(factor);
   for (int rank = 0; rank < parts; ++rank)
-    if (scaled.offset(rank) != cut.offset(rank) * factor || scaled.count(rank) != cut.count(rank) * factor) return false;
+    if (scaled.offset(rank) != cut.offset(rank) * factor || scaled.count(rank) != cut.count(rank) * factor)
+      return false;
   return is_sound(scaled, total * factor) && scaled.scaled(2) == cut.scaled(2 * factor);
 }
 
@@ -105,7 +106,8 @@ constexpr bool all_hold(int parts, std::size_t most) {
   for (std::size_t total = 0; total <= most; ++total) {
     if (!balanced_is_dealt(total, parts) || !block_is_division(total, parts)) return false;
     for (std::size_t unit = 1; unit <= 5; ++unit)
-      if (!units_stay_whole(layout::balanced, total, parts, unit) || !units_stay_whole(layout::block, total, parts, unit))
+      if (!units_stay_whole(layout::balanced, total, parts, unit) ||
+          !units_stay_whole(layout::block, total, parts, unit))
         return false;
     for (int copies = 1; copies <= 3; ++copies)
       if (!replicas_coincide(total, parts, copies) || !subdivision_deals_ranges(total, parts, copies)) return false;

@@ -52,8 +52,8 @@ TEST_CASE("Bounds that are no cut are refused, naming the place") {
   CHECK_THROWS_AS(partition::from_bounds({}), usage_error);
   CHECK_THROWS_AS(partition::from_bounds({0}), usage_error);
   CHECK_THROWS_AS(partition::from_bounds({1, 2}), usage_error);
-  CHECK_THROWS_WITH_AS(partition::from_bounds({0, 5, 4}), doctest::Contains("bound 2 (4) lies below the one before it (5)"),
-                       usage_error);
+  CHECK_THROWS_WITH_AS(partition::from_bounds({0, 5, 4}),
+                       doctest::Contains("bound 2 (4) lies below the one before it (5)"), usage_error);
   CHECK_THROWS_AS(partition::from_counts(std::vector<std::size_t>{}), usage_error);
 }
 
@@ -92,8 +92,14 @@ TEST_CASE("Weighted shares are proportional and cover everything") {
 TEST_CASE("Each weighted bound is the unit nearest to the ideal one") {
   for (const std::size_t total : std::vector<std::size_t>{0, 1, 2, 7, 12, 31, 64, 100})
     for (const std::size_t unit : std::vector<std::size_t>{1, 2, 8, 40})
-      for (const auto& weights : std::vector<std::vector<double>>{
-               {1}, {1, 1}, {1, 0}, {0, 1}, {1, 2, 3}, {5, 1, 1, 1}, {0, 0, 1, 0}, {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7}}) {
+      for (const auto& weights : std::vector<std::vector<double>>{{1},
+                                                                  {1, 1},
+                                                                  {1, 0},
+                                                                  {0, 1},
+                                                                  {1, 2, 3},
+                                                                  {5, 1, 1, 1},
+                                                                  {0, 0, 1, 0},
+                                                                  {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7}}) {
         CAPTURE(total);
         CAPTURE(unit);
         const partition cut = partition::weighted(total, weights, unit);

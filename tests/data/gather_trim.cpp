@@ -113,8 +113,9 @@ TEST_CASE("gather_trim restores rows, also from shares with gaps between the row
 TEST_CASE("gather_trim follows a given partition and gathers in place") {
   run_ranks(4, [&](thread_communicator& comm) {
     const std::vector<float> all = awkward_floats(11);
-    for (const partition& part : {partition::from_counts({0, 7, 1, 3}), partition::balanced(11, 4, 3),
-                                  partition::block(11, 4, 4), partition::weighted(11, std::vector<double>{1, 0, 3, 2})}) {
+    for (const partition& part :
+         {partition::from_counts({0, 7, 1, 3}), partition::balanced(11, 4, 3), partition::block(11, 4, 4),
+          partition::weighted(11, std::vector<double>{1, 0, 3, 2})}) {
       CHECK(serial_model::same_bits(gather_trim(comm, pad_and_split(comm, all, part), 11, part), all));
       std::vector<float> out(11, 7.0f);
       const auto place = split(comm, out, part);

@@ -168,7 +168,8 @@ TEST_CASE("Wrong shapes are errors on every rank and no hang, at size 1 too") {
       return ranks_told(size, [&, size](thread_communicator& comm) {
         const std::size_t wrong = last(comm) ? 1 : 0;
         const partition part = partition::balanced(8, size + static_cast<int>(wrong) * more_parts);
-        gapped local(4 + wrong * more_local_rows, partition::balanced(8, size).count(comm.rank()) + wrong * more_local, 0);
+        gapped local(4 + wrong * more_local_rows, partition::balanced(8, size).count(comm.rank()) + wrong * more_local,
+                     0);
         gapped out(4, 8 + wrong * more_out, 0);
         std::vector<double> workspace(32 - wrong * less_workspace);
         gather_columns(comm, local.matrix, out.matrix, part, workspace);

@@ -58,8 +58,8 @@ TEST_CASE("In the block layout the padded shares are min(i, n - 1), so that they
       for (std::size_t i = 0; i < n; ++i) all[i] = i;
       for (int rank = 0; rank < size; ++rank)
         for (std::size_t item : pad_and_split(participant(rank, size), all, layout::block)) gathered.push_back(item);
-      CHECK(gathered.size() == (n + static_cast<std::size_t>(size) - 1) / static_cast<std::size_t>(size) *
-                                   static_cast<std::size_t>(size));
+      CHECK(gathered.size() ==
+            (n + static_cast<std::size_t>(size) - 1) / static_cast<std::size_t>(size) * static_cast<std::size_t>(size));
       for (std::size_t i = 0; i < gathered.size(); ++i) CHECK(gathered[i] == (i < n ? i : n - 1));
     }
 }
@@ -132,9 +132,9 @@ TEST_CASE("A given fill stands in place of the last item") {
   const auto given =
       pad_and_split(participant(1, 2), matrix_view(scores.data(), 1, 5), fill_with{shardkit::view(padding.data(), 5)});
   CHECK(serial_model::same_bits(given, padding));
-  CHECK_THROWS_AS(pad_and_split(participant(1, 2), matrix_view(scores.data(), 1, 5),
-                                fill_with{shardkit::view(padding.data(), 4)}),
-                  shardkit::usage_error);
+  CHECK_THROWS_AS(
+      pad_and_split(participant(1, 2), matrix_view(scores.data(), 1, 5), fill_with{shardkit::view(padding.data(), 4)}),
+      shardkit::usage_error);
   const auto word = pad_and_split(participant(1, 2), std::vector<std::string>{"a"}, fill_with{"none"});
   CHECK(word == std::vector<std::string>{"none"});
 }

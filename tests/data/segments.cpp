@@ -36,8 +36,8 @@ segmented_partition segments_of(const std::vector<std::size_t>& lengths, int siz
   return segmented_partition(parts);
 }
 
-const std::vector<std::vector<std::size_t>> fused_lengths{{0},        {5},        {4, 4},        {7, 7},
-                                                          {9, 3, 3},  {1, 0, 13}, {2, 11, 5, 1}, {8, 2, 2}};
+const std::vector<std::vector<std::size_t>> fused_lengths{{0},       {5},        {4, 4},        {7, 7},
+                                                          {9, 3, 3}, {1, 0, 13}, {2, 11, 5, 1}, {8, 2, 2}};
 
 }  // namespace
 
@@ -98,7 +98,8 @@ TEST_CASE("Fused rows and columns are copied to shards and merged back to the sa
           split_segment_columns(who, wide, column_shard, segments);
           for (std::size_t row = 0; row < across; ++row)
             for (std::size_t i = 0; i < count; ++i)
-              CHECK(serial_model::same_bits(column_shard.row(row).subview(i, 1), wide.row(row).subview(expected[i], 1)));
+              CHECK(
+                  serial_model::same_bits(column_shard.row(row).subview(i, 1), wide.row(row).subview(expected[i], 1)));
           merge_segment_columns(who, column_shard, matrix_view(by_columns.data(), across, total), segments);
         }
         CHECK(serial_model::same_bits(by_rows, fused));
@@ -148,9 +149,9 @@ TEST_CASE("Segments over different ranks and tensors of other shapes are refused
   CHECK_THROWS_AS(split_segments(participant(0, 2), other, shard, segments), shardkit::usage_error);
   CHECK_THROWS_AS(split_segments(participant(0, 2), fused, other, segments), shardkit::usage_error);
   CHECK_THROWS_AS(merge_segments(participant(0, 2), other, fused, segments), shardkit::usage_error);
-  CHECK_THROWS_AS(split_segments(participant(0, 2), matrix_view(fused.data(), 6, 1), matrix_view(shard.data(), 3, 0),
-                                 segments),
-                  shardkit::usage_error);
+  CHECK_THROWS_AS(
+      split_segments(participant(0, 2), matrix_view(fused.data(), 6, 1), matrix_view(shard.data(), 3, 0), segments),
+      shardkit::usage_error);
   CHECK_THROWS_AS(split_segment_columns(participant(0, 2), matrix_view(fused.data(), 1, 6),
                                         matrix_view(other.data(), 1, 4), segments),
                   shardkit::usage_error);

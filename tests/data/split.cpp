@@ -15,8 +15,8 @@
 #include <vector>
 
 using shardkit::layout;
-using shardkit::partition;
 using shardkit::participant;
+using shardkit::partition;
 using shardkit::split;
 using shardkit::split_indices;
 

@@ -21,8 +21,8 @@ class cut {
     if (!is_given_)
       return layout_ == layout::block ? partition::block(total, who.size()) : partition::balanced(total, who.size());
     if (given_.parts() != who.size())
-      who.reject(operation, "the partition is over " + std::to_string(given_.parts()) + " ranks and the communicator has " +
-                                std::to_string(who.size()));
+      who.reject(operation, "the partition is over " + std::to_string(given_.parts()) +
+                                " ranks and the communicator has " + std::to_string(who.size()));
     if (given_.total() != total)
       who.reject(operation, "the partition is of " + std::to_string(given_.total()) + " items and there are " +
                                 std::to_string(total) + "; for rows of several elements cut the rows");

@@ -18,9 +18,9 @@ void gather_trim(communicator<Backend>& comm, matrix_view<const T, typename Back
   const partition part = how.over(out.rows(), who, "gather_trim");
   const std::size_t owned = part.count(comm.rank());
   if (local.rows() != owned && local.rows() != part.padded_count())
-    who.reject("gather_trim", "local has " + std::to_string(local.rows()) + " items; of " +
-                                  std::to_string(out.rows()) + " this rank holds " + std::to_string(owned) +
-                                  ", with padding " + std::to_string(part.padded_count()));
+    who.reject("gather_trim", "local has " + std::to_string(local.rows()) + " items; of " + std::to_string(out.rows()) +
+                                  " this rank holds " + std::to_string(owned) + ", with padding " +
+                                  std::to_string(part.padded_count()));
   gather_rows<Backend, T>(comm, "gather_trim", local.row_range(0, owned), out, part, w);
 }
 

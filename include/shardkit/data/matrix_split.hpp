@@ -35,8 +35,9 @@ constexpr void require_immediate() {
 inline void require_gatherable(const participant& who, const char* operation, const partition& part) {
   cut(part).over(part.total(), who, operation);
   if (part.replica_count() != 1)
-    who.reject(operation, "the partition has replicas: its ranges coincide; gather among the ranks that hold different "
-                          "ranges");
+    who.reject(operation,
+               "the partition has replicas: its ranges coincide; gather among the ranks that hold different "
+               "ranges");
 }
 
 /// `out` [rows.total(), columns] from the ranks' `local` [rows.count(rank), columns]; only owned rows travel.

@@ -50,8 +50,8 @@ void write_padding(const participant& who, matrix_view<T, Space> row, matrix_vie
     static_assert(std::is_same<given, T>::value && std::is_same<typename decltype(item)::space, Space>::value,
                   "shardkit: the padding row has another element type or lies in another space than the list");
     if (item.size() != row.columns())
-      who.reject("pad_and_split", "the padding row has " + std::to_string(item.size()) + " elements and the rows have " +
-                                      std::to_string(row.columns()));
+      who.reject("pad_and_split", "the padding row has " + std::to_string(item.size()) +
+                                      " elements and the rows have " + std::to_string(row.columns()));
     copy_rows<T, Space>(row, matrix_view<const T, Space>(item.data(), 1, item.size()), on);
   } else {
     static_assert(std::is_same<Space, host_space>::value,
@@ -108,16 +108,15 @@ auto padded_copy(const participant& who, const partition& part, Items items, con
 /// matrix_view, a tuple of those for several lists; host lists only. An empty list gives an empty share on every
 /// rank. Lists of unequal length, or a partition over other counts, fail the communicator and throw usage_error.
 template <class... Arguments>
-  requires(!detail::is_fill<detail::plain<Arguments>> && ...)
-auto pad_and_split(participant who, Arguments&&... arguments) {
+requires(!detail::is_fill<detail::plain<Arguments>> && ...) auto pad_and_split(participant who,
+                                                                               Arguments&&... arguments) {
   return detail::with_cut(
       [&who](const cut& how, auto&... lists) {
-        const partition part = how.over(detail::common_length(who, "pad_and_split", detail::items_of(lists)...), who,
-                                        "pad_and_split");
+        const partition part =
+            how.over(detail::common_length(who, "pad_and_split", detail::items_of(lists)...), who, "pad_and_split");
         if constexpr (sizeof...(lists) == 1)
           return (detail::padded_copy(who, part, detail::items_of(lists), repeat_last{}), ...);
-        else
-          return std::make_tuple(detail::padded_copy(who, part, detail::items_of(lists), repeat_last{})...);
+        else return std::make_tuple(detail::padded_copy(who, part, detail::items_of(lists), repeat_last{})...);
       },
       arguments...);
 }

@@ -15,12 +15,11 @@ namespace detail {
 template <class Communicator, class = void>
 struct can_take_part : std::false_type {};
 template <class Communicator>
-struct can_take_part<Communicator,
-                     std::void_t<decltype(std::declval<Communicator&>().rank()),
-                                 decltype(std::declval<Communicator&>().size()),
-                                 decltype(std::declval<Communicator&>().name()),
-                                 decltype(std::declval<Communicator&>().fail(std::declval<const std::string&>()))>>
-    : std::true_type {};
+struct can_take_part<
+    Communicator,
+    std::void_t<decltype(std::declval<Communicator&>().rank()), decltype(std::declval<Communicator&>().size()),
+                decltype(std::declval<Communicator&>().name()),
+                decltype(std::declval<Communicator&>().fail(std::declval<const std::string&>()))>> : std::true_type {};
 
 }  // namespace detail
 

@@ -23,8 +23,7 @@ constexpr auto split(participant who, Arguments&&... arguments) {
   (detail::require_lasting_list<Arguments>(), ...);
   return detail::with_cut(
       [&who](const cut& how, auto&... lists) {
-        const partition part =
-            how.over(detail::common_length(who, "split", detail::items_of(lists)...), who, "split");
+        const partition part = how.over(detail::common_length(who, "split", detail::items_of(lists)...), who, "split");
         const std::size_t offset = part.offset(who.rank()), count = part.count(who.rank());
         if constexpr (sizeof...(lists) == 1) return (detail::slice(detail::items_of(lists), offset, count), ...);
         else return std::make_tuple(detail::slice(detail::items_of(lists), offset, count)...);

@@ -18,19 +18,14 @@ template <class X>
 using plain = std::remove_cv_t<std::remove_reference_t<X>>;
 
 template <class X>
-struct is_character : std::false_type {};
-template <> struct is_character<char> : std::true_type {};
-template <> struct is_character<wchar_t> : std::true_type {};
-template <> struct is_character<char16_t> : std::true_type {};
-template <> struct is_character<char32_t> : std::true_type {};
-#if defined(__cpp_char8_t)
-template <> struct is_character<char8_t> : std::true_type {};
-#endif
+constexpr bool is_character =
+    std::is_same<X, char>::value || std::is_same<X, wchar_t>::value || std::is_same<X, char8_t>::value ||
+    std::is_same<X, char16_t>::value || std::is_same<X, char32_t>::value;
 
 /// Strings of any kind, literals and pointers to characters.
 template <class X>
 struct is_text : std::bool_constant<std::is_pointer<std::decay_t<X>>::value &&
-                                    is_character<plain<std::remove_pointer_t<std::decay_t<X>>>>::value> {};
+                                    is_character<plain<std::remove_pointer_t<std::decay_t<X>>>>> {};
 template <class Character, class Traits, class Allocator>
 struct is_text<std::basic_string<Character, Traits, Allocator>> : std::true_type {};
 template <class Character, class Traits>
@@ -78,8 +73,8 @@ constexpr auto items_of(X& x) {
     static_assert(!text,
                   "shardkit: a string is one item, not a list of them; pass a std::vector<std::string>, or "
                   "view(text.data(), text.size()) to split its characters");
-    static_assert(text || !pointer, "shardkit: a pointer does not say how many items there are; pass "
-                                    "view(pointer, count)");
+    static_assert(text || !pointer,
+                  "shardkit: a pointer does not say how many items there are; pass view(pointer, count)");
     static_assert(text || pointer || !is_iterable<X>::value,
                   "shardkit: the elements do not lie side by side in memory; copy the list, set, map, deque or "
                   "vector<bool> into a std::vector of its elements, or split its indices with split_indices(comm, n)");
@@ -98,8 +93,7 @@ constexpr bool owns_items() {
   using value = std::remove_reference_t<X>;
   if constexpr (has_items<value> && has_items<const value>)
     return !std::is_same<items_type<std::remove_const_t<value>>, items_type<const value>>::value;
-  else
-    return has_items<value>;
+  else return has_items<value>;
 }
 
 template <class T, class Space>
@@ -210,8 +204,7 @@ constexpr auto with_cut(Body body, Arguments&... arguments) {
   const auto all = std::tie(arguments...);
   if constexpr (is_cut<std::tuple_element_t<count - 1, std::tuple<Arguments...>>>)
     return call_with(body, cut(std::get<count - 1>(all)), all, std::make_index_sequence<count - 1>());
-  else
-    return call_with(body, cut(), all, std::make_index_sequence<count>());
+  else return call_with(body, cut(), all, std::make_index_sequence<count>());
 }
 
 }  // namespace shardkit::detail

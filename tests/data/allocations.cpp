@@ -1,0 +1,85 @@
+// The forms that promise to allocate nothing, counted. A program of its own, because it replaces operator new.
+#include <shardkit/data/gather_trim.hpp>
+#include <shardkit/data/pad_and_split.hpp>
+#include <shardkit/data/split.hpp>
+#include <shardkit/data/split_indices.hpp>
+#include <shardkit/data/split_segments.hpp>
+#include <shardkit/launch/run_ranks.hpp>
+
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <new>
+#include <utility>
+#include <vector>
+
+namespace {
+
+thread_local std::size_t allocations = 0;
+
+}  // namespace
+
+// Not inlined, or GCC takes them for wrong partners.
+[[gnu::noinline]] void* operator new(std::size_t size) {
+  ++allocations;
+  if (void* memory = std::malloc(size)) return memory;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void* operator new(std::size_t size, std::align_val_t alignment) {
+  ++allocations;
+  const std::size_t multiple = static_cast<std::size_t>(alignment);
+  if (void* memory = std::aligned_alloc(multiple, (size + multiple - 1) / multiple * multiple)) return memory;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+
+using shardkit::layout;
+using shardkit::matrix_view;
+using shardkit::partition;
+
+TEST_CASE("Splits, copies and gathers into memory of the caller allocate nothing") {
+  for (int size = 1; size <= 4; ++size)
+    shardkit::run_ranks(size, [](shardkit::thread_communicator& comm) {
+      const std::size_t n = 1023, columns = 3;
+      const std::vector<double> equal_weights(static_cast<std::size_t>(comm.size()), 1.0);
+      for (const partition& cut : {partition::balanced(n, comm.size()), partition::weighted(n, equal_weights, 7)}) {
+        const std::size_t count = cut.count(comm.rank());
+        std::vector<float> all(n * columns, 1.0f), mine(cut.padded_count() * columns);
+        std::vector<float> workspace(gather_columns_workspace(columns, cut));
+        const matrix_view<float> tall(all.data(), n, columns), wide(all.data(), columns, n);
+        const matrix_view<float> my_rows(mine.data(), cut.padded_count(), columns),
+            my_columns(mine.data(), columns, count);
+        const auto segments = shardkit::segmented_partition::repeated(2, cut);
+        std::vector<float> fused(segments.total()), shard(segments.count(comm.rank()));
+
+        std::size_t items = 0;
+        const auto everything = [&] {
+          const auto [some, rows] = split(comm, std::as_const(fused), matrix_view(fused.data(), fused.size(), 1));
+          items += some.size() + rows.rows();
+          items += split_rows(comm, tall, cut).rows() + split_columns(comm, wide, cut).columns();
+          for (std::size_t index : split_indices(comm, n, cut)) items += index;
+          pad_and_split_into(comm, tall, my_rows, shardkit::repeat_last{}, cut);
+          pad_and_split_into(comm, tall, my_rows, shardkit::fill_with{0.0f}, cut);
+          gather_trim_into(comm, my_rows, tall, cut);
+          gather_rows(comm, my_rows.row_range(0, count), tall, cut);
+          gather_columns(comm, my_columns, wide, cut, workspace);
+          split_segments(comm, fused, shard, segments);
+          merge_segments(comm, shard, fused, segments);
+        };
+        everything();  // a communicator may allocate in its first calls
+        const std::size_t before = allocations;
+        for (int round = 0; round < 3; ++round) everything();
+        CHECK(allocations == before);
+        CHECK(items > 0);
+      }
+    });
+}
+
+TEST_CASE("The counting counts") {
+  const std::size_t before = allocations;
+  const shardkit::buffer<float> one(1);
+  CHECK(allocations == before + 1);
+}
