@@ -73,7 +73,9 @@ elif ! fetch_smollm2; then
   make_tiny
 fi
 
+tiny=yes
 if [ ! -f "$outputs/prompts" ]; then
+  tiny=no
   # The prompts of the reference: their ids, and what a person would have typed.
   "$python" - "$expected" >"$outputs/questions" <<'EOF'
 import json, re, sys
@@ -82,14 +84,9 @@ for case in json.load(open(sys.argv[1])):
     print(",".join(map(str, case["input_ids"])), typed.group(1) if typed else case["prompt"], sep="\t")
 EOF
   cut -f 1 "$outputs/questions" >"$outputs/prompts"
-  say "SmolLM2 on 2 tensor-parallel thread ranks"
-  while IFS=$'\t' read -r ids question; do
-    printf '\n> %s\n' "$question"
-    "$llama" --model "$model" --tokens "$ids" --steps 48 --tensor 2 2>"$outputs/log" || { cat "$outputs/log"; fail "llama failed"; }
-  done <"$outputs/questions"
 fi
 
-say "the same prompts on other meshes, tensor x pipeline x data"
+say "the same prompts on several meshes, tensor x pipeline x data"
 labels=()
 run 1 1 1
 run 2 1 1
@@ -101,7 +98,7 @@ run 2 1 1 mpiexec
 run 1 2 1 mpiexec
 
 say "comparing the tokens"
-if [ "$model" = "$cache/tiny" ]; then
+if [ $tiny = yes ]; then
   for file in "$outputs"/*ranks "$outputs"/*mpiexec; do
     cmp -s "$outputs/1x1x1 thread ranks" "$file" || fail "the tokens of $(basename "$file") differ from those of one rank"
   done
@@ -109,4 +106,10 @@ if [ "$model" = "$cache/tiny" ]; then
 else
   "$python" "$tools/compare_tokens.py" --expected "$expected" "${labels[@]}"
   echo "all meshes: equal to each other and to Hugging Face transformers"
+  say "the answers, on 2 tensor-parallel thread ranks"
+  while IFS=$'\t' read -r ids question; do
+    printf '\n> %s\n' "$question"
+    "$llama" --model "$model" --tokens "$ids" --steps 48 --tensor 2 2>"$outputs/log" ||
+      { cat "$outputs/log" >&2; fail "llama failed"; }
+  done <"$outputs/questions"
 fi
