@@ -110,6 +110,10 @@ TEST_CASE("level_features evens out what attention leaves uneven") {
   CHECK(cut.count(3) > cut.count(0));
   CHECK(largest(load) == doctest::Approx((12.0 + 48.0) / 4).epsilon(0.01));
 
+  // A rank above the level gets nothing, and the others still share evenly.
+  const partition skipping = level_features(60, std::vector<double>{100, 0, 30}, 1.0);
+  CHECK(skipping == partition::from_counts({0, 45, 15}));
+
   // No cut does better than the level, which a brute-force search over small cases confirms.
   for (std::size_t features : {0u, 1u, 5u, 9u})
     for (double a : {0.0, 1.0, 7.0})

@@ -52,7 +52,7 @@ struct cblas_gemm {
   template <class Function, class T>
   void multiply(Function gemm, matrix_view<const T> x, matrix_view<const T> weights, matrix_view<T> y,
                 const gemm_args<T>& args) const {
-    // BLAS refuses the leading dimensions of empty matrices.
+    // Some BLAS refuse the leading dimensions of empty matrices.
     if (y.rows() <= few_rows || x.columns() == 0 || y.empty()) return simd_gemm()(x, weights, y, args);
     gemm(CblasRowMajor, CblasNoTrans, CblasTrans, extent("M", y.rows()), extent("N", y.columns()),
          extent("K", x.columns()), args.alpha, x.data(), extent("x.row_stride", x.row_stride()), weights.data(),
