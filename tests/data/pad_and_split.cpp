@@ -135,6 +135,10 @@ TEST_CASE("A given fill stands in place of the last item") {
   CHECK_THROWS_AS(
       pad_and_split(participant(1, 2), matrix_view(scores.data(), 1, 5), fill_with{shardkit::view(padding.data(), 4)}),
       shardkit::usage_error);
+  // Refused on the rank that needs no padding, too.
+  CHECK_THROWS_AS(
+      pad_and_split(participant(0, 2), matrix_view(scores.data(), 1, 5), fill_with{shardkit::view(padding.data(), 4)}),
+      shardkit::usage_error);
   const auto word = pad_and_split(participant(1, 2), std::vector<std::string>{"a"}, fill_with{"none"});
   CHECK(word == std::vector<std::string>{"none"});
 }

@@ -34,29 +34,45 @@ template <class X>
 constexpr bool is_fill = false;
 template <class Value>
 constexpr bool is_fill<fill_with<Value>> = true;
+template <class... Arguments>
+concept lists_without_fill = (!is_fill<plain<Arguments>> && ...);
 
-/// Writes the first padding row; the caller repeats it.
+/// Whether fill_with holds a whole item, not one value for all elements of it.
+template <class T, class Value>
+constexpr bool is_item = has_view<const Value>::value && !std::is_convertible<Value, T>::value;
+
+// Checked on every rank before anything is written, whether the rank needs padding or not.
 template <class T, class Space>
-void write_padding(const participant&, matrix_view<T, Space> row, matrix_view<const T, Space> all, repeat_last,
-                   typename Space::stream on) {
-  copy_rows<T, Space>(row, all.row_range(all.rows() - 1, 1), on);
-}
+void require_padding(const participant&, std::size_t, repeat_last) {}
 template <class T, class Space, class Value>
-void write_padding(const participant& who, matrix_view<T, Space> row, matrix_view<const T, Space>,
-                   const fill_with<Value>& padding, typename Space::stream on) {
-  if constexpr (has_view<const Value>::value && !std::is_convertible<Value, T>::value) {
-    const auto item = as_view(padding.value);
-    using given = typename decltype(item)::value_type;
-    static_assert(std::is_same<given, T>::value && std::is_same<typename decltype(item)::space, Space>::value,
-                  "shardkit: the padding row has another element type or lies in another space than the list");
-    if (item.size() != row.columns())
-      who.reject("pad_and_split", "the padding row has " + std::to_string(item.size()) +
-                                      " elements and the rows have " + std::to_string(row.columns()));
-    copy_rows<T, Space>(row, matrix_view<const T, Space>(item.data(), 1, item.size()), on);
+void require_padding(const participant& who, std::size_t columns, const fill_with<Value>& padding) {
+  if constexpr (is_item<T, Value>) {
+    using given = decltype(as_view(padding.value));
+    static_assert(
+        std::is_same<typename given::value_type, T>::value && std::is_same<typename given::space, Space>::value,
+        "shardkit: the padding row has another element type or lies in another space than the list");
+    const std::size_t size = as_view(padding.value).size();
+    if (size != columns)
+      who.reject("pad_and_split", "the padding row has " + std::to_string(size) + " elements and the rows have " +
+                                      std::to_string(columns));
   } else {
     static_assert(std::is_same<Space, host_space>::value,
                   "shardkit: a padding value cannot be written on a device from here; pass an item that lies there, "
                   "fill_with{view(pointer, columns)}");
+  }
+}
+
+/// Writes the first padding row; the caller repeats it.
+template <class T, class Space>
+void write_padding(matrix_view<T, Space> row, matrix_view<const T, Space> all, repeat_last, typename Space::stream on) {
+  copy_rows<T, Space>(row, all.row_range(all.rows() - 1, 1), on);
+}
+template <class T, class Space, class Value>
+void write_padding(matrix_view<T, Space> row, matrix_view<const T, Space>, const fill_with<Value>& padding,
+                   typename Space::stream on) {
+  if constexpr (is_item<T, Value>) {
+    copy_rows<T, Space>(row, matrix_view<const T, Space>(as_view(padding.value).data(), 1, row.columns()), on);
+  } else {
     const T value = static_cast<T>(padding.value);
     for (std::size_t column = 0; column < row.columns(); ++column)
       copy_rows<T, Space>(row.column_range(column, 1), matrix_view<const T, Space>(&value, 1, 1), on);
@@ -66,10 +82,11 @@ void write_padding(const participant& who, matrix_view<T, Space> row, matrix_vie
 template <class T, class Space, class Padding>
 void copy_padded(const participant& who, const partition& part, matrix_view<const T, Space> all,
                  matrix_view<T, Space> out, const Padding& padding, typename Space::stream on) {
+  require_padding<T, Space>(who, all.columns(), padding);
   const std::size_t count = part.count(who.rank());
   copy_rows<T, Space>(out.row_range(0, count), all.row_range(part.offset(who.rank()), count), on);
   if (count == out.rows()) return;
-  write_padding<T, Space>(who, out.row_range(count, 1), all, padding, on);
+  write_padding<T, Space>(out.row_range(count, 1), all, padding, on);
   repeat_row(out, count, on);
 }
 
@@ -108,8 +125,8 @@ auto padded_copy(const participant& who, const partition& part, Items items, con
 /// matrix_view, a tuple of those for several lists; host lists only. An empty list gives an empty share on every
 /// rank. Lists of unequal length, or a partition over other counts, fail the communicator and throw usage_error.
 template <class... Arguments>
-requires(!detail::is_fill<detail::plain<Arguments>> && ...) auto pad_and_split(participant who,
-                                                                               Arguments&&... arguments) {
+requires detail::lists_without_fill<Arguments...>
+auto pad_and_split(participant who, Arguments&&... arguments) {
   return detail::with_cut(
       [&who](const cut& how, auto&... lists) {
         const partition part =
