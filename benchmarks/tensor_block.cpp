@@ -72,9 +72,7 @@ void pin_to_core(int rank) {
   sched_setaffinity(0, sizeof cores, &cores);
 }
 
-double seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // How often this thread was pushed off its core: such a sample measures somebody else's work.
 long preemptions() {
@@ -139,8 +137,11 @@ struct matrix {
 // A rank's share of the block and its activations.
 struct share {
   share(std::size_t rows, std::size_t hidden, std::size_t features)
-      : x(rows, hidden, 1.0f), up(2 * features, hidden, 0.01f), inner(rows, 2 * features, 0.0f),
-        down(hidden, features, 0.01f), y(rows, hidden, 0.0f) {}
+      : x(rows, hidden, 1.0f),
+        up(2 * features, hidden, 0.01f),
+        inner(rows, 2 * features, 0.0f),
+        down(hidden, features, 0.01f),
+        y(rows, hidden, 0.0f) {}
 
   template <class Gemm>
   void kernels(const Gemm& gemm) {
@@ -174,8 +175,7 @@ struct blas_gemm {
     const auto n = static_cast<int>(y.columns()), k = static_cast<int>(x.columns());
     if (y.rows() == 1)
       cblas_sgemv(CblasRowMajor, CblasNoTrans, n, k, 1, weights.data(), k, x.data(), 1, 0, y.data(), 1);
-    else
-      shardkit::cblas_gemm{0}(x, weights, y, args, stream);
+    else shardkit::cblas_gemm{0}(x, weights, y, args, stream);
   }
 };
 
@@ -183,10 +183,11 @@ void measure_block(thread_communicator& comm, const options& given) {
   const partition features = partition::balanced(given.features, comm.size());
   shardkit::self_communicator alone{shardkit::self_backend()};
   if (comm.is_root())
-    std::printf("Feed-forward block, usec\n\n"
-                "| rows x H x I | kernels 1 | layers 1 | kernels 2 | layers 2 | BLAS 1 | BLAS 2 | layers / kernels, 1 rank "
-                "| speed-up of 2 ranks | of it the kernels alone | share reached | against BLAS 2 |\n"
-                "|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+    std::printf(
+        "Feed-forward block, usec\n\n"
+        "| rows x H x I | kernels 1 | layers 1 | kernels 2 | layers 2 | BLAS 1 | BLAS 2 | layers / kernels, 1 rank "
+        "| speed-up of 2 ranks | of it the kernels alone | share reached | against BLAS 2 |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|---|\n");
   for (const std::size_t rows : given.rows) {
     share half(rows, given.hidden, features.count(comm.rank()));
     share whole(rows, given.hidden, given.features);
@@ -201,28 +202,38 @@ void measure_block(thread_communicator& comm, const options& given) {
       comm.barrier();
     };
     const auto single = [&] { blas_threads(1); };
-    const std::vector<double> t = measure(
-        comm, given.rounds,
-        {{[&] { if (first) whole.kernels(shardkit::cblas_gemm()); }, single},
-         {[&] { if (first) undivided.forward(whole); }},
-         {[&] { half.kernels(shardkit::cblas_gemm()); }},
-         {[&] { divided.forward(half); }},
-         {[&] { if (first) whole.kernels(blas_gemm()); }},
-         {[&] { if (first) whole.kernels(blas_gemm()); }, [&] { blas_threads(2); }}});
+    const std::vector<double> t = measure(comm, given.rounds,
+                                          {{[&] {
+                                              if (first) whole.kernels(shardkit::cblas_gemm());
+                                            },
+                                            single},
+                                           {[&] {
+                                             if (first) undivided.forward(whole);
+                                           }},
+                                           {[&] { half.kernels(shardkit::cblas_gemm()); }},
+                                           {[&] { divided.forward(half); }},
+                                           {[&] {
+                                             if (first) whole.kernels(blas_gemm());
+                                           }},
+                                           {[&] {
+                                              if (first) whole.kernels(blas_gemm());
+                                            },
+                                            [&] { blas_threads(2); }}});
     blas_threads(1);
     if (first)
-      std::printf("| %zux%zux%zu | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f | %.3f | %.2f | %.2f | %.1f%% | %.2fx |\n", rows,
-                  given.hidden, given.features, t[0], t[1], t[2], t[3], t[4], t[5], t[1] / t[0], t[0] / t[3], t[0] / t[2],
-                  100 * t[2] / t[3], t[5] / t[3]);
+      std::printf("| %zux%zux%zu | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f | %.3f | %.2f | %.2f | %.1f%% | %.2fx |\n",
+                  rows, given.hidden, given.features, t[0], t[1], t[2], t[3], t[4], t[5], t[1] / t[0], t[0] / t[3],
+                  t[0] / t[2], 100 * t[2] / t[3], t[5] / t[3]);
     std::fflush(stdout);
   }
 }
 
 void measure_generation(thread_communicator& comm, const options& given) {
   if (comm.is_root())
-    std::printf("\nMatrix-vector product, GB/s of weights\n\n"
-                "| out x in | MiB | cblas_gemm, 1 rank | cblas_sgemv | cblas_sdot per row | cblas_gemm / best of these | "
-                "cblas_gemm, 2 ranks |\n|---|---|---|---|---|---|---|\n");
+    std::printf(
+        "\nMatrix-vector product, GB/s of weights\n\n"
+        "| out x in | MiB | cblas_gemm, 1 rank | cblas_sgemv | cblas_sdot per row | cblas_gemm / best of these | "
+        "cblas_gemm, 2 ranks |\n|---|---|---|---|---|---|---|\n");
   const std::size_t shapes[][2] = {{3072, 576}, {576, 1536}, {49152, 576}, {11264, 2048}, {2048, 5632}};
   for (const auto& [out, in] : shapes) {
     const std::size_t half = out / 2;
@@ -234,19 +245,21 @@ void measure_generation(thread_communicator& comm, const options& given) {
       shardkit::cblas_gemm()(x.input(), weights.input().row_range(0, count), y.output().column_range(0, count),
                              shardkit::gemm_args<float>{});
     };
-    const std::vector<double> t = measure(
-        comm, given.rounds,
-        {{[&] { if (first) multiply(out); }},
-         {[&] {
-           if (first)
-             cblas_sgemv(CblasRowMajor, CblasNoTrans, n, k, 1, weights.values.data(), k, x.values.data(), 1, 0,
-                         y.values.data(), 1);
-         }},
-         {[&] {
-           for (std::size_t row = 0; first && row < out; ++row)
-             y.values[row] = cblas_sdot(k, weights.values.data() + row * in, 1, x.values.data(), 1);
-         }},
-         {[&] { multiply(half); }}});
+    const std::vector<double> t =
+        measure(comm, given.rounds,
+                {{[&] {
+                   if (first) multiply(out);
+                 }},
+                 {[&] {
+                   if (first)
+                     cblas_sgemv(CblasRowMajor, CblasNoTrans, n, k, 1, weights.values.data(), k, x.values.data(), 1, 0,
+                                 y.values.data(), 1);
+                 }},
+                 {[&] {
+                   for (std::size_t row = 0; first && row < out; ++row)
+                     y.values[row] = cblas_sdot(k, weights.values.data() + row * in, 1, x.values.data(), 1);
+                 }},
+                 {[&] { multiply(half); }}});
     const double kilobytes = static_cast<double>(out * in * sizeof(float)) * 1e-3;
     if (first)
       std::printf("| %zux%zu | %.1f | %.1f | %.1f | %.1f | %.2fx | %.1f |\n", out, in, kilobytes / 1048.576,

@@ -47,7 +47,8 @@ TEST_CASE("A decoding step of a divided model allocates nothing once it has run"
     shardkit::run_ranks(size, [&](thread_communicator& comm) {
       const int rank = comm.rank();
       constexpr std::size_t hidden = 12, rows = 3;
-      const partition words = partition::balanced(10, size), features = partition::from_counts([&] {
+      const partition words = partition::balanced(10, size),
+                      features = partition::from_counts([&] {
                         std::vector<std::size_t> counts(static_cast<std::size_t>(size), 5);
                         counts.front() = 9;
                         return counts;

@@ -135,10 +135,9 @@ TEST_CASE("Fused and separate projections give each rank the columns of its head
         REQUIRE(fused.columns() == nq + 2 * nkv);
         check(fused.forward(xs.view(), y.view(), not_empty));
 
-        qkv_parallel_linear separate(comm, ws.view().row_range(0, nq), ws.view().row_range(nq, nkv),
-                                     ws.view().row_range(nq + nkv, nkv), cut,
-                                     {.biases = {bs.flat().subview(0, nq), bs.flat().subview(nq, nkv),
-                                                 bs.flat().subview(nq + nkv, nkv)}});
+        qkv_parallel_linear separate(
+            comm, ws.view().row_range(0, nq), ws.view().row_range(nq, nkv), ws.view().row_range(nq + nkv, nkv), cut,
+            {.biases = {bs.flat().subview(0, nq), bs.flat().subview(nq, nkv), bs.flat().subview(nq + nkv, nkv)}});
         stored<float> z(tokens, nq + 2 * nkv);
         check(separate.forward(shardkit::replicated{xs.view()}, z.view(), not_empty));
       });
@@ -177,10 +176,11 @@ TEST_CASE("Attention over the ranks' own heads, projected back, is dense attenti
           const auto k = parts.k.data.column_range(cut.kv_head(rank, head) * d, d);
           const auto v = parts.v.data.column_range(cut.kv_head(rank, head) * d, d);
           stored<double> mine(tokens, d);
-          attend(d, [&](std::size_t t, std::size_t i) { return static_cast<double>(q(t, i)); },
-                 [&](std::size_t t, std::size_t i) { return static_cast<double>(k(t, i)); },
-                 [&](std::size_t t, std::size_t i) { return static_cast<double>(v(t, i)); },
-                 [&](std::size_t t, std::size_t i, double value) { mine.view()(t, i) = value; });
+          attend(
+              d, [&](std::size_t t, std::size_t i) { return static_cast<double>(q(t, i)); },
+              [&](std::size_t t, std::size_t i) { return static_cast<double>(k(t, i)); },
+              [&](std::size_t t, std::size_t i) { return static_cast<double>(v(t, i)); },
+              [&](std::size_t t, std::size_t i, double value) { mine.view()(t, i) = value; });
           for (std::size_t t = 0; t < tokens; ++t)
             for (std::size_t i = 0; i < d; ++i) q(t, i) = static_cast<float>(mine.view()(t, i));
         }
@@ -194,7 +194,8 @@ TEST_CASE("Projections are refused where weights and segments do not belong toge
     const stored<float> w(8, hidden), b(1, 8);
     const qkv_cut cut(2, 1, 2, 1);
     CHECK_THROWS_WITH_AS(qkv_parallel_linear(comm, w.view().row_range(0, 7), cut),
-                         doctest::Contains("the weights have 7 rows and this rank's shard has 8"), shardkit::usage_error);
+                         doctest::Contains("the weights have 7 rows and this rank's shard has 8"),
+                         shardkit::usage_error);
   });
   run_ranks(1, [](thread_communicator& comm) {
     const stored<float> w(8, hidden), b(1, 8);

@@ -102,7 +102,8 @@ inline std::vector<shardkit::partition> cuts(std::size_t total, int ranks) {
   counts.back() = total;
   all.push_back(partition::from_counts(counts));
   for (std::size_t rank = 0; rank < counts.size(); ++rank) counts[rank] = 0;
-  for (std::size_t item = 0; item < total; ++item) ++counts[counts.size() - 1 - (item * item) % ((counts.size() + 1) / 2)];
+  for (std::size_t item = 0; item < total; ++item)
+    ++counts[counts.size() - 1 - (item * item) % ((counts.size() + 1) / 2)];
   all.push_back(partition::from_counts(counts));
   return all;
 }

@@ -76,12 +76,15 @@ TEST_CASE("The activation is the caller's, and an empty shard does not call it")
   run_ranks(3, [](thread_communicator& comm) {
     const partition cut = partition::from_counts({2, 0, 1});
     const std::size_t count = cut.count(comm.rank());
-    const matrix x = dense::exact(2, 3, 1), gate = dense::exact(3, 3, 2), up = dense::exact(3, 3, 3), down = dense::exact(3, 3, 4);
+    const matrix x = dense::exact(2, 3, 1), gate = dense::exact(3, 3, 2), up = dense::exact(3, 3, 3),
+                 down = dense::exact(3, 3, 4);
     matrix inner = dense::times_transposed(x, gate);
     const matrix other = dense::times_transposed(x, up);
-    for (std::size_t i = 0; i < inner.values.size(); ++i) inner.values[i] = std::max(inner.values[i], 0.0) + other.values[i];
+    for (std::size_t i = 0; i < inner.values.size(); ++i)
+      inner.values[i] = std::max(inner.values[i], 0.0) + other.values[i];
     const std::size_t offset = cut.offset(comm.rank());
-    const stored<float> xs(x), gs(gate, offset, count, 0, 3), us(up, offset, count, 0, 3), ds(down, 0, 3, offset, count);
+    const stored<float> xs(x), gs(gate, offset, count, 0, 3), us(up, offset, count, 0, 3),
+        ds(down, 0, 3, offset, count);
     gated_mlp mlp(comm, gs.view(), us.view(), ds.view(), cut);
     std::vector<std::byte> memory(mlp.workspace_bytes(2));
     int calls = 0;

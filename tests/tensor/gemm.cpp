@@ -22,7 +22,8 @@ namespace {
 struct unit_gemm {
   vector_unit unit;
   template <class T>
-  void operator()(matrix_view<const T> x, matrix_view<const T> weights, matrix_view<T> y, const gemm_args<T>& args) const {
+  void operator()(matrix_view<const T> x, matrix_view<const T> weights, matrix_view<T> y,
+                  const gemm_args<T>& args) const {
     shardkit::detail::simd_multiply<T>(unit, x, weights, y, args);
   }
 };

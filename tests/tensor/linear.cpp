@@ -87,7 +87,8 @@ TEST_CASE("Column-parallel shards are the columns of the dense layer, whole afte
       for (std::size_t features : features_tried)
         for (const partition& cut : dense::cuts(features, size))
           for (std::size_t rows : rows_tried) {
-            const auto x = dense::exact(rows, width, 1), w = dense::exact(features, width, 2), b = dense::exact(1, features, 3);
+            const auto x = dense::exact(rows, width, 1), w = dense::exact(features, width, 2),
+                       b = dense::exact(1, features, 3);
             dense::matrix expected = dense::times_transposed(x, w);
             dense::add_row(expected, b);
             const std::size_t offset = cut.offset(rank), count = cut.count(rank);
@@ -120,7 +121,8 @@ TEST_CASE("Column-parallel shards have the bits of the unsharded layer") {
     for (int size = 1; size <= 6; ++size)
       run_ranks(size, [&](thread_communicator& comm) {
         const partition cut = partition::balanced(features, size);
-        column_parallel_linear layer(comm, whole.view().row_range(cut.offset(comm.rank()), cut.count(comm.rank())), cut);
+        column_parallel_linear layer(comm, whole.view().row_range(cut.offset(comm.rank()), cut.count(comm.rank())),
+                                     cut);
         stored<float> y(rows, features);
         auto memory = workspace(layer.workspace_bytes(rows));
         layer.forward_gathered(xs.view(), y.view(), gemm, bytes_of(memory));
@@ -161,7 +163,8 @@ TEST_CASE("Row-parallel layers sum to the dense layer, bias and residual counted
               CHECK(dense::wrong(sum.data, with_both) == 0);
             }
 
-            row_parallel_linear bare(comm, ws.view(), cut, {.placement = bias_placement::caller, .combine = by_rank(shardkit::sum)});
+            row_parallel_linear bare(comm, ws.view(), cut,
+                                     {.placement = bias_placement::caller, .combine = by_rank(shardkit::sum)});
             CHECK(dense::wrong(bare.forward(xs.view(), y.view(), strict_gemm()).data, product) == 0);
             CHECK(dense::wrong(bare.reduce(bare.partial(xs.view(), y.view(), strict_gemm())).data, product) == 0);
           }
@@ -178,7 +181,8 @@ TEST_CASE("A row-parallel layer reads its features of a replicated input") {
         const stored<float> xs(x), ws(w, 0, width, cut.offset(comm.rank()), cut.count(comm.rank()));
         stored<float> y(rows, width);
         row_parallel_linear tagged(comm, ws.view(), cut);
-        CHECK(dense::wrong(tagged.forward(shardkit::replicated{xs.view()}, y.view(), reference_gemm()).data, expected) == 0);
+        CHECK(dense::wrong(tagged.forward(shardkit::replicated{xs.view()}, y.view(), reference_gemm()).data,
+                           expected) == 0);
         row_parallel_linear plain(comm, ws.view(), cut, {.input = shardkit::row_input::replicated});
         CHECK(dense::wrong(plain.forward(xs.view(), y.view(), reference_gemm()).data, expected) == 0);
       }
@@ -247,7 +251,8 @@ TEST_CASE("Layers work over an erased communicator") {
 TEST_CASE("Layers that are cut differently refuse each other's activations on every rank") {
   const std::string text = refusal(3, [](thread_communicator& comm) {
     const partition two_two_one = partition::balanced(5, 3), one_two_two = partition::from_counts({1, 2, 2});
-    const stored<float> x(2, 4), up_weights(two_two_one.count(comm.rank()), 4), down_weights(4, one_two_two.count(comm.rank()));
+    const stored<float> x(2, 4), up_weights(two_two_one.count(comm.rank()), 4),
+        down_weights(4, one_two_two.count(comm.rank()));
     column_parallel_linear up(comm, up_weights.view(), two_two_one);
     row_parallel_linear down(comm, down_weights.view(), one_two_two);
     stored<float> hidden(2, two_two_one.count(comm.rank())), y(2, 4);
@@ -269,24 +274,24 @@ TEST_CASE("A wrong argument on one rank is reported there and reaches all others
   const stored<float> weights(2, 4), down_weights(4, 2), x(3, 4), wrong_x(3, 5), hidden(3, 2), bias(1, 5);
 
   CHECK(has(run([&](auto& comm, std::size_t odd) {
-          column_parallel_linear layer(comm, weights.view().row_range(0, 2 - odd), cut);
-        }),
-        "the weights have 1 rows and this rank's shard has 2"));
+              column_parallel_linear layer(comm, weights.view().row_range(0, 2 - odd), cut);
+            }),
+            "the weights have 1 rows and this rank's shard has 2"));
   CHECK(has(run([&](auto& comm, std::size_t odd) {
-          column_parallel_linear layer(comm, weights.view(), odd ? partition::balanced(6, 2) : cut);
-        }),
-        "over 2 ranks and the communicator has 3"));
+              column_parallel_linear layer(comm, weights.view(), odd ? partition::balanced(6, 2) : cut);
+            }),
+            "over 2 ranks and the communicator has 3"));
   CHECK(has(run([&](auto& comm, std::size_t odd) {
-          column_parallel_linear layer(comm, weights.view(), cut, {.bias = bias.flat().subview(0, 2 + odd)});
-        }),
-        "the bias has 3 elements and needs 2"));
+              column_parallel_linear layer(comm, weights.view(), cut, {.bias = bias.flat().subview(0, 2 + odd)});
+            }),
+            "the bias has 3 elements and needs 2"));
   CHECK(has(run([&](auto& comm, std::size_t odd) {
-          column_parallel_linear layer(comm, weights.view(), cut);
-          stored<float> y(3, 6);
-          auto memory = workspace(layer.workspace_bytes(3) - odd);
-          layer.forward_gathered(x.view(), y.view(), reference_gemm(), bytes_of(memory));
-        }),
-        "the workspace has 71 bytes and needs 72; see workspace_bytes"));
+              column_parallel_linear layer(comm, weights.view(), cut);
+              stored<float> y(3, 6);
+              auto memory = workspace(layer.workspace_bytes(3) - odd);
+              layer.forward_gathered(x.view(), y.view(), reference_gemm(), bytes_of(memory));
+            }),
+            "the workspace has 71 bytes and needs 72; see workspace_bytes"));
   const std::string shape = run([&](auto& comm, std::size_t odd) {
     column_parallel_linear layer(comm, weights.view(), cut);
     stored<float> y(3, 6);
@@ -296,55 +301,59 @@ TEST_CASE("A wrong argument on one rank is reported there and reaches all others
   CHECK(has(shape, "x is [3, 5] and needs to be [3, 4]"));
   CHECK(has(shape, "rank 1 of 3"));
   CHECK(has(run([&](auto& comm, std::size_t odd) {
-          row_parallel_linear layer(comm, down_weights.view(), cut);
-          stored<float> y(3, 4 + odd);
-          layer.forward(hidden.view(), y.view(), reference_gemm());
-        }),
-        "y is [3, 5] and needs to be [3, 4]"));
+              row_parallel_linear layer(comm, down_weights.view(), cut);
+              stored<float> y(3, 4 + odd);
+              layer.forward(hidden.view(), y.view(), reference_gemm());
+            }),
+            "y is [3, 5] and needs to be [3, 4]"));
   CHECK(has(run([&](auto& comm, std::size_t odd) {
-          row_parallel_linear layer(comm, down_weights.view(), cut);
-          stored<float> y(3, 4, odd);
-          layer.forward(hidden.view(), y.view(), reference_gemm());
-        }),
-        "the rows of y have gaps between them"));
+              row_parallel_linear layer(comm, down_weights.view(), cut);
+              stored<float> y(3, 4, odd);
+              layer.forward(hidden.view(), y.view(), reference_gemm());
+            }),
+            "the rows of y have gaps between them"));
   CHECK(has(run([&](auto& comm, std::size_t odd) {
-          row_parallel_linear layer(comm, down_weights.view(), cut);
-          stored<float> y(3, 4);
-          layer.forward(hidden.view(), y.view(), reference_gemm(), x.view().row_range(0, 3 - odd));
-        }),
-        "the residual is [2, 4] and needs to be [3, 4]"));
+              row_parallel_linear layer(comm, down_weights.view(), cut);
+              stored<float> y(3, 4);
+              layer.forward(hidden.view(), y.view(), reference_gemm(), x.view().row_range(0, 3 - odd));
+            }),
+            "the residual is [2, 4] and needs to be [3, 4]"));
   CHECK(has(run([&](auto& comm, std::size_t odd) {
-          row_parallel_linear layer(comm, down_weights.view(), cut,
-                                    {.bias = bias.flat().subview(0, 4), .placement = odd ? bias_placement::caller
-                                                                                        : bias_placement::after_reduce});
-        }),
-        "a bias was given that is left to the caller"));
+              row_parallel_linear layer(comm, down_weights.view(), cut,
+                                        {.bias = bias.flat().subview(0, 4),
+                                         .placement = odd ? bias_placement::caller : bias_placement::after_reduce});
+            }),
+            "a bias was given that is left to the caller"));
   CHECK(has(run([&](auto& comm, std::size_t odd) {
-          row_parallel_linear layer(comm, down_weights.view(), cut,
-                                    {.placement = odd ? bias_placement::caller : bias_placement::after_reduce});
-          stored<float> y(3, 4);
-          layer.forward(hidden.view(), y.view(), reference_gemm(), x.view());
-        }),
-        "a residual was passed that is left to the caller"));
+              row_parallel_linear layer(comm, down_weights.view(), cut,
+                                        {.placement = odd ? bias_placement::caller : bias_placement::after_reduce});
+              stored<float> y(3, 4);
+              layer.forward(hidden.view(), y.view(), reference_gemm(), x.view());
+            }),
+            "a residual was passed that is left to the caller"));
   CHECK(has(run([&](auto& comm, std::size_t odd) {
-          row_parallel_linear layer(comm, down_weights.view(), cut, {.combine = odd ? shardkit::maximum : shardkit::sum});
-        }),
-        "partial products are summed, not combined by maximum"));
-  CHECK(has(refusal(4, [&](thread_communicator& comm) {
-          row_parallel_linear layer(comm, down_weights.view(), partition::balanced(4, 4).replicas(2));
-        }),
-        "has replicas, which would be counted 2 times"));
-  CHECK(has(refusal(2, [&](thread_communicator& comm) {
-          row_parallel_linear layer(comm, down_weights.view(), partition::balanced(4, 2));
-          stored<float> y(3, 4);
-          layer.partial(hidden.view(), y.view(), reference_gemm(), x.view());
-        }),
-        "partial adds a residual under rank0_epilogue only; pass it to finish"));
-  CHECK(has(refusal(2, [&](thread_communicator& comm) {
-          row_parallel_linear layer(comm, down_weights.view(), partition::balanced(4, 2),
-                                    {.placement = bias_placement::rank0_epilogue});
-          stored<float> y(3, 4);
-          layer.finish(layer.partial(hidden.view(), y.view(), reference_gemm()), x.view());
-        }),
-        "under rank0_epilogue the residual belongs to the GEMM; pass it to partial"));
+              row_parallel_linear layer(comm, down_weights.view(), cut,
+                                        {.combine = odd ? shardkit::maximum : shardkit::sum});
+            }),
+            "partial products are summed, not combined by maximum"));
+  CHECK(has(refusal(4,
+                    [&](thread_communicator& comm) {
+                      row_parallel_linear layer(comm, down_weights.view(), partition::balanced(4, 4).replicas(2));
+                    }),
+            "has replicas, which would be counted 2 times"));
+  CHECK(has(refusal(2,
+                    [&](thread_communicator& comm) {
+                      row_parallel_linear layer(comm, down_weights.view(), partition::balanced(4, 2));
+                      stored<float> y(3, 4);
+                      layer.partial(hidden.view(), y.view(), reference_gemm(), x.view());
+                    }),
+            "partial adds a residual under rank0_epilogue only; pass it to finish"));
+  CHECK(has(refusal(2,
+                    [&](thread_communicator& comm) {
+                      row_parallel_linear layer(comm, down_weights.view(), partition::balanced(4, 2),
+                                                {.placement = bias_placement::rank0_epilogue});
+                      stored<float> y(3, 4);
+                      layer.finish(layer.partial(hidden.view(), y.view(), reference_gemm()), x.view());
+                    }),
+            "under rank0_epilogue the residual belongs to the GEMM; pass it to partial"));
 }

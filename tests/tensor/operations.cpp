@@ -55,7 +55,8 @@ TEST_CASE("add_bias and add change every row and nothing between the rows") {
   for (std::size_t rows : {0u, 1u, 3u})
     for (std::size_t columns : {0u, 1u, 5u})
       for (std::size_t gap : {0u, 2u}) {
-        const auto a = dense::exact(rows, columns, 1), b = dense::exact(rows, columns, 2), bias = dense::exact(1, columns, 3);
+        const auto a = dense::exact(rows, columns, 1), b = dense::exact(rows, columns, 2),
+                   bias = dense::exact(1, columns, 3);
         dense::matrix expected = a;
         if (columns != 0) dense::add_row(expected, bias);
         dense::add(expected, b);
@@ -105,8 +106,7 @@ TEST_CASE("silu_multiply is x / (1 + exp(-x)) times up, also far from zero") {
   stored<double> d(gate);
   const stored<double> ud(up);
   ops::silu_multiply(d.view(), ud.view());
-  for (std::size_t i = 0; i < xs.size(); ++i)
-    CHECK(d.view()(0, i) == doctest::Approx(expected(0, i)).epsilon(1e-14));
+  for (std::size_t i = 0; i < xs.size(); ++i) CHECK(d.view()(0, i) == doctest::Approx(expected(0, i)).epsilon(1e-14));
 }
 
 TEST_CASE("top_k finds what sorting finds: lowest index among equals, NaN first") {
@@ -135,7 +135,8 @@ TEST_CASE("Merged lists of the parts are the list of the whole") {
           rows(0, i) = scores[i];
           rows(1, i) = -scores[i];
         }
-        std::vector<double> negated(rows.values.begin() + static_cast<std::ptrdiff_t>(scores.size()), rows.values.end());
+        std::vector<double> negated(rows.values.begin() + static_cast<std::ptrdiff_t>(scores.size()),
+                                    rows.values.end());
         const auto expected_negated = best_of(negated, k);
         const stored<double> values(rows);
         const auto cut = shardkit::partition::block(scores.size(), static_cast<int>(parts));

@@ -115,10 +115,9 @@ TEST_CASE("Local logits are columns of the dense ones, and argmax and top_k agre
 TEST_CASE("NaN and infinite logits are found on every rank alike") {
   const double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
   matrix logits(4, 7);
-  logits.values = {-infinity, -infinity, -infinity, -infinity, -infinity, -infinity, -infinity,
-                   1, 2, nan, 3, nan, infinity, 2,
-                   -0.0, 0, -0.0, 0, 0, -0.0, 0,
-                   -infinity, 5, 5, -infinity, 5, -infinity, infinity};
+  logits.values = {-infinity, -infinity, -infinity, -infinity, -infinity, -infinity, -infinity, 1,       2, nan,
+                   3,         nan,       infinity,  2,         -0.0,      0,         -0.0,      0,       0, -0.0,
+                   0,         -infinity, 5,         5,         -infinity, 5,         -infinity, infinity};
   for (int size = 1; size <= 6; ++size)
     for (const partition& cut : dense::cuts(7, size))
       run_ranks(size, [&](thread_communicator& comm) {
@@ -176,7 +175,8 @@ TEST_CASE("A word outside of the vocabulary and a k without sense are refused on
       stored<float> y(2, 4);
       embedding.forward(ids, y.view());
     });
-    CHECK(text.find("id " + std::to_string(bad) + " at position 1 is outside of the vocabulary of 6") != std::string::npos);
+    CHECK(text.find("id " + std::to_string(bad) + " at position 1 is outside of the vocabulary of 6") !=
+          std::string::npos);
   }
   for (std::size_t k : {0u, 7u}) {
     const std::string text = refusal([&](thread_communicator& comm) {

@@ -53,13 +53,13 @@ using as_given_t = typename as_given<T>::type;
 
 }  // namespace detail
 
-#define SHARDKIT_MISSING_OPERATION(name)                                                                     \
-  template <class... Arguments>                                                                              \
-  static void name(Arguments&&...) {                                                                         \
-    static_assert(detail::never<Space, Arguments...>,                                                        \
-                  "shardkit: this memory space has no operation '" #name                                     \
+#define SHARDKIT_MISSING_OPERATION(name)                                                                        \
+  template <class... Arguments>                                                                                 \
+  static void name(Arguments&&...) {                                                                            \
+    static_assert(detail::never<Space, Arguments...>,                                                           \
+                  "shardkit: this memory space has no operation '" #name                                        \
                   "' here; include shardkit/cuda/kernels.cuh (compiled by nvcc) for cuda_space, or specialise " \
-                  "shardkit::operations for the space with a kernel of your own");                           \
+                  "shardkit::operations for the space with a kernel of your own");                              \
   }
 
 /// The primary template: a space without operations. Each call is a compile error that names the operation. A
@@ -152,8 +152,8 @@ struct operations<host_space> {
   /// indices[m] (k) = those of the first k candidates of all lists' rows m, in order, and scores[m] their scores
   /// (a null view: not wanted). `lists` serves as scratch memory.
   template <class T, class Id>
-  static void merge_top_k(view<candidate<T>> lists, std::size_t list_count,
-                          matrix_view<detail::as_given_t<T>> scores, matrix_view<Id> indices, stream = {}) {
+  static void merge_top_k(view<candidate<T>> lists, std::size_t list_count, matrix_view<detail::as_given_t<T>> scores,
+                          matrix_view<Id> indices, stream = {}) {
     const std::size_t rows = indices.rows(), k = indices.columns();
     for (std::size_t m = 0; m < rows; ++m) {
       const view<candidate<T>> best = lists.subview(m * k, k);

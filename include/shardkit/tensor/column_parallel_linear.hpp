@@ -66,8 +66,7 @@ class column_parallel_linear {
     const participant who(*comm_, w.site);
     const std::size_t rows = in.rows();
     detail::require_extents(who, name, "y", out, rows, cut_.total());
-    const auto blocks =
-        detail::workspace_of<T>(who, name, workspace, gather_columns_workspace(rows, cut_));
+    const auto blocks = detail::workspace_of<T>(who, name, workspace, gather_columns_workspace(rows, cut_));
     const std::size_t offset = cut_.offset(comm_->rank()), count = cut_.count(comm_->rank());
     // The shard is made where the gather wants it, so that it need not be copied there.
     const matrix_view<T, space> shard = blocks.empty()
@@ -89,8 +88,7 @@ class column_parallel_linear {
   void multiply(const participant& who, matrix_view<const T, space> in, matrix_view<T, space> out, Gemm& gemm,
                 const where& w) const {
     if constexpr (detail::has_extents<Weights>) {
-      if (weights_.rows() != 0)
-        detail::require_extents(who, name, "x", in, in.rows(), weights_.columns());
+      if (weights_.rows() != 0) detail::require_extents(who, name, "x", in, in.rows(), weights_.columns());
     }
     if (out.empty()) return;
     gemm_args<T, space> args;

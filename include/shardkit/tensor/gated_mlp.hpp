@@ -66,8 +66,8 @@ class gated_mlp {
   /// Gate and up apart, [features.count(rank), hidden] each.
   gated_mlp(Communicator& comm, Weights gate, Weights up, Weights down, const partition& features,
             row_options<T, space> down_options = {}, call_site site = call_site::current())
-      : gate_up_(comm, std::vector<Weights>{std::move(gate), std::move(up)},
-                 segmented_partition::repeated(2, features), {}, site),
+      : gate_up_(comm, std::vector<Weights>{std::move(gate), std::move(up)}, segmented_partition::repeated(2, features),
+                 {}, site),
         down_(comm, std::move(down), features, down_options, site) {}
 
   /// Bytes that forward needs on this rank for so many rows.
@@ -104,8 +104,8 @@ class gated_mlp {
   sharded<T, space> activated(const X& x, Gemm& gemm, Activation& activation, view<std::byte, space> workspace,
                               const where& w) const {
     const std::size_t rows = detail::replicated_input<T, space>(x).rows();
-    const auto hidden = detail::workspace_of<T>(participant(gate_up_.communicator(), w.site), "gated_mlp", workspace,
-                                                rows * columns());
+    const auto hidden =
+        detail::workspace_of<T>(participant(gate_up_.communicator(), w.site), "gated_mlp", workspace, rows * columns());
     const auto both = gate_up_.forward(x, matrix_view<T, space>(hidden.data(), rows, columns()), gemm, w);
     const sharded<T, space> gate = both[0];
     if (!gate.data.empty()) activation(gate.data, both[1].data, w.stream);

@@ -29,9 +29,10 @@ struct gemm_args {
 
 /// Whether Gemm multiplies activations of T by Weights in Space.
 template <class Gemm, class Weights, class T, class Space>
-concept gemm_for =
-    requires(Gemm& gemm, matrix_view<const T, Space> x, const Weights& weights, matrix_view<T, Space> y,
-             const gemm_args<T, Space>& args, typename Space::stream stream) { gemm(x, weights, y, args, stream); };
+concept gemm_for = requires(Gemm& gemm, matrix_view<const T, Space> x, const Weights& weights, matrix_view<T, Space> y,
+                            const gemm_args<T, Space>& args, typename Space::stream stream) {
+  gemm(x, weights, y, args, stream);
+};
 
 namespace detail {
 

@@ -54,13 +54,13 @@ class row_parallel_linear {
     detail::require_parts(who, name, "the input features", cut_.parts());
     detail::require_held_once(who, name, "the input features", cut_);
     // The extents of an empty shard say nothing: its columns may be counted as 0 of 0.
-    if (cut_.count(comm.rank()) != 0)
-      detail::require_weight_columns(who, name, weights_, cut_.count(comm.rank()));
+    if (cut_.count(comm.rank()) != 0) detail::require_weight_columns(who, name, weights_, cut_.count(comm.rank()));
     if constexpr (detail::has_extents<Weights>)
       if (weights_.rows() != 0) detail::require_bias(who, name, options_.bias, weights_.rows());
     if (options_.placement == bias_placement::caller && options_.bias.data() != nullptr)
-      who.reject(name, "a bias was given that is left to the caller; leave it out of the options, or choose "
-                       "after_reduce or rank0_epilogue");
+      who.reject(name,
+                 "a bias was given that is left to the caller; leave it out of the options, or choose "
+                 "after_reduce or rank0_epilogue");
     if (options_.combine.kind != reduction_kind::sum)
       who.reject(name, std::string("partial products are summed, not combined by ") + name_of(options_.combine.kind));
   }
@@ -177,8 +177,9 @@ class row_parallel_linear {
     detail::require_bias(who, name, options_.bias, out.columns());
     if (residual.data() == nullptr) return;
     if (options_.placement == bias_placement::caller)
-      who.reject(name, "a residual was passed that is left to the caller; leave it out, or choose after_reduce or "
-                       "rank0_epilogue");
+      who.reject(name,
+                 "a residual was passed that is left to the caller; leave it out, or choose after_reduce or "
+                 "rank0_epilogue");
     detail::require_extents(who, name, "the residual", residual, out.rows(), out.columns());
   }
   void require_reducible(const participant& who, matrix_view<T, space> out) const {

@@ -146,8 +146,7 @@ class vocabulary_head {
     const std::size_t own = static_cast<std::size_t>(comm.rank()) * rows * k;
     operations<space>::top_k(mine, cut().offset(comm.rank()),
                              matrix_view<candidate<T>, space>(lists.data() + own, rows, k), w.stream);
-    comm.all_gather(
-        in_place(view<std::byte, space>(reinterpret_cast<std::byte*>(lists.data()), lists.bytes())), w);
+    comm.all_gather(in_place(view<std::byte, space>(reinterpret_cast<std::byte*>(lists.data()), lists.bytes())), w);
     operations<space>::merge_top_k(lists, static_cast<std::size_t>(comm.size()), scores, words, w.stream);
   }
 

@@ -54,25 +54,25 @@ template <class T>
 // sums[n * rows of x + m] = row m of x times row n of weights; the index sequence counts these sums. Accumulators are
 // named by constants only, so that all of them live in registers. Each product is summed in one order whatever the
 // number of rows: the lanes, the sum of the lanes, what is left of K. So its bits depend on its two rows alone.
-#define SHARDKIT_DOT_KERNEL(kernel, vector_bytes, most_x_rows, target_attribute)                                   \
-  struct kernel {                                                                                                  \
-    static constexpr std::size_t x_rows = most_x_rows;                                                             \
-    template <class T, std::size_t... I>                                                                           \
-    target_attribute static void dots(const T* x, std::size_t x_stride, const T* weights, std::size_t stride,      \
-                                      std::size_t k, T* sums, std::index_sequence<I...>) noexcept {                \
-      using lanes = vector_t<T, vector_bytes>;                                                                     \
-      typedef T loaded __attribute__((vector_size(vector_bytes), aligned(alignof(T)), may_alias));                 \
-      constexpr std::size_t step = vector_bytes / sizeof(T), rows = sizeof...(I) / weight_rows;                    \
-      const std::size_t whole = k / step * step;                                                                   \
-      lanes partial[sizeof...(I)] = {};                                                                            \
-      for (std::size_t at = 0; at < whole; at += step)                                                             \
-        ((partial[I] += *reinterpret_cast<const loaded*>(x + I % rows * x_stride + at) *                           \
-                        *reinterpret_cast<const loaded*>(weights + I / rows * stride + at)),                       \
-         ...);                                                                                                     \
-      ((sums[I] = lane_sum<T>(partial[I])), ...);                                                                  \
-      for (std::size_t at = whole; at < k; ++at)                                                                   \
-        ((sums[I] += x[I % rows * x_stride + at] * weights[I / rows * stride + at]), ...);                         \
-    }                                                                                                              \
+#define SHARDKIT_DOT_KERNEL(kernel, vector_bytes, most_x_rows, target_attribute)                              \
+  struct kernel {                                                                                             \
+    static constexpr std::size_t x_rows = most_x_rows;                                                        \
+    template <class T, std::size_t... I>                                                                      \
+    target_attribute static void dots(const T* x, std::size_t x_stride, const T* weights, std::size_t stride, \
+                                      std::size_t k, T* sums, std::index_sequence<I...>) noexcept {           \
+      using lanes = vector_t<T, vector_bytes>;                                                                \
+      typedef T loaded __attribute__((vector_size(vector_bytes), aligned(alignof(T)), may_alias));            \
+      constexpr std::size_t step = vector_bytes / sizeof(T), rows = sizeof...(I) / weight_rows;               \
+      const std::size_t whole = k / step * step;                                                              \
+      lanes partial[sizeof...(I)] = {};                                                                       \
+      for (std::size_t at = 0; at < whole; at += step)                                                        \
+        ((partial[I] += *reinterpret_cast<const loaded*>(x + I % rows * x_stride + at) *                      \
+                        *reinterpret_cast<const loaded*>(weights + I / rows * stride + at)),                  \
+         ...);                                                                                                \
+      ((sums[I] = lane_sum<T>(partial[I])), ...);                                                             \
+      for (std::size_t at = whole; at < k; ++at)                                                              \
+        ((sums[I] += x[I % rows * x_stride + at] * weights[I / rows * stride + at]), ...);                    \
+    }                                                                                                         \
   };
 
 namespace shardkit::detail {
