@@ -56,22 +56,25 @@ void require_supported(const json& config, const std::string& path) {
   for (const char* name : {"rope_scaling", "quantization_config", "sliding_window"})
     if (config.contains(name) && !config[name].is_null())
       refuse(path, std::string(name) + " = " + config[name].dump() + " is not supported");
-  if (config.contains("rope_parameters") && !config["rope_parameters"].is_null() &&
-      field<std::string>(config["rope_parameters"], "rope_type", "default") != "default")
-    refuse(path, "rope_parameters = " + config["rope_parameters"].dump() + " is not supported");
+  const json rope = field(config, "rope_parameters", json::object());
+  if (field<std::string>(rope, "rope_type", "default") != "default" ||
+      field(rope, "partial_rotary_factor", 1.0) != 1.0)
+    refuse(path, "rope_parameters = " + rope.dump() + " is not supported");
 }
 
 float rope_base(const json& config) {
-  if (config.contains("rope_parameters") && !config["rope_parameters"].is_null())
-    return field(config["rope_parameters"], "rope_theta", 10000.0f);
-  return field(config, "rope_theta", 10000.0f);
+  return field(field(config, "rope_parameters", json::object()), "rope_theta", field(config, "rope_theta", 10000.0f));
 }
 
 // A number, a list of numbers, or nothing.
-std::vector<int> end_ids(const json& config) {
+std::vector<int> end_ids(const json& config, const std::string& path) {
   const auto found = config.find("eos_token_id");
   if (found == config.end() || found->is_null()) return {};
-  return found->is_array() ? found->get<std::vector<int>>() : std::vector<int>{found->get<int>()};
+  try {
+    return found->is_array() ? found->get<std::vector<int>>() : std::vector<int>{found->get<int>()};
+  } catch (const json::exception&) {
+    refuse(path, "eos_token_id = " + found->dump() + " is neither an id nor a list of ids");
+  }
 }
 
 }  // namespace
@@ -100,8 +103,8 @@ model_config read_config(const std::string& directory) {
     if (model.head_dim % 2 != 0) refuse(path, "head_dim is odd, rotary embedding needs pairs");
 
     const std::string generation = directory + "/generation_config.json";
-    if (std::ifstream(generation)) model.end_ids = end_ids(read_json(generation));
-    if (model.end_ids.empty()) model.end_ids = end_ids(config);
+    if (std::ifstream(generation)) model.end_ids = end_ids(read_json(generation), generation);
+    if (model.end_ids.empty()) model.end_ids = end_ids(config, path);
     return model;
   } catch (const json::exception& wrong_type) {
     refuse(path, wrong_type.what());
