@@ -10,6 +10,7 @@
 #include <shardkit/comm/mesh.hpp>
 #include <shardkit/data/gather_trim.hpp>
 #include <shardkit/data/pad_and_split.hpp>
+#include <shardkit/data/split_indices.hpp>
 #include <shardkit/tensor/cblas_gemm.hpp>
 
 #include <algorithm>
@@ -36,8 +37,8 @@ void require_fitting_prompts(const options& given, const model_config& config) {
 // The prompts' answers as rows of ids, -1 behind the last.
 void print_answers(shardkit::matrix_view<const int> answers) {
   for (std::size_t i = 0; i < answers.rows(); ++i) {
-    const int* row = &answers(i, 0);
-    print_tokens(row, static_cast<std::size_t>(std::find(row, row + answers.columns(), -1) - row));
+    const auto row = answers.row(i);
+    print_tokens(row.data(), static_cast<std::size_t>(std::find(row.begin(), row.end(), -1) - row.begin()));
   }
 }
 
@@ -84,15 +85,17 @@ void run(communicator world, const options& given) {
   shardkit::mesh grid(world, {{"data", given.data}, {"pipeline", given.pipeline}, {"tensor", given.tensor}});
   model shard(config, given.model, grid["pipeline"], grid["tensor"]);
   const auto prompts = shardkit::pad_and_split(grid["data"], given.prompts);
+  const std::size_t first_prompt = shardkit::split_indices(grid["data"], given.prompts.size()).first;
 
   const vocabulary words(given.print_tokens ? std::string() : given.model);
   text_printer printer(words, world.is_root() && !given.print_tokens, given.prompts.size());
-  const generation made = generate(shard, grid["pipeline"], prompts, given, printer);
+  const generation made = generate(shard, grid["pipeline"], prompts, first_prompt, given, printer);
 
   if (grid.coordinate("pipeline") == 0) {
     const auto answers = shardkit::gather_trim(grid["data"], made.tokens.matrix(), given.prompts.size());
     if (world.is_root() && given.print_tokens) print_answers(answers.matrix());
     if (world.is_root() && !given.print_tokens) print_text(answers.matrix(), prompts.size(), printer);
+    if (world.is_root()) require_printed();
   }
   if (world.is_root() && !given.logits.empty()) write_npy(given.logits, made.logits);
   report(world, grid, shard, made.time);

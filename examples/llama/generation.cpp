@@ -22,12 +22,14 @@ double seconds() {
 /// Answers prompts in waves of as many as the pipeline works on side by side.
 class generator {
  public:
-  generator(model& shard, communicator& pipeline, const std::vector<token_list>& prompts, const options& given,
-            text_printer& printer)
+  generator(model& shard, communicator& pipeline, const std::vector<token_list>& prompts, std::size_t first_prompt,
+            const options& given, text_printer& printer)
       : shard_(shard),
         pipeline_(pipeline),
         prompts_(prompts),
+        first_prompt_(first_prompt),
         given_(given),
+        steps_(std::min(given.steps, shard.config().max_positions)),
         printer_(printer),
         // One more sequence than stages keeps all of them busy.
         side_by_side_(std::min(prompts.size(), pipeline.size() == 1 ? 1 : static_cast<std::size_t>(pipeline.size()) + 1)),
@@ -35,14 +37,14 @@ class generator {
         hidden_(longest_prompt_ * shard.config().hidden),
         ring_(pipeline, {port{"hidden", shardkit::dtype::f32, shard.config().hidden, longest_prompt_}},
               port{"token", shardkit::dtype::i32, 1, 1}, static_cast<int>(side_by_side_)) {
-    made_.tokens = shardkit::matrix_buffer<int>(prompts.size(), given.steps);
+    made_.tokens = shardkit::matrix_buffer<int>(prompts.size(), steps_);
     std::fill_n(made_.tokens.data(), made_.tokens.size(), -1);
-    const std::size_t positions = std::min(longest_prompt_ + given.steps, shard.config().max_positions);
+    const std::size_t positions = std::min(longest_prompt_ + steps_, shard.config().max_positions);
     for (std::size_t i = 0; i < side_by_side_; ++i) past_.push_back(shard.make_sequence(positions));
   }
 
   generation run() {
-    if (given_.steps == 0 && given_.logits.empty()) return skip();
+    if (steps_ == 0 && given_.logits.empty()) return skip();
     for (std::size_t first = 0; first < prompts_.size(); first += side_by_side_) run_wave(first);
     if (!given_.logits.empty()) bring_logits_to_first_stage();
     return std::move(made_);
@@ -65,7 +67,7 @@ class generator {
     const std::size_t active = std::min(side_by_side_, prompts_.size() - first);
     newest_.assign(active, 0);
     samplers_.clear();
-    for (std::size_t i = 0; i < active; ++i) samplers_.emplace_back(given_.temperature, given_.seed, first + i);
+    for (std::size_t i = 0; i < active; ++i) samplers_.emplace_back(given_.temperature, given_.seed, first_prompt_ + first + i);
     waiting_for_first_token_ = active;
     wave_start_ = seconds();
     ring_.run(
@@ -107,11 +109,11 @@ class generator {
     newest_[index(group)] = token;
     if (step == 0) count_prompt(prompt(group).size());
     else ++made_.time.new_tokens;
-    if (given_.steps != 0) {
+    if (steps_ != 0) {
       made_.tokens.matrix()(number, made - 1) = token;
       printer_.token(number, token);
     }
-    const bool goes_on = made < given_.steps && !shard_.config().ends(token) &&
+    const bool goes_on = made < steps_ && !shard_.config().ends(token) &&
                          prompt(group).size() + made < shard_.config().max_positions;
     if (!goes_on) printer_.finish(number);
     return goes_on;
@@ -136,7 +138,9 @@ class generator {
   model& shard_;
   communicator& pipeline_;
   const std::vector<token_list>& prompts_;
+  std::size_t first_prompt_;
   const options& given_;
+  std::size_t steps_;  // no more than the model has positions
   text_printer& printer_;
   std::size_t side_by_side_, longest_prompt_;
   std::vector<float> hidden_;  // of the last stage
@@ -154,9 +158,9 @@ class generator {
 
 }  // namespace
 
-generation generate(model& shard, communicator& pipeline, const std::vector<token_list>& prompts, const options& given,
-                    text_printer& printer) {
-  return generator(shard, pipeline, prompts, given, printer).run();
+generation generate(model& shard, communicator& pipeline, const std::vector<token_list>& prompts,
+                    std::size_t first_prompt, const options& given, text_printer& printer) {
+  return generator(shard, pipeline, prompts, first_prompt, given, printer).run();
 }
 
 }  // namespace llama

@@ -22,13 +22,14 @@ struct speed {
 };
 
 struct generation {
-  shardkit::matrix_buffer<int> tokens;  ///< [prompts, steps] on the first stage; -1 behind the last token
+  shardkit::matrix_buffer<int> tokens;  ///< [prompts, most new tokens] on the first stage; -1 behind the last
   std::vector<float> logits;            ///< of the last prompt, where asked for, on the first stage
   speed time;
 };
 
-/// Collective over the stages and their tensor ranks. Tokens are handed to `printer` as they come.
-generation generate(model& shard, communicator& pipeline, const std::vector<token_list>& prompts, const options& given,
-                    text_printer& printer);
+/// Collective over the stages and their tensor ranks. `prompts` are this replica's; the first of them is number
+/// `first_prompt` of all, which tells its random numbers. Tokens are handed to `printer` as they come.
+generation generate(model& shard, communicator& pipeline, const std::vector<token_list>& prompts,
+                    std::size_t first_prompt, const options& given, text_printer& printer);
 
 }  // namespace llama

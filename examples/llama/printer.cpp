@@ -1,5 +1,7 @@
 #include "printer.hpp"
 
+#include <shardkit/core/error.hpp>
+
 #include <cstdio>
 #include <utility>
 
@@ -38,6 +40,11 @@ void text_printer::write(int id) const {
 void print_tokens(const int* ids, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) std::printf(i == 0 ? "%d" : ",%d", ids[i]);
   std::puts("");
+}
+
+void require_printed() {
+  if (std::fflush(stdout) != 0 || std::ferror(stdout))
+    throw shardkit::usage_error("the answers cannot be written to standard output");
 }
 
 }  // namespace llama

@@ -33,4 +33,7 @@ class text_printer {
 /// "504,3575,2" and a line end.
 void print_tokens(const int* ids, std::size_t count);
 
+/// Throws usage_error where standard output did not take all that was printed: a full disk, a closed file.
+void require_printed();
+
 }  // namespace llama

@@ -10,7 +10,7 @@ namespace llama {
 
 class sampler {
  public:
-  /// One for each prompt, so that its text does not depend on what is generated beside it.
+  /// One for each prompt, numbered among all, so that its text does not depend on what is generated beside it or where.
   sampler(float temperature, std::uint64_t seed, std::size_t prompt) : temperature_(temperature), random_(seed + prompt) {}
 
   /// Index of a candidate, drawn with probability softmax(logits / temperature). `logits` descend.
