@@ -16,6 +16,13 @@
 
 namespace {
 
+// A replica that has answered its prompts waits for the one with the longest answers.
+shardkit::deadlines limits() {
+  shardkit::deadlines seconds;
+  seconds.operation = 24 * 3600;
+  return seconds;
+}
+
 // Started by a launcher whose processes cannot find each other, this program would run once per process.
 [[maybe_unused]] void refuse_launcher(const shardkit::launched_processes& launched) {
   throw shardkit::usage_error(std::string(launched.variable) + " says that " + std::to_string(launched.size) +
@@ -29,13 +36,18 @@ void run(int argc, char** argv) {
 
   if (const auto launched = shardkit::launched_size(); launched.size > 1) {
 #ifdef LLAMA_WITH_MPI
-    shardkit::mpi_environment mpi(argc, argv);
+    shardkit::mpi_options with;
+    with.limits = limits();
+    shardkit::mpi_environment mpi(argc, argv, with);
     return mpi.run([&](shardkit::mpi_communicator& comm) { llama::run(shardkit::erase(std::move(comm)), options); });
 #else
     refuse_launcher(launched);
 #endif
   }
-  shardkit::run_ranks(options.data * options.pipeline * options.tensor, [&](shardkit::thread_communicator& comm) {
+  shardkit::launch_options with;
+  with.limits = limits();
+  with.on_failure = nullptr;  // main reports what it catches
+  shardkit::run_ranks(options.data * options.pipeline * options.tensor, with, [&](shardkit::thread_communicator& comm) {
     llama::run(shardkit::erase(std::move(comm)), options);
   });
 }
