@@ -15,7 +15,8 @@ using shardkit::partition;
 
 namespace {
 
-std::vector<double> stage_costs(const std::vector<double>& layers, const partition& cut, const balance_options& options) {
+std::vector<double> stage_costs(const std::vector<double>& layers, const partition& cut,
+                                const balance_options& options) {
   std::vector<double> costs;
   for (int stage = 0; stage < cut.parts(); ++stage) {
     double cost = 0;

@@ -38,7 +38,8 @@ TEST_CASE("One rank makes the same calls of each group in the same order as seve
       decode_ring ring(comm, {{"x", dtype::f32, 1, 1}}, {"y", dtype::f32, 1, 1}, 3);
       ring.run([](int, int) { return 1; },
                [&](int group, int step, const hop<>&, hop<>&, hop<>&) {
-                 if (ring.is_first()) calls[static_cast<std::size_t>(group)] += "forward " + std::to_string(step) + ", ";
+                 if (!ring.is_first()) return;
+                 calls[static_cast<std::size_t>(group)] += "forward " + std::to_string(step) + ", ";
                },
                [&](int group, int step, const hop<>&) {
                  calls[static_cast<std::size_t>(group)] += "accept " + std::to_string(step) + ", ";

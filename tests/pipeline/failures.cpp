@@ -28,8 +28,8 @@ struct outcome {
   std::string message;   // of the exception that the launch rethrew
 };
 
-// Runs `body` on every rank; the culprit is to throw an `Expected` out of it. It then stays, with its stage alive, until
-// all others have been told: they hear of the failure from the pipeline, and not because the rank has left.
+// Runs `body` on every rank; the culprit is to throw an `Expected` out of it. It then stays, with its stage alive,
+// until all others have been told: they hear of the failure from the pipeline, and not because the rank has left.
 template <class Expected, class Setup>
 outcome fails_everywhere(int ranks, int culprit, Setup setup) {
   outcome result;
@@ -194,10 +194,11 @@ TEST_CASE("Rings that differ in their groups or their feedback are told apart, t
       } catch (const usage_error& wrong) {
         message = wrong.message();
       }
-      CHECK(message == (in_groups ? "rank 2 declares 5 groups with the feedback 'token' i32 [1, 1], and rank 0 declares "
-                                    "4 groups with the feedback 'token' i32 [1, 1]; declare the same on every rank"
-                                  : "rank 2 declares 4 groups with the feedback 'token' i64 [1, 1], and rank 0 declares "
-                                    "4 groups with the feedback 'token' i32 [1, 1]; declare the same on every rank"));
+      const std::string different = in_groups ? "5 groups with the feedback 'token' i32 [1, 1]"
+                                              : "4 groups with the feedback 'token' i64 [1, 1]";
+      CHECK(message == "rank 2 declares " + different +
+                           ", and rank 0 declares 4 groups with the feedback 'token' i32 [1, 1]; declare the same on "
+                           "every rank");
       comm.barrier();
     });
 }

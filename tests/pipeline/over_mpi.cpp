@@ -33,8 +33,8 @@ TEST_CASE("Hops that MPI sends only to a receiver that waits pass round without 
   ring.run([](int, int step) { return step == 0 ? 2 : 1; },
            [&](int group, int step, const hop<>& in, hop<>& out, hop<>& feedback) {
              const auto y = out.matrix<float>(0);
-             const float before = ring.is_first() ? static_cast<float>(group * 100 + step) : in.matrix<float>(0)(0, wide - 1);
-             y(0, wide - 1) = before + 1;
+             const auto start = static_cast<float>(group * 100 + step);
+             y(0, wide - 1) = (ring.is_first() ? start : in.matrix<float>(0)(0, wide - 1)) + 1;
              if (ring.is_last()) feedback.matrix<float>(0)(0, wide - 1) = y(0, wide - 1);
            },
            [&](int group, int step, const hop<>& feedback) {

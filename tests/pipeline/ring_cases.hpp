@@ -86,8 +86,8 @@ void ring_equals_serial(decode_ring<Communicator>& ring, const decoding& all) {
       [&](int group, int step, const hop<>& in, hop<>& out, hop<>& feedback) {
         pause_at_random(mixed(all.seed, static_cast<std::uint64_t>((step * 64 + group) * 8 + ring.index())));
         const std::size_t rows = all.rows(group, step);
-        bool right = step == next_step[index(group)]++ && out.rows() == rows && in.rows() == (ring.is_first() ? 0 : rows);
-        right = right && feedback.rows() == (ring.is_last() ? 2 : 0);
+        bool right = step == next_step[index(group)]++ && out.rows() == rows;
+        right = right && in.rows() == (ring.is_first() ? 0 : rows) && feedback.rows() == (ring.is_last() ? 2 : 0);
         const auto x = in.matrix<float>("hidden");
         const auto y = out.matrix<float>("hidden");
         const auto position = out.matrix<std::int32_t>("position");
@@ -135,7 +135,8 @@ void ring_decodes_again_and_again(Communicator& comm, int groups, int times) {
   CHECK(ring.groups() == groups);
   CHECK(ring.index() == comm.rank());
   for (int time = 0; time < times; ++time) {
-    const int active = time == 0 ? groups : static_cast<int>(mixed(static_cast<std::uint64_t>(time)) % (groups + 1u));
+    const std::uint64_t draw = mixed(static_cast<std::uint64_t>(time));
+    const int active = time == 0 ? groups : static_cast<int>(draw % static_cast<std::uint64_t>(groups + 1));
     CAPTURE(groups);
     CAPTURE(active);
     ring_equals_serial(ring, {mixed(static_cast<std::uint64_t>(time), static_cast<std::uint64_t>(groups)), active});

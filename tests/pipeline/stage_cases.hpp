@@ -84,7 +84,8 @@ void forward_over_all_sizes(Communicator& comm, std::size_t largest_batch, int m
     for (int parts = 1; parts <= most_microbatches; ++parts) {
       CAPTURE(batch);
       CAPTURE(parts);
-      forward_equals_serial(pipeline, partition::balanced(batch, parts), mixed(batch, static_cast<std::uint64_t>(parts)));
+      const std::uint64_t seed = mixed(batch, static_cast<std::uint64_t>(parts));
+      forward_equals_serial(pipeline, partition::balanced(batch, parts), seed);
     }
 }
 

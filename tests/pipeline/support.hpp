@@ -30,7 +30,9 @@ inline void pause_at_random(std::uint64_t seed) {
   if (draw < 3) std::this_thread::sleep_for(std::chrono::microseconds(50 + 100 * draw));
 }
 
-inline float input(std::size_t row, std::size_t column) { return static_cast<float>((row * 67 + column * 5 + 3) % 8191); }
+inline float input(std::size_t row, std::size_t column) {
+  return static_cast<float>((row * 67 + column * 5 + 3) % 8191);
+}
 
 /// What stage s makes of v.
 inline float staged(float v, int s) {

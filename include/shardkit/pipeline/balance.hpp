@@ -109,7 +109,8 @@ inline partition explicit_cuts(std::size_t layers, int stages, const std::vector
 
 inline void require_cost(double cost, const std::string& what) {
   if (!(cost >= 0) || std::isinf(cost))
-    refuse_balance("the cost of " + what + " is " + std::to_string(cost) + "; give a finite number that is not negative");
+    refuse_balance("the cost of " + what + " is " + std::to_string(cost) +
+                   "; give a finite number that is not negative");
 }
 
 }  // namespace detail

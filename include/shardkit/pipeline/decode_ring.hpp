@@ -20,6 +20,12 @@
 namespace shardkit {
 
 /// Groups are counted from 0, steps from 0 in each group. A ring is used again and again; it allocates at construction.
+///
+///   decode_ring ring(stages, {{"hidden", dtype::f32, hidden_size, longest_prompt}}, {"token", dtype::i32, 1, 1},
+///                    stages.size() + 1);
+///   ring.run([&](int group, int step) { return step == 0 ? prompts[group].size() : 1; },
+///            [&](int group, int step, const hop<>& in, hop<>& out, hop<>& token) { ... },
+///            [&](int group, int step, const hop<>& token) { return token.matrix<int>(0)(0, 0) != end_of_text; });
 template <class Communicator>
 class decode_ring {
  public:
@@ -71,12 +77,7 @@ class decode_ring {
       participant(stage_.communicator(), w.site)
           .reject("decode_ring::run", std::to_string(active) + " active groups; the ring was made for up to " +
                                           std::to_string(groups()));
-    try {
-      stage_.guarded("decode_ring::run", [&] { decode(active, rows, forward, accept, w); });
-    } catch (...) {
-      for (detail::hop_slot<space>& slot : feedback_) slot.abandon();
-      throw;
-    }
+    stage_.guarded("decode_ring::run", [&] { decode(active, rows, forward, accept, w); });
   }
   /// All groups.
   template <class Rows, class Forward, class Accept>
@@ -165,7 +166,8 @@ class decode_ring {
 
   // A hop says whose turn it is and whether the group goes on, so that stages that disagree find out at once.
   static std::uint64_t stamp(const turn& now, bool goes_on) noexcept {
-    return static_cast<std::uint64_t>(now.step) << 32 | static_cast<std::uint64_t>(now.group) << 1 | (goes_on ? 0u : 1u);
+    const auto group = static_cast<std::uint64_t>(now.group);
+    return static_cast<std::uint64_t>(now.step) << 32 | group << 1 | (goes_on ? 0u : 1u);
   }
   static std::vector<port> with_stamp(std::vector<port> ports) {
     ports.push_back({"shardkit::decode_ring", dtype_of<std::uint64_t>, 1, 1, port_rows::fixed});

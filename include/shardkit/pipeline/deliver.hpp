@@ -14,8 +14,8 @@ enum class delivery {
   all    ///< on every stage
 };
 
-/// Collective: copies the last stage's `result` to the same place on the ranks named by `to`. Wherever it arrives it has
-/// the size that it has on the last stage; the other ranks' is left alone and may be empty. One call for each result.
+/// Collective: copies the last stage's `result` to the ranks named by `to`. Wherever it arrives it has the size that
+/// it has on the last stage; the other ranks' is left alone and may be empty. One call for each result.
 template <class Communicator, class Result>
 void deliver(Communicator& comm, Result&& result, delivery to, typename Communicator::where w = {}) {
   const auto data = detail::output_of<typename Communicator::space>(std::forward<Result>(result));

@@ -135,22 +135,20 @@ class stage {
     reading_ = false;
   }
 
-  /// Calls `body`; where it throws, fails the communicator, ends all transfers and lets the exception pass. For loops
-  /// of one's own over the blocks above.
+  /// Calls `body`; where it throws, fails the communicator and lets the exception pass. For loops of one's own over the
+  /// blocks above.
   template <class Body>
   void guarded(const char* operation, Body&& body) {
-    const auto give_up = [&](const char* reason) {
+    const auto fail = [&](const char* reason) {
       comm_->fail(std::string(operation) + " on stage " + std::to_string(index()) + ": " + reason);
-      for (auto* side : {&incoming_, &outgoing_})
-        for (detail::hop_slot<space>& slot : *side) slot.abandon();
     };
     try {
       body();
     } catch (const std::exception& failure) {
-      give_up(failure.what());
+      fail(failure.what());
       throw;
     } catch (...) {
-      give_up("an exception that is not a std::exception");
+      fail("an exception that is not a std::exception");
       throw;
     }
   }

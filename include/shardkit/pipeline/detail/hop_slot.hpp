@@ -46,8 +46,6 @@ class hop_slot {
   void wait() { transfer_.wait(); }
   /// Lets the transfer go on as far as it can.
   void advance() { transfer_.test(); }
-  /// Ends the transfer under way; the communicator has failed.
-  void abandon() noexcept { const request dropped(std::move(transfer_)); }
 
  private:
   void resize(std::size_t rows) {
