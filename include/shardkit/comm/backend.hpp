@@ -41,6 +41,14 @@ struct defers_calls : std::false_type {};
 template <class Backend>
 struct defers_calls<Backend, std::void_t<decltype(Backend::defers)>> : std::bool_constant<Backend::defers> {};
 
+/// Its own class, so that this is the first error.
+template <class Backend>
+struct require_outside_group {
+  static_assert(!defers_calls<Backend>::value,
+                "shardkit: this cannot be listed in a group; call it on the communicator, outside the group");
+  static constexpr bool value = true;
+};
+
 }  // namespace detail
 
 /// The verbs every backend performs by itself.

@@ -24,13 +24,19 @@ struct is_in_place : std::false_type {};
 template <class T, class Space>
 struct is_in_place<in_place_view<T, Space>> : std::true_type {};
 
+/// Says why X has no view. Its own class, so that this is the first error.
+template <class X>
+struct require_view {
+  static_assert(!is_in_place<bare<X>>::value, "shardkit: in_place(x) stands alone: leave out the second buffer");
+  static_assert(has_view<X>::value || is_in_place<bare<X>>::value,
+                "shardkit: not a contiguous buffer; pass a vector, span or view, or view(pointer, count)");
+  static constexpr bool value = has_view<X>::value;
+};
+
 /// A readable buffer of Space as a view of const elements.
 template <class Space, class X>
 auto input_of(const X& x) {
-  static_assert(has_view<const X>::value,
-                "shardkit: not a contiguous buffer; pass a vector, span or view, or view(pointer, count)");
-  static_assert(!is_in_place<X>::value, "shardkit: in_place(x) stands alone: leave out the second buffer");
-  if constexpr (has_view<const X>::value) {
+  if constexpr (require_view<const X>::value) {
     auto given = as_view(x);
     using element = std::remove_const_t<typename decltype(given)::element_type>;
     static_assert(std::is_same<typename decltype(given)::space, Space>::value,
@@ -44,9 +50,7 @@ auto input_of(const X& x) {
 /// A writable buffer of Space. X is deduced from a forwarding reference: an owning temporary is refused.
 template <class Space, class X>
 auto output_of(X&& x) {
-  static_assert(has_view<std::remove_reference_t<X>>::value,
-                "shardkit: not a contiguous buffer; pass a vector, span or view, or view(pointer, count)");
-  if constexpr (has_view<std::remove_reference_t<X>>::value) {
+  if constexpr (require_view<std::remove_reference_t<X>>::value) {
     auto given = as_view(x);
     using element = typename decltype(given)::element_type;
     static_assert(!std::is_const<element>::value, "shardkit: the output buffer is const; pass one that may be written");
@@ -72,9 +76,13 @@ constexpr void require_same_element() {
 /// Marks a buffer as both input and output:  comm.all_reduce(in_place(gradients), sum);
 template <class X>
 auto in_place(X&& x) {
-  using space = typename decltype(detail::as_view(x))::space;
-  auto data = detail::output_of<space>(std::forward<X>(x));
-  return in_place_view<typename decltype(data)::element_type, space>{data};
+  if constexpr (detail::require_view<std::remove_reference_t<X>>::value) {
+    using space = typename decltype(detail::as_view(x))::space;
+    auto data = detail::output_of<space>(std::forward<X>(x));
+    return in_place_view<typename decltype(data)::element_type, space>{data};
+  } else {
+    return in_place_view<std::byte, host_space>{};
+  }
 }
 
 }  // namespace shardkit
