@@ -13,6 +13,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -28,7 +29,7 @@ class communicator {
   using where = at<space>;
 
   explicit communicator(Backend backend, std::string name = "world")
-      : backend_(std::move(backend)), name_(std::move(name)) {}
+      : communicator(std::move(backend), std::make_shared<const std::string>(std::move(name))) {}
   communicator(communicator&&) = default;
   communicator& operator=(communicator&&) = default;
 
@@ -37,7 +38,7 @@ class communicator {
   bool is_root(int root = 0) const noexcept { return rank() == root; }
   bool is_last() const noexcept { return rank() == size() - 1; }
   /// Appears in error messages.
-  const std::string& name() const noexcept { return name_; }
+  const std::string& name() const noexcept { return *name_; }
   /// The backend, for what only it offers (an MPI_Comm, a native handle).
   Backend& backend() noexcept { return backend_.base(); }
 
@@ -239,10 +240,12 @@ class communicator {
   /// The same without waiting: `in` may be changed, `out` read, once the request is complete.
   template <class In>
   request send_async(const In& in, int peer, where w = {}) {
+    static_assert(detail::require_outside_group<Backend>::value);
     return begin(send_descriptor(in, peer, w));
   }
   template <class Out>
   request recv_async(Out&& out, int peer, where w = {}) {
+    static_assert(detail::require_outside_group<Backend>::value);
     return begin(recv_descriptor(std::forward<Out>(out), peer, w));
   }
 
@@ -251,6 +254,7 @@ class communicator {
   /// The body only lists them; where it throws, nothing has been started.
   template <class Body>
   void group(Body&& body, where w = {}) {
+    static_assert(detail::require_outside_group<Backend>::value);
     recorded_.clear();
     communicator<call_recorder<space>> recorder(call_recorder<space>(rank(), size(), recorded_), name_);
     try {
@@ -264,8 +268,9 @@ class communicator {
 
   /// Collective: the ranks of one colour form a communicator, ordered by key, then by rank here.
   communicator split(int colour, int key = 0, std::string name = {}, where w = {}) {
+    static_assert(detail::require_outside_group<Backend>::value);
     if (colour < 0) reject("split", "colour " + std::to_string(colour) + " is negative", w);
-    if (name.empty()) name = name_ + "/" + std::to_string(colour);
+    if (name.empty()) name = *name_ + "/" + std::to_string(colour);
     return guarded("split", w, [&] { return communicator(backend_.split(colour, key, w.site), std::move(name)); });
   }
 
@@ -274,6 +279,7 @@ class communicator {
   template <class T>
   std::vector<T> exchange(const T& value, where w = {}) {
     static_assert(std::is_trivially_copyable<T>::value, "shardkit: exchange carries plain values");
+    static_assert(detail::require_outside_group<Backend>::value);
     std::vector<T> all(ranks());
     guarded("exchange", w, [&] { backend_.exchange(&value, all.data(), sizeof(T), w.site); });
     return all;
@@ -285,6 +291,9 @@ class communicator {
  private:
   template <class Other>
   friend class communicator;
+
+  communicator(Backend backend, std::shared_ptr<const std::string> name)
+      : backend_(std::move(backend)), name_(std::move(name)) {}
 
   template <class View>
   static constexpr dtype type = dtype_of<std::remove_const_t<typename View::element_type>>;
@@ -368,7 +377,7 @@ class communicator {
   }
 
   error_context context(std::string operation, const call_site& site) const {
-    return {rank(), size(), name_, std::move(operation), sequence_, site};
+    return {rank(), size(), *name_, std::move(operation), sequence_, site};
   }
 
   // A rank that finds its own arguments bad fails the communicator first, so that no peer waits for it.
@@ -447,7 +456,7 @@ class communicator {
   }
 
   complete<Backend> backend_;
-  std::string name_;
+  std::shared_ptr<const std::string> name_;  // shared with the recorders of groups
   std::uint64_t sequence_ = 0;
   std::vector<any_call> recorded_;  // kept, so that a steady state allocates nothing
 };
