@@ -246,10 +246,6 @@ class thread_backend {
                                     detail::describe_site(call.site));
   }
 
-  template <class Call>
-  static constexpr bool is_message =
-      std::is_same_v<Call, send_call> || std::is_same_v<Call, recv_call> || std::is_same_v<Call, send_recv_call>;
-
   // Several messages under way together; whatever happens, none is left behind.
   struct batch_owner {
     std::vector<detail::thread_request*>& messages;
@@ -284,10 +280,10 @@ inline void thread_backend::perform(const group_call& group) {
     for (std::size_t i = 0; i < group.count; ++i) std::visit(visit, group.calls[i]);
   };
   each([&](const auto& call) {
-    if constexpr (is_message<std::decay_t<decltype(call)>>) begin(call);
+    if constexpr (detail::is_message<std::decay_t<decltype(call)>>) begin(call);
   });
   each([&](const auto& call) {
-    if constexpr (!is_message<std::decay_t<decltype(call)>>) perform(call);
+    if constexpr (!detail::is_message<std::decay_t<decltype(call)>>) perform(call);
   });
   await_batch();
 }

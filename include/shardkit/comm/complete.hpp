@@ -1,5 +1,6 @@
 // Gives a backend the verbs it lacks, composed from those it has: gather, scatter, all_to_all and send_recv from a
-// group of sends and receives, unequal counts from groups of broadcasts and reductions.
+// group of sends and receives, unequal counts from groups of broadcasts and reductions. What such a verb sends matches
+// in program order with other messages between the same two ranks; inside one group it follows them.
 #pragma once
 
 #include <shardkit/comm/backend.hpp>
@@ -40,13 +41,17 @@ class complete {
 
   void perform(const group_call& group) {
     calls_.clear();
-    for (std::size_t i = 0; i < group.count; ++i)
-      std::visit(
-          [&](const auto& call) {
-            if constexpr (detail::performs<Backend, std::decay_t<decltype(call)>>::value) calls_.emplace_back(call);
-            else expand(call);
-          },
-          group.calls[i]);
+    // The caller's messages first: ranks may list them anywhere among the collectives.
+    for (const bool messages : {true, false})
+      for (std::size_t i = 0; i < group.count; ++i)
+        std::visit(
+            [&](const auto& call) {
+              using call_type = std::decay_t<decltype(call)>;
+              if (detail::is_message<call_type> != messages) return;
+              if constexpr (detail::performs<Backend, call_type>::value) calls_.emplace_back(call);
+              else expand(call);
+            },
+            group.calls[i]);
     base_.perform(group_call{calls_.data(), calls_.size(), group.stream, group.site});
   }
 

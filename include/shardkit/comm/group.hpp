@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <string>
+#include <type_traits>
 #include <variant>
 #include <vector>
 
@@ -20,13 +21,18 @@ struct variant_of<call_list<Calls...>> {
   using type = std::variant<Calls...>;
 };
 
+/// Whether a call concerns two ranks and not all.
+template <class Call>
+inline constexpr bool is_message = std::is_same<Call, send_call>::value || std::is_same<Call, recv_call>::value ||
+                                   std::is_same<Call, send_recv_call>::value;
+
 }  // namespace detail
 
 /// Any one call.
 using any_call = detail::variant_of<all_calls>::type;
 
-/// `count` calls that progress together. Sends and receives between the same two ranks match in the order listed;
-/// collectives take effect in the order listed, the same on all ranks.
+/// `count` calls that progress together. Sends and receives between the same two ranks match in the order listed, and
+/// collectives match in the order listed, the same on all ranks. No call may use the result of another of its group.
 struct group_call {
   static constexpr const char* name = "group";
   const any_call* calls;
