@@ -107,8 +107,9 @@ class mpi_transfer {
   /// Gives up what has not arrived: on return MPI touches no buffer any more. Receives are cancelled; a send that its
   /// peer does not take waits until the watchdog ends the job.
   void abandon() noexcept {
+    const bool running = mpi_is_running();  // a request may be dropped after the end of MPI
     for (std::size_t i = 0; i < requests_.size(); ++i) {
-      if (requests_[i] == MPI_REQUEST_NULL) continue;
+      if (requests_[i] == MPI_REQUEST_NULL || !running) continue;
       if (pieces_[i].received) MPI_Cancel(&requests_[i]);
       MPI_Wait(&requests_[i], MPI_STATUS_IGNORE);
     }

@@ -1,0 +1,177 @@
+// A program whose ranks fail in the way that its argument names; failures.cpp runs it under mpiexec and reads what it
+// leaves behind. Rank 1 is the culprit. Reports of what a rank caught start with "caught on rank".
+#include <shardkit/backends/mpi.hpp>
+
+#include <chrono>
+#include <cstdio>
+#include <functional>
+#include <map>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+using shardkit::in_place;
+using shardkit::mpi_communicator;
+using shardkit::sum;
+
+namespace {
+
+// More than any transport buffers: a send of it waits for its receive.
+constexpr std::size_t large = std::size_t{1} << 20;
+
+void pass_seconds(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
+
+void reduce_something(mpi_communicator& comm) {
+  double value = 1;
+  comm.all_reduce(in_place(shardkit::view(&value, 1)), sum);
+}
+
+// What outlives MPI.
+std::optional<mpi_communicator> kept;
+std::optional<shardkit::request> kept_request;
+
+const std::map<std::string, std::function<void(mpi_communicator&)>> scenarios = {
+    {"fine", [](mpi_communicator& world) { reduce_something(world); }},
+    {"throws",
+     [](mpi_communicator& world) {
+       if (world.rank() == 1) throw std::runtime_error("the disk is full");
+       reduce_something(world);
+     }},
+    {"throws unreported",
+     [](mpi_communicator& world) {
+       if (world.rank() == 1) throw std::runtime_error("the disk is full");
+       reduce_something(world);
+     }},
+    {"throws after others finished",
+     [](mpi_communicator& world) {
+       if (world.rank() != 1) return;
+       pass_seconds(0.3);
+       throw std::runtime_error("the disk is full");
+     }},
+    {"wrong size",
+     [](mpi_communicator& world) {
+       const std::vector<float> mine(3);
+       std::vector<float> all(mine.size() * static_cast<std::size_t>(world.size()) - (world.rank() == 1));
+       world.all_gather(mine, all);
+     }},
+    {"never arrives",
+     [](mpi_communicator& world) {
+       if (world.rank() == 1) pass_seconds(60);
+       reduce_something(world);
+     }},
+    {"declares itself failed",
+     [](mpi_communicator& world) {
+       if (world.rank() == 1) world.fail("out of memory");
+       else pass_seconds(0.3);
+       reduce_something(world);
+     }},
+    {"fails beside a part of the world",
+     [](mpi_communicator& world) {
+       mpi_communicator part = world.split(world.rank() == 1 ? 1 : 0);
+       if (world.rank() == 1) throw std::runtime_error("the disk is full");
+       pass_seconds(0.3);
+       reduce_something(part);
+     }},
+    {"receives less than was sent",
+     [](mpi_communicator& world) {
+       std::vector<float> data(world.rank() == 1 ? 5 : 7);
+       if (world.rank() == 0) world.send(data, 1);
+       if (world.rank() == 1) world.recv(data, 0);
+       pass_seconds(0.3);
+       reduce_something(world);
+     }},
+    {"receives more than was sent",
+     [](mpi_communicator& world) {
+       std::vector<float> data(world.rank() == 1 ? 7 : 5);
+       if (world.rank() == 0) world.send(data, 1);
+       if (world.rank() == 1) world.recv(data, 0);
+       pass_seconds(0.3);
+       reduce_something(world);
+     }},
+    {"receives less than was sent, in a group",
+     [](mpi_communicator& world) {
+       std::vector<float> outgoing(large), incoming(world.rank() == 1 ? large - 1 : large);
+       const int peer = 1 - world.rank();
+       if (peer >= 0)
+         world.group([&](auto& g) {
+           g.send(outgoing, peer);
+           g.recv(incoming, peer);
+         });
+       pass_seconds(0.3);
+       reduce_something(world);
+     }},
+    {"receives another number of pieces",
+     [](mpi_communicator& world) {  // of 64 bytes, see main
+       std::vector<double> data(world.rank() == 1 ? 16 : 32);
+       if (world.rank() == 0) world.send(data, 1);
+       if (world.rank() == 1) world.recv(data, 0);
+       pass_seconds(0.3);
+       reduce_something(world);
+     }},
+    {"drops a receive",
+     [](mpi_communicator& world) {
+       std::vector<float> data(large);
+       if (world.rank() == 1) shardkit::request dropped = world.recv_async(data, 0);
+       pass_seconds(0.3);
+       reduce_something(world);
+     }},
+    {"drops a send",
+     [](mpi_communicator& world) {
+       const std::vector<float> data(large);
+       if (world.rank() == 1) shardkit::request dropped = world.send_async(data, 0);
+       pass_seconds(0.3);
+       reduce_something(world);
+     }},
+    {"outlives MPI",
+     [](mpi_communicator& world) {
+       kept = world.split(0);
+       reduce_something(*kept);
+       static float value = 0;
+       kept_request = kept->send_async(shardkit::view(&value, 1), kept->rank());
+       kept->recv(shardkit::view(&value, 1), kept->rank());
+     }},
+    {"a receive is never sent",
+     [](mpi_communicator& world) {
+       float value = 0;
+       if (world.rank() == 1) world.recv_async(shardkit::view(&value, 1), 0).wait();
+     }},
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 2 || scenarios.count(argv[1]) == 0) {
+    std::fprintf(stderr, "no such scenario\n");
+    return 3;
+  }
+  int rank = -1;
+  try {
+    shardkit::mpi_options options;
+    options.limits = {30, 2, 1};
+    if (std::string(argv[1]).find("pieces") != std::string::npos) options.piece_bytes = 64;
+    shardkit::mpi_environment mpi(argc, argv, options);
+    rank = mpi.rank();
+    if (std::string(argv[1]).find("unreported") != std::string::npos) {
+      auto world = mpi.world();
+      scenarios.at(argv[1])(world);
+    } else {
+      mpi.run(scenarios.at(argv[1]));
+    }
+  } catch (const shardkit::peer_failed& failure) {
+    std::fprintf(stderr, "caught on rank %d: peer_failed, culprit %d: %s\n", rank, failure.culprit(), failure.what());
+    return 1;
+  } catch (const std::exception& failure) {
+    std::fprintf(stderr, "caught on rank %d: %s\n", rank, failure.what());
+    return 1;
+  }
+  if (kept) {
+    try {
+      kept->barrier();
+    } catch (const shardkit::usage_error& refused) {
+      std::fprintf(stderr, "refused: %s\n", refused.what());
+    }
+  }
+  return 0;
+}

@@ -1,0 +1,125 @@
+// Who owns which MPI communicator, and what split makes of ranks, keys and colours.
+#include <doctest/doctest.h>
+#include <shardkit/backends/mpi.hpp>
+#include "support/mpi_world.hpp"
+
+#include <vector>
+
+using namespace shardkit;
+
+namespace {
+
+// An attribute whose callback runs when MPI frees the communicator that carries it.
+int freed = 0;
+int note_freed(MPI_Comm, int, void*, void*) {
+  ++freed;
+  return MPI_SUCCESS;
+}
+
+MPI_Comm marked_duplicate() {
+  static int key = MPI_KEYVAL_INVALID;
+  if (key == MPI_KEYVAL_INVALID) MPI_Comm_create_keyval(MPI_COMM_NULL_COPY_FN, note_freed, &key, nullptr);
+  MPI_Comm copy = MPI_COMM_NULL;
+  MPI_Comm_dup(MPI_COMM_WORLD, &copy);
+  MPI_Comm_set_attr(copy, key, nullptr);
+  freed = 0;
+  return copy;
+}
+
+}  // namespace
+
+TEST_CASE("an adopted MPI communicator is freed with the communicator") {
+  {
+    auto adopted = shardkit_test::mpi().adopt(marked_duplicate(), "mine");
+    auto moved = std::move(adopted);
+    CHECK(moved.all_reduce(1, sum) == moved.size());
+    CHECK(freed == 0);
+  }
+  CHECK(freed == 1);
+}
+
+TEST_CASE("a borrowed MPI communicator is not freed, and gets its error handler back") {
+  MPI_Comm handle = marked_duplicate();
+  MPI_Comm_set_errhandler(handle, MPI_ERRORS_ARE_FATAL);
+  {
+    auto borrowed = shardkit_test::mpi().borrow(handle, "mine");
+    CHECK(borrowed.all_reduce(1, sum) == borrowed.size());
+    CHECK(borrowed.backend().native_handle() == handle);
+  }
+  CHECK(freed == 0);
+  MPI_Errhandler handler = MPI_ERRHANDLER_NULL;
+  MPI_Comm_get_errhandler(handle, &handler);
+  CHECK(handler == MPI_ERRORS_ARE_FATAL);
+  MPI_Errhandler_free(&handler);
+  CHECK(MPI_Barrier(handle) == MPI_SUCCESS);
+  MPI_Comm_free(&handle);
+  CHECK(freed == 1);
+}
+
+TEST_CASE("MPI_COMM_NULL is refused") {
+  CHECK_THROWS_AS(shardkit_test::mpi().adopt(MPI_COMM_NULL, "nothing"), usage_error);
+}
+
+TEST_CASE("a request keeps its communicator until it is complete") {
+  auto kept = shardkit_test::mpi().adopt(marked_duplicate(), "mine");
+  const int next = (kept.rank() + 1) % kept.size(), previous = (kept.rank() + kept.size() - 1) % kept.size();
+  int outgoing = kept.rank(), incoming = -1;
+  request receive, send;
+  {
+    auto comm = std::move(kept);
+    receive = comm.recv_async(view(&incoming, 1), previous);
+    send = comm.send_async(view(&outgoing, 1), next);
+  }
+  CHECK(freed == 0);
+  send.wait();
+  CHECK(freed == 0);
+  receive.wait();
+  CHECK(freed == 1);
+  CHECK(incoming == previous);
+}
+
+TEST_CASE("split orders by key, then rank, with negative keys and sparse colours") {
+  auto world = shardkit_test::mpi().world();
+  const int rank = world.rank(), size = world.size();
+  auto reversed = world.split(0, -rank);
+  CHECK(reversed.rank() == size - 1 - rank);
+  auto tied = world.split(7, rank == 0 ? 5 : -5);
+  CHECK(tied.rank() == (rank == 0 ? size - 1 : rank - 1));
+  auto sparse = world.split(rank % 2 == 0 ? 2'000'000'000 : 17, 100 - 3 * rank);
+  const int same = rank % 2 == 0 ? (size + 1) / 2 : size / 2;
+  CHECK(sparse.size() == same);
+  CHECK(sparse.rank() == same - 1 - rank / 2);
+}
+
+TEST_CASE("communicators of split are freed: thousands of them, one after the other") {
+  auto world = shardkit_test::mpi().world();
+  if (world.size() > 2) return;  // too slow where ranks outnumber cores
+  int wrong = 0;
+  for (int i = 0; i < 5000; ++i) wrong += world.split(world.rank() % 2, i % 3).size() > 1;
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("options that make no sense are refused before MPI is touched") {
+  mpi_options options;
+  options.piece_bytes = 7;
+  CHECK_THROWS_AS(mpi_environment{options}, usage_error);
+  options.piece_bytes = std::size_t{1} << 31;
+  CHECK_THROWS_AS(mpi_environment{options}, usage_error);
+  options = {};
+  options.limits.operation = 0;
+  CHECK_THROWS_AS(mpi_environment{options}, usage_error);
+}
+
+TEST_CASE("an environment inside another neither initialises nor finalises MPI") {
+  {
+    mpi_options options;
+    options.limits = {no_deadline, no_deadline, no_deadline};  // as for a debugger: no watchdog at all
+    mpi_environment inner(options);
+    auto world = inner.world();
+    CHECK(world.all_reduce(1, sum) == world.size());
+  }
+  int finalized = 1;
+  MPI_Finalized(&finalized);
+  CHECK(finalized == 0);
+  CHECK(shardkit_test::mpi().world().all_reduce(1, sum) == shardkit_test::mpi().size());
+}
