@@ -37,7 +37,7 @@ inline bool set_blas_threads(int threads) {
 struct cblas_gemm {
   /// Up to so many rows of x, the product is made by simd_gemm, on the calling thread. Measured on AVX-512 and AVX2
   /// machines against OpenBLAS 0.3 on one thread.
-  std::size_t few_rows = 48;
+  std::size_t few_rows = 32;
 
   void operator()(matrix_view<const float> x, matrix_view<const float> weights, matrix_view<float> y,
                   const gemm_args<float>& args, host_space::stream = {}) const {

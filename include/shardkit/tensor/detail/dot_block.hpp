@@ -19,6 +19,14 @@ struct vector_of {
 template <class T, std::size_t Bytes>
 using vector_t = typename vector_of<T, Bytes>::type;
 
+// Sixteen bytes that may lie anywhere.
+template <class T>
+struct quarter_of {
+  typedef T type __attribute__((vector_size(16), aligned(alignof(T)), may_alias));
+};
+template <class T>
+using loaded_quarter = typename quarter_of<T>::type;
+
 // The sum of a vector's elements, by halves. Each is a function of its own for the sake of its target.
 template <class T>
 [[gnu::always_inline]] inline T lane_sum(const vector_t<T, 16>& v) noexcept {
@@ -53,7 +61,8 @@ template <class T>
 //
 // sums[n * rows of x + m] = row m of x times row n of weights; the index sequence counts these sums. Accumulators are
 // named by constants only, so that all of them live in registers. Each product is summed in one order whatever the
-// number of rows: the lanes, the sum of the lanes, what is left of K. So its bits depend on its two rows alone.
+// number of rows: the lanes, the sum of the lanes, what is left of K by 16 bytes, what is left then. So its bits depend
+// on its two rows alone.
 #define SHARDKIT_DOT_KERNEL(kernel, vector_bytes, most_x_rows, target_attribute)                              \
   struct kernel {                                                                                             \
     static constexpr std::size_t x_rows = most_x_rows;                                                        \
@@ -70,8 +79,17 @@ template <class T>
                         *reinterpret_cast<const loaded*>(weights + I / rows * stride + at)),                  \
          ...);                                                                                                \
       ((sums[I] = lane_sum<T>(partial[I])), ...);                                                             \
-      for (std::size_t at = whole; at < k; ++at)                                                              \
-        ((sums[I] += x[I % rows * x_stride + at] * weights[I / rows * stride + at]), ...);                    \
+      std::size_t at = whole;                                                                                 \
+      constexpr std::size_t quarter = 16 / sizeof(T);                                                         \
+      if (vector_bytes > 16 && at + quarter <= k) {                                                           \
+        vector_t<T, 16> rest[sizeof...(I)] = {};                                                              \
+        for (; at + quarter <= k; at += quarter)                                                              \
+          ((rest[I] += *reinterpret_cast<const loaded_quarter<T>*>(x + I % rows * x_stride + at) *            \
+                       *reinterpret_cast<const loaded_quarter<T>*>(weights + I / rows * stride + at)),        \
+           ...);                                                                                              \
+        ((sums[I] += lane_sum<T>(rest[I])), ...);                                                             \
+      }                                                                                                       \
+      for (; at < k; ++at) ((sums[I] += x[I % rows * x_stride + at] * weights[I / rows * stride + at]), ...); \
     }                                                                                                         \
   };
 
