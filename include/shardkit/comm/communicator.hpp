@@ -6,13 +6,10 @@
 // that no peer waits, and then throw usage_error; after any failure the contents of outputs are unspecified.
 #pragma once
 
-#include <shardkit/comm/complete.hpp>
-#include <shardkit/comm/describe.hpp>
+#include <shardkit/comm/detail/calling.hpp>
 #include <shardkit/comm/in_place.hpp>
-#include <shardkit/core/at.hpp>
 
 #include <cstddef>
-#include <cstdint>
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -22,19 +19,21 @@
 namespace shardkit {
 
 template <class Backend>
-class communicator {
+class communicator : private detail::calling<Backend> {
+  using base = detail::calling<Backend>;
+
  public:
   using backend_type = Backend;
-  using space = typename Backend::space;
-  using where = at<space>;
+  using space = typename base::space;
+  using where = typename base::where;
 
   explicit communicator(Backend backend, std::string name = "world")
       : communicator(std::move(backend), std::make_shared<const std::string>(std::move(name))) {}
   communicator(communicator&&) = default;
   communicator& operator=(communicator&&) = default;
 
-  int rank() const noexcept { return backend_.rank(); }
-  int size() const noexcept { return backend_.size(); }
+  using base::rank;
+  using base::size;
   bool is_root(int root = 0) const noexcept { return rank() == root; }
   bool is_last() const noexcept { return rank() == size() - 1; }
   /// Appears in error messages.
@@ -292,8 +291,25 @@ class communicator {
   template <class Other>
   friend class communicator;
 
-  communicator(Backend backend, std::shared_ptr<const std::string> name)
-      : backend_(std::move(backend)), name_(std::move(name)) {}
+  using base::backend_;
+  using base::begin;
+  using base::checked;
+  using base::checked_peer;
+  using base::guarded;
+  using base::index;
+  using base::name_;
+  using base::ranks;
+  using base::reject;
+  using base::require_apart;
+  using base::require_disjoint;
+  using base::require_layout;
+  using base::require_reduction;
+  using base::require_root;
+  using base::require_size;
+  using base::run;
+  using base::whole_share;
+
+  communicator(Backend backend, std::shared_ptr<const std::string> name) : base(std::move(backend), std::move(name)) {}
 
   template <class View>
   static constexpr dtype type = dtype_of<std::remove_const_t<typename View::element_type>>;
@@ -303,9 +319,6 @@ class communicator {
     if constexpr (std::is_same<space, host_space>::value) return detail::ordered_reduce_of<type<View>>();
     else return nullptr;
   }
-
-  std::size_t ranks() const noexcept { return static_cast<std::size_t>(size()); }
-  std::size_t index() const noexcept { return static_cast<std::size_t>(rank()); }
 
   template <class In, class Out>
   auto pair(const char* operation, const In& in, Out&& out, const where& w) {
@@ -338,126 +351,11 @@ class communicator {
     return {y.data(), y.size(), type<decltype(y)>, checked_peer("recv", peer, w), space::native(w.stream), w.site};
   }
 
-  // Inlined, together with what a backend does in the ordinary case, a call costs a handful of instructions: its
-  // descriptor never lies in memory. Therefore the error path gets a copy: nothing else takes the address of a call.
-  template <class Call>
-  [[gnu::always_inline]] inline void run(const Call& call) {
-    ++sequence_;
-    try {
-      backend_.perform(call);
-    } catch (error& failure) {
-      const Call copy = call;
-      explain(failure, copy);
-      throw;
-    }
-  }
-  template <class Call>
-  [[gnu::cold, gnu::noinline]] void explain(error& failure, const Call& call) const {
-    failure.attach(context(describe(call), call.site));
-  }
-  template <class Call>
-  request begin(const Call& call) {
-    ++sequence_;
-    try {
-      return backend_.start(call);
-    } catch (error& failure) {
-      failure.attach(context(describe(call), call.site));
-      throw;
-    }
-  }
-  template <class Body>
-  auto guarded(const char* operation, const where& w, Body body) {
-    ++sequence_;
-    try {
-      return body();
-    } catch (error& failure) {
-      failure.attach(context(operation, w.site));
-      throw;
-    }
-  }
-
-  error_context context(std::string operation, const call_site& site) const {
-    return {rank(), size(), *name_, std::move(operation), sequence_, site};
-  }
-
-  // A rank that finds its own arguments bad fails the communicator first, so that no peer waits for it.
-  [[noreturn]] void reject(const char* operation, const std::string& message, const where& w) {
-    ++sequence_;
-    backend_.fail(std::string(operation) + ": " + message);
-    usage_error wrong(message);
-    wrong.attach(context(operation, w.site));
-    throw wrong;
-  }
-
-  template <class View>
-  View checked(const char* operation, View buffer, const where& w) {
-    if (buffer.data() == nullptr && !buffer.empty()) reject_null(operation, buffer.size(), w);
-    return buffer;
-  }
-  [[noreturn, gnu::cold, gnu::noinline]] void reject_null(const char* operation, std::size_t count, const where& w) {
-    reject(operation, "a buffer of " + std::to_string(count) + " elements begins at a null pointer", w);
-  }
-  void require_root(const char* operation, int root, const where& w) {
-    if (root < 0 || root >= size())
-      reject(operation, "root " + std::to_string(root) + " is not a rank of this communicator", w);
-  }
-  int checked_peer(const char* operation, int peer, const where& w) {
-    if (peer < 0 || peer >= size())
-      reject(operation, "peer " + std::to_string(peer) + " is not a rank of this communicator", w);
-    return peer;
-  }
-  void require_size(const char* operation, const char* what, std::size_t given, std::size_t needed, const where& w) {
-    if (given != needed)
-      reject(operation, std::string(what) + " has " + std::to_string(given) + " elements and needs " +
-                            std::to_string(needed), w);
-  }
-  std::size_t whole_share(const char* operation, std::size_t total, const where& w) {
-    if (total % ranks() != 0)
-      reject(operation, std::to_string(total) + " elements do not divide by " + std::to_string(size()) +
-                            " ranks; pass a partition for unequal parts", w);
-    return total / ranks();
-  }
-  void require_layout(const char* operation, const partition& layout, const where& w) {
-    if (layout.parts() != size())
-      reject(operation, "the partition is over " + std::to_string(layout.parts()) + " ranks, the communicator has " +
-                            std::to_string(size()), w);
-    if (layout.replica_count() != 1) reject(operation, "the partition has replicas: its ranges coincide", w);
-  }
-  void require_reduction(const char* operation, dtype element, reduction op, const where& w) {
-    if (is_reducible(element, op.kind)) return;
-    try {
-      require_reducible(element, op.kind);
-    } catch (unsupported_error& wrong) {
-      ++sequence_;
-      backend_.fail(wrong.message());
-      wrong.attach(context(operation, w.site));
-      throw;
-    }
-  }
-  // `part` may be exactly element `place` of `whole`; any other common byte would be read after it is written.
-  template <class Part, class Whole>
-  void require_disjoint(const char* operation, const Part& part, const Whole& whole, std::size_t place,
-                        const where& w) {
-    if (part.data() == whole.data() + place && part.size() <= whole.size()) return;
-    require_apart(operation, part, whole, w);
-  }
-  template <class A, class B>
-  void require_apart(const char* operation, const A& a, const B& b, const where& w) {
-    const auto* first = static_cast<const void*>(a.data());
-    const auto* second = static_cast<const void*>(b.data());
-    if (a.empty() || b.empty() || static_cast<const char*>(first) + a.bytes() <= second ||
-        static_cast<const char*>(second) + b.bytes() <= first)
-      return;
-    reject(operation, "input and output overlap", w);
-  }
   static constexpr void require_host_result() {
     static_assert(std::is_same<space, host_space>::value, "shardkit: single values travel on host communicators only");
     static_assert(!detail::defers_calls<Backend>::value, "shardkit: a call inside group has no result yet; pass a buffer");
   }
 
-  complete<Backend> backend_;
-  std::shared_ptr<const std::string> name_;  // shared with the recorders of groups
-  std::uint64_t sequence_ = 0;
   std::vector<any_call> recorded_;  // kept, so that a steady state allocates nothing
 };
 
