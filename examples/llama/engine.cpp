@@ -67,7 +67,7 @@ void report(communicator& world, shardkit::mesh<communicator>& grid, const model
   std::fprintf(stderr, "mesh:");
   for (const auto& axis : grid.axes()) std::fprintf(stderr, " %s %d", axis.name.c_str(), axis.size);
   std::fprintf(stderr, "\nloaded per rank, MiB:");
-  for (std::uint64_t bytes : loaded) std::fprintf(stderr, " %.1f", static_cast<double>(bytes) / (1 << 20));
+  for (std::uint64_t bytes : loaded) std::fprintf(stderr, " %.2f", static_cast<double>(bytes) / (1 << 20));
   std::fprintf(stderr, "\nprompts: %llu tokens, %.1f tokens/s\n", static_cast<unsigned long long>(total.prompt_tokens),
                total.prompt_rate());
   std::fprintf(stderr, "generated %llu tokens, %.1f tokens/s\n", static_cast<unsigned long long>(total.new_tokens),
