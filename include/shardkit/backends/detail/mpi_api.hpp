@@ -56,7 +56,7 @@ constexpr bool mpi_reduces_exactly(dtype type, reduction op) noexcept {
 /// The type to reduce with, where mpi_reduces_exactly. Only the order of integers looks at their sign; everything
 /// else is unsigned, which wraps around by definition.
 template <class Call>
-MPI_Datatype mpi_reducing_type(const Call& call) noexcept {
+[[gnu::always_inline]] inline MPI_Datatype mpi_reducing_type(const Call& call) noexcept {
   if (call.type == dtype::f64) return MPI_DOUBLE;
   if (call.type == dtype::f32) return MPI_FLOAT;
   if (call.op.kind == reduction_kind::minimum || call.op.kind == reduction_kind::maximum) {
@@ -68,7 +68,7 @@ MPI_Datatype mpi_reducing_type(const Call& call) noexcept {
 
 /// An average is summed by MPI and divided here; bools are bytes of 0 or 1.
 template <class Call>
-MPI_Op mpi_operation(const Call& call) noexcept {
+[[gnu::always_inline]] inline MPI_Op mpi_operation(const Call& call) noexcept {
   switch (call.op.kind) {
     case reduction_kind::sum: case reduction_kind::average: return MPI_SUM;
     case reduction_kind::product: return MPI_PROD;
