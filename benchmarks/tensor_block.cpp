@@ -2,7 +2,7 @@
 // that generation consists of. Everything that is compared is interleaved in one run, so that its ratios hold on a
 // machine whose speed changes from minute to minute; medians, the slower rank counts.
 //
-//   tensor_block [--rounds=40] [--rows=1,16,256,703] [--hidden=576] [--features=1536]
+//   tensor_block [--part=all|block|generation] [--rounds=40] [--rows=1,16,256,703] [--hidden=576] [--features=1536]
 //
 // Columns of the block, in microseconds:
 //   kernels 1   the bare GEMMs of the whole block, one thread        layers 1    the same through the layers, 1 rank
@@ -37,6 +37,7 @@ using shardkit::thread_communicator;
 using weights_view = matrix_view<const float>;
 
 struct options {
+  std::string part = "all";
   int rounds = 40;
   std::vector<std::size_t> rows{1, 16, 256, 703};
   std::size_t hidden = 576, features = 1536;
@@ -49,6 +50,7 @@ struct options {
         return text.compare(0, length, name) == 0 ? text.c_str() + length : nullptr;
       };
       if (const char* v = value("--rounds=")) rounds = std::atoi(v);
+      else if (const char* p = value("--part=")) part = p;
       else if (const char* h = value("--hidden=")) hidden = std::strtoull(h, nullptr, 10);
       else if (const char* f = value("--features=")) features = std::strtoull(f, nullptr, 10);
       else if (const char* r = value("--rows=")) {
@@ -74,11 +76,12 @@ void pin_to_core(int rank) {
 
 double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-// How often this thread was pushed off its core: such a sample measures somebody else's work.
-long preemptions() {
+// How often this thread was pushed off its core, or went to sleep because its peer was: such a sample measures somebody
+// else's work.
+long interruptions() {
   rusage use;
   getrusage(RUSAGE_THREAD, &use);
-  return use.ru_nivcsw;
+  return use.ru_nivcsw + use.ru_nvcsw;
 }
 
 double median(std::vector<double> values) {
@@ -110,11 +113,11 @@ std::vector<double> measure(thread_communicator& comm, int rounds, const std::ve
       all[i].prepare();
       all[i].work();  // caches as in a steady state
       comm.barrier();
-      const long before = preemptions();
+      const long before = interruptions();
       const double start = seconds();
       for (int repeat = 0; repeat < repeats[i]; ++repeat) all[i].work();
       const double took = (seconds() - start) / repeats[i];
-      const bool clean = comm.all_reduce(preemptions() - before, shardkit::sum) == 0;
+      const bool clean = comm.all_reduce(interruptions() - before, shardkit::sum) == 0;
       (clean ? samples : disturbed)[i].push_back(1e6 * comm.all_reduce(took, shardkit::maximum));
     }
   std::vector<double> medians;
@@ -275,7 +278,7 @@ int main(int argc, char** argv) {
   shardkit::set_blas_threads(1);
   shardkit::run_ranks(2, [&](thread_communicator& comm) {
     pin_to_core(comm.rank());
-    measure_block(comm, given);
-    measure_generation(comm, given);
+    if (given.part != "generation") measure_block(comm, given);
+    if (given.part != "block") measure_generation(comm, given);
   });
 }
