@@ -51,6 +51,19 @@ TEST_CASE("The next microbatch is received while one is computed") {
   });
 }
 
+TEST_CASE("forward returns when everything has been sent, not before") {
+  std::atomic<bool> returned{false};
+  run_ranks(2, within(30), [&](thread_communicator& comm) {
+    with_stage(comm, {{"hidden", dtype::f32, width, 4}}, [&](auto& pipeline) {
+      pipeline.forward(partition::balanced(16, 4), [&](const microbatch& mb, const hop<>&, hop<>&) {
+        // By now microbatch 1 at most has been taken, of 4.
+        if (pipeline.is_last() && mb.index == 0) CHECK(!wait_until([&] { return returned.load(); }, 0.05));
+      });
+      if (pipeline.is_first()) returned = true;
+    });
+  });
+}
+
 TEST_CASE("A pipeline without ports only keeps the order") {
   std::atomic<int> furthest{-1};
   run_ranks(3, within(30), [&](thread_communicator& comm) {

@@ -76,55 +76,67 @@ void forward_equals_serial(stage<Communicator>& pipeline, const partition& micro
   CHECK(equal);
 }
 
+/// Calls `body` with a stage. Everything was sent when the stage ends, or it would have failed the communicator.
+template <class Communicator, class Body>
+void with_stage(Communicator& comm, const std::vector<port>& ports, Body body) {
+  {
+    stage<Communicator> pipeline(comm, ports);
+    body(pipeline);
+  }
+  comm.barrier();
+}
+
 /// Every batch size over every number of microbatches, on one stage object.
 template <class Communicator>
 void forward_over_all_sizes(Communicator& comm, std::size_t largest_batch, int most_microbatches) {
-  stage<Communicator> pipeline(comm, mixed_ports(largest_batch));
-  for (std::size_t batch = 0; batch <= largest_batch; ++batch)
-    for (int parts = 1; parts <= most_microbatches; ++parts) {
-      CAPTURE(batch);
-      CAPTURE(parts);
-      const std::uint64_t seed = mixed(batch, static_cast<std::uint64_t>(parts));
-      forward_equals_serial(pipeline, partition::balanced(batch, parts), seed);
-    }
+  with_stage(comm, mixed_ports(largest_batch), [&](auto& pipeline) {
+    for (std::size_t batch = 0; batch <= largest_batch; ++batch)
+      for (int parts = 1; parts <= most_microbatches; ++parts) {
+        CAPTURE(batch);
+        CAPTURE(parts);
+        const std::uint64_t seed = mixed(batch, static_cast<std::uint64_t>(parts));
+        forward_equals_serial(pipeline, partition::balanced(batch, parts), seed);
+      }
+  });
 }
 
 template <class Communicator>
 void forward_over_uneven_microbatches(Communicator& comm) {
-  stage<Communicator> pipeline(comm, mixed_ports(13));
   for (const partition& uneven :
        {partition::from_counts({0, 5, 0, 13, 1}), partition::from_counts({13}), partition::from_counts({0}),
         partition::from_counts({1, 2, 3, 4, 5, 6}), partition::from_counts({0, 0, 0, 1}), partition::block(10, 7)})
-    forward_equals_serial(pipeline, uneven, mixed(uneven.total()));
+    with_stage(comm, mixed_ports(13),
+               [&](auto& pipeline) { forward_equals_serial(pipeline, uneven, mixed(uneven.total())); });
 }
 
 /// A loop of the engine's own over the blocks, with two hops expected ahead.
 template <class Communicator>
 void blocks_in_a_loop_of_ones_own(Communicator& comm) {
-  stage<Communicator> pipeline(comm, {{"hidden", dtype::f32, width, 7}});
-  const std::vector<std::size_t> rows{3, 7, 0, 1, 5, 7, 2};
-  pipeline.guarded("loop", [&] {
-    pipeline.expect(rows[0]);
-    pipeline.expect(rows[1]);
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      const hop<>& in = pipeline.receive();
-      CHECK(in.rows() == (pipeline.is_first() ? 0 : rows[i]));
-      hop<>& out = pipeline.outgoing(rows[i]);
-      const auto x = in.matrix<float>(0);
-      const auto y = out.matrix<float>("hidden");
-      bool right = true;
-      for (std::size_t r = 0; r < rows[i]; ++r)
-        for (std::size_t k = 0; k < width; ++k) {
-          const float before = pipeline.is_first() ? input(i * 10 + r, k) : x(r, k);
-          y(r, k) = staged(before, pipeline.index());
-          right = right && static_cast<double>(y(r, k)) == serial(i * 10 + r, k, pipeline.index() + 1);
-        }
-      CHECK(right);
-      pipeline.pass_on();
-      // At first hop 1 is expected already; later the hop that was read last holds one of the two slots.
-      if (i > 0 && i + 1 < rows.size()) pipeline.expect(rows[i + 1]);
-    }
-    pipeline.drain();
+  with_stage(comm, {{"hidden", dtype::f32, width, 7}}, [&](auto& pipeline) {
+    const std::vector<std::size_t> rows{3, 7, 0, 1, 5, 7, 2};
+    pipeline.guarded("loop", [&] {
+      pipeline.expect(rows[0]);
+      pipeline.expect(rows[1]);
+      for (std::size_t i = 0; i < rows.size(); ++i) {
+        const hop<>& in = pipeline.receive();
+        CHECK(in.rows() == (pipeline.is_first() ? 0 : rows[i]));
+        hop<>& out = pipeline.outgoing(rows[i]);
+        const auto x = in.matrix<float>(0);
+        const auto y = out.matrix<float>("hidden");
+        bool right = true;
+        for (std::size_t r = 0; r < rows[i]; ++r)
+          for (std::size_t k = 0; k < width; ++k) {
+            const float before = pipeline.is_first() ? input(i * 10 + r, k) : x(r, k);
+            y(r, k) = staged(before, pipeline.index());
+            right = right && static_cast<double>(y(r, k)) == serial(i * 10 + r, k, pipeline.index() + 1);
+          }
+        CHECK(right);
+        pipeline.pass_on();
+        // At first hop 1 is expected already; later the hop that was read last holds one of the two slots.
+        if (i > 0 && i + 1 < rows.size()) pipeline.expect(rows[i + 1]);
+      }
+      pipeline.drain();
+    });
   });
 }
 

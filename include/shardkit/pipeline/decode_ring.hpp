@@ -104,7 +104,6 @@ class decode_ring {
     turn now = expect(0, 0);
     for (bool more = true; more;) {
       const hop_type& in = stage_.receive(w);
-      if (is_last()) advance_feedback();
       const bool goes_on = is_first() ? accepted(now, accept) : announced_to_go_on(now, in);
       ended_[index_of(now)] = !goes_on;
 
@@ -133,11 +132,6 @@ class decode_ring {
       if (!ended_[static_cast<std::size_t>(group)]) return true;
     }
     return false;
-  }
-
-  // A backend may keep only so many messages under way, and start a further one only when it is asked again.
-  void advance_feedback() {
-    for (detail::hop_slot<space>& slot : feedback_) slot.advance();
   }
 
   template <class Accept>

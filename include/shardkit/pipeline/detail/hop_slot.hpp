@@ -44,8 +44,6 @@ class hop_slot {
     transfer_ = comm.recv_async(view<std::byte, Space>(memory_.data(), bytes_), peer, w);
   }
   void wait() { transfer_.wait(); }
-  /// Lets the transfer go on as far as it can.
-  void advance() { transfer_.test(); }
 
  private:
   void resize(std::size_t rows) {
