@@ -68,6 +68,10 @@ TEST_CASE("an exception that nobody reported still names the rank, and its handl
   CHECK(result.says("caught on rank 1: the disk is full"));
 }
 
+TEST_CASE("a job fails although its handlers return zero") {
+  run_failing("throws and returns zero", "the disk is full");
+}
+
 TEST_CASE("a rank that throws while the others finalise ends the job") {
   const outcome result = run_failing("throws after others finished", "the disk is full");
   INFO(result.output);
