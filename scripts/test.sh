@@ -136,8 +136,11 @@ for name in "${configurations[@]}"; do
       run_configuration tsan shardkit_tests_threads -- -L '^threads$' -LE '^(nightly|mpi)$'
       test_wrapper=
       ;;
-    # What compiles only (headers, misuse, packages) is the same with and without a sanitizer.
-    asan) run_configuration asan shardkit_tests -- -LE '^(nightly|headers|package|python)$' -E '_misuse\.' ;;
+    asan)
+      # What only compiles (headers, misuse, packages) is the same with and without a sanitizer.
+      run_configuration asan "shardkit_tests_single shardkit_tests_mpi" -- \
+        -LE '^(nightly|headers|package|python)$' -E '_misuse\.'
+      ;;
   esac
 done
 
