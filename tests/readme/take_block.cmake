@@ -1,0 +1,21 @@
+# take_block(<variable> <language> <block>): the first fenced block of that language ("" for one that names none) in the
+# text that <variable> holds, and <variable> becomes what follows it. Both are empty where there is no such block.
+function(take_block variable language block)
+  set(text "\n${${variable}}")
+  set(opening "\n```${language}\n")
+  string(FIND "${text}" "${opening}" begin)
+  if(begin EQUAL -1)
+    set(${block} "" PARENT_SCOPE)
+    set(${variable} "" PARENT_SCOPE)
+    return()
+  endif()
+  string(LENGTH "${opening}" length)
+  math(EXPR begin "${begin} + ${length}")
+  string(SUBSTRING "${text}" ${begin} -1 text)
+  string(FIND "\n${text}" "\n```" length)  # the closing fence; up to it, the block with its last line end
+  string(SUBSTRING "${text}" 0 ${length} found)
+  math(EXPR length "${length} + 3")
+  string(SUBSTRING "${text}" ${length} -1 text)
+  set(${block} "${found}" PARENT_SCOPE)
+  set(${variable} "${text}" PARENT_SCOPE)
+endfunction()
