@@ -250,7 +250,7 @@ TEST_CASE("tensors of several files and types are packed one after the other") {
 TEST_CASE("slots are aligned, in the order of the plan, and touch nothing between them") {
   const files::directory folder;
   const archive opened = archive::open(numbered(folder, "t", dtype::i32, {7, 3}));
-  for (const std::size_t alignment : {1, 2, 64, 4096}) {
+  for (const std::size_t alignment : std::vector<std::size_t>{1, 2, 64, 4096}) {
     load_plan plan(opened, 0, 1, alignment);
     std::vector<arena_slot> slots;
     for (std::size_t rows_kept = 0; rows_kept <= 7; ++rows_kept)
@@ -322,7 +322,7 @@ TEST_CASE("any staging from the least on gives the same result") {
   buffer<std::byte> expected(plan.bytes());
   std::memset(expected.data(), 0, expected.size());  // the padding between slots is compared, too
   plan.load(expected, staging(1 << 22));
-  for (const std::size_t bytes : {4096, 4097, 5003, 65536, 1'000'001}) {
+  for (const std::size_t bytes : std::vector<std::size_t>{4096, 4097, 5003, 65536, 1'000'001}) {
     buffer<std::byte> arena(plan.bytes());
     std::memset(arena.data(), 0, arena.size());
     plan.load(arena, staging(bytes));

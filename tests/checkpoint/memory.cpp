@@ -18,11 +18,14 @@
 #include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define MEMORY_IS_NOT_OURS 1
+#define SANITIZED true
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define MEMORY_IS_NOT_OURS 1
+#define SANITIZED true
 #endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED false
 #endif
 
 using namespace shardkit;
@@ -30,6 +33,8 @@ using namespace shardkit;
 namespace {
 
 constexpr std::int64_t mebibyte = 1 << 20;
+// A sanitizer's own memory drowns the figures: under one, the cases only run.
+constexpr bool measures = !SANITIZED;
 
 // From /proc/self/status, in bytes.
 std::int64_t status(const std::string& field) {
@@ -88,13 +93,9 @@ std::string large_header(const files::directory& folder, std::size_t bytes, cons
 
 }  // namespace
 
-#ifdef MEMORY_IS_NOT_OURS
-TEST_CASE("memory of headers and loads" * doctest::skip()) {}  // a sanitizer's own memory drowns the figures
-#else
-
 TEST_CASE("a header of 30 MB takes less than twice its length") {
   const files::directory folder;
-  constexpr std::size_t bytes = 30'000'000;
+  constexpr std::size_t bytes = measures ? 30'000'000 : 3'000'000;
   std::size_t count = 0;
   struct kind {
     std::string what;
@@ -133,7 +134,7 @@ TEST_CASE("a header of 30 MB takes less than twice its length") {
       }
     });
     MESSAGE(each.what << ": " << static_cast<double>(growth) / static_cast<double>(bytes) << " of the header's length");
-    CHECK(growth < 2 * static_cast<std::int64_t>(bytes) + each.allowance);
+    if (measures) CHECK(growth < 2 * static_cast<std::int64_t>(bytes) + each.allowance);
   }
 }
 
@@ -161,8 +162,8 @@ TEST_CASE("loading takes the rank's own shard and the staging, and no more") {
         };
         run(false);
         const std::int64_t growth = peak_growth([&] { return run(true); });
+        if (!measures) continue;
         CHECK(growth > shard * 9 / 10);  // or the measurement means nothing
         CHECK(growth < shard + 3 * mebibyte);
       }
 }
-#endif
