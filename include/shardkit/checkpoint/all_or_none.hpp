@@ -17,7 +17,7 @@ namespace shardkit {
 namespace detail {
 
 /// What each rank tells the others: plain and of one size, as communicator::exchange needs it.
-struct outcome {
+struct rank_outcome {
   bool failed = false;
   char message[1023] = {};  // ends with NUL, cut where longer
 
@@ -29,8 +29,8 @@ struct outcome {
 
 /// Runs body; any exception becomes an outcome, so that no rank stays away from the exchange that follows.
 template <class Body>
-outcome attempt(Body&& body) noexcept {
-  outcome mine;
+rank_outcome attempt(Body&& body) noexcept {
+  rank_outcome mine;
   try {
     body();
   } catch (const error& failure) {
@@ -44,7 +44,7 @@ outcome attempt(Body&& body) noexcept {
 }
 
 /// "rank 1 of 4: why; ranks 2, 3 of 4: another reason", or nothing where none failed.
-inline std::string failures_text(const std::vector<outcome>& all) {
+inline std::string failures_text(const std::vector<rank_outcome>& all) {
   constexpr std::size_t most_ranks = 8, most_reasons = 4;
   std::string text;
   std::size_t reasons = 0;
@@ -80,11 +80,11 @@ auto all_or_none(Communicator& comm, const std::string& task, Body&& body, call_
   using result_type = std::invoke_result_t<Body&>;
   using kept_type = std::conditional_t<std::is_void_v<result_type>, char, result_type>;
   std::optional<kept_type> result;
-  const detail::outcome mine = detail::attempt([&] {
+  const detail::rank_outcome mine = detail::attempt([&] {
     if constexpr (std::is_void_v<result_type>) body();
     else result.emplace(body());
   });
-  const std::vector<detail::outcome> all =
+  const std::vector<detail::rank_outcome> all =
       comm.exchange(mine, typename Communicator::where(typename Communicator::space::stream{}, site));
   const std::string failures = detail::failures_text(all);
   if (!failures.empty()) throw checkpoint_error(task + " failed on " + failures);
