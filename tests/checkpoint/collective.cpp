@@ -145,13 +145,13 @@ TEST_CASE("different causes are told apart, and many ranks are counted") {
   for (const std::string& each : said)
     CHECK(each == "shardkit: it failed on ranks 0, 4 of 5: even; ranks 1, 3 of 5: odd");
 
-  std::vector<detail::outcome> all(20);
+  std::vector<detail::rank_outcome> all(20);
   for (auto& each : all) each.fail("full");
   CHECK(detail::failures_text(all) == "ranks 0, 1, 2, 3, 4, 5, 6, 7 and 12 more of 20: full");
   for (std::size_t r = 0; r < all.size(); ++r) all[r].fail(std::to_string(r).c_str());
   CHECK(detail::failures_text(all) ==
         "rank 0 of 20: 0; rank 1 of 20: 1; rank 2 of 20: 2; rank 3 of 20: 3; and other reasons");
-  CHECK(detail::failures_text(std::vector<detail::outcome>(3)).empty());
+  CHECK(detail::failures_text(std::vector<detail::rank_outcome>(3)).empty());
 }
 
 TEST_CASE("an exception without text is a failure too") {
