@@ -1,4 +1,4 @@
-// Random damage to a valid file: it is refused as a checkpoint_error, or what it says is consistent and loads.
+// Random damage to valid files: they are refused as a checkpoint_error, or what they say is consistent and loads.
 #include "files.hpp"
 
 #include <shardkit/checkpoint/load_plan.hpp>
@@ -17,11 +17,10 @@ using namespace shardkit;
 
 namespace {
 
-const std::string header =
-    R"({"__metadata__":{"format":"pt"},"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
-    R"("e":{"dtype":"I16","shape":[0,4],"data_offsets":[24,24]},)"
-    R"("s":{"dtype":"BOOL","shape":[],"data_offsets":[24,25]},)"
-    R"("b":{"dtype":"BF16","shape":[5],"data_offsets":[25,35]}} )";
+const std::string header = R"({"__metadata__":{"format":"pt"},"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
+                           R"("e":{"dtype":"I16","shape":[0,4],"data_offsets":[24,24]},)"
+                           R"("s":{"dtype":"BOOL","shape":[],"data_offsets":[24,25]},)"
+                           R"("b":{"dtype":"BF16","shape":[5],"data_offsets":[25,35]}} )";
 
 // Characters that matter to the parser come up more often than others.
 char any_character(std::mt19937_64& random) {
@@ -117,4 +116,44 @@ TEST_CASE("20,000 damaged files are refused as checkpoint_error or consistent") 
   // Both happen, or the damage is too heavy or too light to mean anything.
   CHECK(accepted > 500);
   CHECK(refused > 5000);
+}
+
+TEST_CASE("5,000 damaged indexes are refused as checkpoint_error or consistent") {
+  const files::directory folder;
+  const auto shard = [](const std::string& name) {
+    return files::safetensors("{\"" + name + R"(":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}})", "abc");
+  };
+  folder.write("1.safetensors", shard("a"));
+  folder.write("2.safetensors", shard("b"));
+  const std::string valid =
+      R"({"metadata":{"total_size":6,"x":[null,{}]},"weight_map":{"a":"1.safetensors","b":"2.safetensors"}})";
+  std::mt19937_64 random(5);
+  int accepted = 0, refused = 0;
+  for (int i = 0; i < 5'000; ++i) {
+    std::string index = valid;
+    for (std::uint64_t changes = 1 + random() % 2; changes > 0 && !index.empty(); --changes) {
+      const std::size_t at = random() % index.size();
+      switch (random() % 4) {
+        case 0: index[at] = any_character(random); break;
+        case 1: index.insert(at, 1, any_character(random)); break;
+        case 2: index.erase(at, 1 + random() % 20); break;
+        default: index.insert(at, index.substr(random() % index.size(), random() % 40));
+      }
+    }
+    folder.write("model.safetensors.index.json", index);
+    try {
+      const archive opened = archive::open(folder.path());
+      ++accepted;
+      CHECK(opened.size() <= 2);
+      for (std::size_t t = 0; t < opened.size(); ++t) {
+        const tensor_info info = opened.tensor(opened.name(t));
+        CHECK(opened.file(info.file) == folder / (info.name == "a" ? "1.safetensors" : "2.safetensors"));
+      }
+    } catch (const checkpoint_error&) {
+      ++refused;
+    }
+  }
+  MESSAGE(accepted << " accepted, " << refused << " refused");
+  CHECK(accepted > 100);
+  CHECK(refused > 1000);
 }
