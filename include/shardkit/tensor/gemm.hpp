@@ -58,19 +58,26 @@ void store_result(matrix_view<T> y, std::size_t m, std::size_t n, accumulator<T>
 
 }  // namespace detail
 
-/// Every element by itself, summed in ascending k: the bits of y(m, n) depend on row m, weight row n and K alone, so
-/// that column-parallel shards equal the unsharded result. 16-bit floats are summed in float. Slow.
+/// Every element by itself, summed in ascending k by the same instructions: the bits of y(m, n) depend on row m, weight
+/// row n and K alone, so that column-parallel shards equal the unsharded result. 16-bit floats are summed in float.
+/// Slow.
 struct reference_gemm {
   template <class T>
   void operator()(matrix_view<const detail::as_given_t<T>> x, matrix_view<const detail::as_given_t<T>> weights,
                   matrix_view<T> y, const gemm_args<detail::as_given_t<T>>& args, host_space::stream = {}) const {
     for (std::size_t m = 0; m < y.rows(); ++m)
-      for (std::size_t n = 0; n < y.columns(); ++n) {
-        detail::accumulator<T> dot = 0;
-        for (std::size_t k = 0; k < x.columns(); ++k)
-          dot += static_cast<detail::accumulator<T>>(x(m, k)) * static_cast<detail::accumulator<T>>(weights(n, k));
-        detail::store_result(y, m, n, dot, args);
-      }
+      for (std::size_t n = 0; n < y.columns(); ++n) element(x, weights, y, m, n, args);
+  }
+
+ private:
+  // Not inlined: each copy of the loop might round a * b + c in its own way.
+  template <class T>
+  [[gnu::noinline]] static void element(matrix_view<const T> x, matrix_view<const T> weights, matrix_view<T> y,
+                                        std::size_t m, std::size_t n, const gemm_args<T>& args) {
+    using wide = detail::accumulator<T>;
+    wide dot = 0;
+    for (std::size_t k = 0; k < x.columns(); ++k) dot += static_cast<wide>(x(m, k)) * static_cast<wide>(weights(n, k));
+    detail::store_result(y, m, n, dot, args);
   }
 };
 

@@ -97,8 +97,8 @@ void simd_multiply(vector_unit unit, matrix_view<const T> x, matrix_view<const T
 
 }  // namespace detail
 
-/// GEMM of float and double on one thread, without a library. The bits of y(m, n) depend on row m, weight row n and
-/// the machine's vector unit alone, so that column-parallel shards equal the unsharded result.
+/// GEMM of float and double on one thread, without a library. Weight rows do not see each other: for the same rows of x
+/// and the same machine, column-parallel shards have the bits of the unsharded result.
 struct simd_gemm {
   void operator()(matrix_view<const float> x, matrix_view<const float> weights, matrix_view<float> y,
                   const gemm_args<float>& args, host_space::stream = {}) const {

@@ -60,15 +60,16 @@ template <class T>
 // target needs a body of its own.
 //
 // sums[n * rows of x + m] = row m of x times row n of weights; the index sequence counts these sums. Accumulators are
-// named by constants only, so that all of them live in registers. Each product is summed in one order whatever the
-// number of rows: the lanes, the sum of the lanes, what is left of K by 16 bytes, what is left then. So its bits depend
-// on its two rows alone.
+// named by constants only, so that all of them live in registers. Each product is summed in one order: the lanes, the
+// sum of the lanes, what is left of K by 16 bytes, what is left then. Never inlined: a compiler may round a * b + c
+// once here and twice there, and so there is one body for each number of rows.
 #define SHARDKIT_DOT_KERNEL(kernel, vector_bytes, most_x_rows, target_attribute)                              \
   struct kernel {                                                                                             \
     static constexpr std::size_t x_rows = most_x_rows;                                                        \
     template <class T, std::size_t... I>                                                                      \
-    target_attribute static void dots(const T* x, std::size_t x_stride, const T* weights, std::size_t stride, \
-                                      std::size_t k, T* sums, std::index_sequence<I...>) noexcept {           \
+    [[gnu::noinline]] target_attribute static void dots(const T* x, std::size_t x_stride, const T* weights,   \
+                                                        std::size_t stride, std::size_t k, T* sums,           \
+                                                        std::index_sequence<I...>) noexcept {                 \
       using lanes = vector_t<T, vector_bytes>;                                                                \
       typedef T loaded __attribute__((vector_size(vector_bytes), aligned(alignof(T)), may_alias));            \
       constexpr std::size_t step = vector_bytes / sizeof(T), rows = sizeof...(I) / weight_rows;               \
