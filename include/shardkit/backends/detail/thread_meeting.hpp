@@ -169,7 +169,10 @@ class thread_meeting {
   }
 
   void require_same(int rank, const thread_line& mine, const thread_line& theirs) {
-    if (theirs.fingerprint == mine.fingerprint) return;
+    if (theirs.fingerprint != mine.fingerprint) leave_different_calls(rank, mine, theirs);
+  }
+  [[noreturn, gnu::cold, gnu::noinline]] void leave_different_calls(int rank, const thread_line& mine,
+                                                                    const thread_line& theirs) {
     leave_mismatched_call("ranks make different calls: rank " + std::to_string(room_->launch_rank(rank_)) + " " +
                           describe_fingerprint(mine.fingerprint) + describe_site(mine.site) + ", rank " +
                           std::to_string(room_->launch_rank(rank)) + " " +
