@@ -14,11 +14,11 @@ using shardkit::thread_communicator;
 
 TEST_CASE("The ring equals a serial run for any stages and groups, of which each ends when it likes") {
   for (int stages = 1; stages <= 5; ++stages)
-    run_ranks(stages, within(30), [](thread_communicator& comm) { ring_over_all_group_counts(comm, 6); });
+    run_ranks(stages, within(60), [](thread_communicator& comm) { ring_over_all_group_counts(comm, 6); });
 }
 
 TEST_CASE("The ring runs over an erased communicator, and over one rank by itself") {
-  run_ranks(3, within(30), [](thread_communicator& comm) {
+  run_ranks(3, within(60), [](thread_communicator& comm) {
     auto erased = shardkit::erase(std::move(comm));
     ring_over_all_group_counts(erased, 2);
   });
@@ -28,13 +28,13 @@ TEST_CASE("The ring runs over an erased communicator, and over one rank by itsel
 
 TEST_CASE("More groups than a channel takes messages pass round without a stop") {
   for (int stages = 2; stages <= 3; ++stages)
-    run_ranks(stages, within(30), [](thread_communicator& comm) { ring_decodes_again_and_again(comm, 70, 3); });
+    run_ranks(stages, within(60), [](thread_communicator& comm) { ring_decodes_again_and_again(comm, 70, 3); });
 }
 
 TEST_CASE("One rank makes the same calls of each group in the same order as several") {
   const auto calls_of = [](int stages) {
     std::vector<std::string> calls(3);
-    run_ranks(stages, within(30), [&](thread_communicator& comm) {
+    run_ranks(stages, within(60), [&](thread_communicator& comm) {
       decode_ring ring(comm, {{"x", dtype::f32, 1, 1}}, {"y", dtype::f32, 1, 1}, 3);
       ring.run([](int, int) { return 1; },
                [&](int group, int step, const hop<>&, hop<>&, hop<>&) {
@@ -57,7 +57,7 @@ TEST_CASE("One rank makes the same calls of each group in the same order as seve
 
 TEST_CASE("The next group's hop is received while one is computed") {
   std::atomic<bool> fourth_begun{false};
-  run_ranks(2, within(30), [&](thread_communicator& comm) {
+  run_ranks(2, within(60), [&](thread_communicator& comm) {
     decode_ring ring(comm, {{"hidden", dtype::f32, width, 1}}, {"token", dtype::i32, 1, 1}, 4);
     ring.run([](int, int) { return 1; },
              [&](int group, int step, const hop<>&, hop<>&, hop<>&) {

@@ -169,7 +169,7 @@ TEST_CASE("Stages that declare different ports all hear which rank differs from 
   for (int ranks = 2; ranks <= 4; ++ranks)
     for (int odd = 0; odd < ranks; ++odd)
       for (const auto& different : others)
-        run_ranks(ranks, within(30), [&](thread_communicator& comm) {
+        run_ranks(ranks, within(60), [&](thread_communicator& comm) {
           std::string message = "nothing was thrown";
           try {
             stage pipeline(comm, comm.rank() == odd ? different : common);
@@ -185,7 +185,7 @@ TEST_CASE("Stages that declare different ports all hear which rank differs from 
 
 TEST_CASE("Rings that differ in their groups or their feedback are told apart, too") {
   for (const bool in_groups : {true, false})
-    run_ranks(3, within(30), [&](thread_communicator& comm) {
+    run_ranks(3, within(60), [&](thread_communicator& comm) {
       const bool odd = comm.rank() == 2;
       std::string message = "nothing was thrown";
       try {
@@ -208,7 +208,7 @@ TEST_CASE("Stages that run a ring with different numbers of groups find out from
     CAPTURE(first_has);
     bool found = false;
     try {
-      run_ranks(2, within(30), [&](thread_communicator& comm) {
+      run_ranks(2, within(60), [&](thread_communicator& comm) {
         decode_ring ring(comm, ring_ports(), ring_feedback(), 4);
         ring.run(comm.rank() == 0 ? first_has : 3, [](int, int) { return 1; },
                  [](int, int, const hop<>&, hop<>&, hop<>&) {}, [](int, int step, const hop<>&) { return step < 3; });
@@ -290,7 +290,7 @@ TEST_CASE("Declarations that make no sense are refused on every rank") {
       {{{"a", dtype::u8, huge, 1}, {"b", dtype::u8, huge, 1}}, "port 'b' has more bytes than there are"}};
   for (const auto& fault : faults) {
     std::atomic<int> told{0};
-    CHECK_THROWS_AS(run_ranks(2, within(30),
+    CHECK_THROWS_AS(run_ranks(2, within(60),
                               [&](thread_communicator& comm) {
                                 try {
                                   stage pipeline(comm, fault.first);
@@ -303,12 +303,12 @@ TEST_CASE("Declarations that make no sense are refused on every rank") {
                     usage_error);
     CHECK(told == 2);
   }
-  CHECK_THROWS_AS(run_ranks(2, within(30),
+  CHECK_THROWS_AS(run_ranks(2, within(60),
                             [](thread_communicator& comm) {
                               decode_ring ring(comm, ring_ports(), ring_feedback(), 0);
                             }),
                   usage_error);
-  CHECK_THROWS_AS(run_ranks(2, within(30),
+  CHECK_THROWS_AS(run_ranks(2, within(60),
                             [](thread_communicator& comm) {
                               decode_ring ring(comm, ring_ports(), ring_feedback(), 2);
                               ring.run(3, [](int, int) { return 1; }, [](int, int, const hop<>&, hop<>&, hop<>&) {},
