@@ -23,7 +23,7 @@ using shardkit::thread_communicator;
 /// Ends the program where the test case hangs, with the name of the case.
 class case_deadline {
  public:
-  explicit case_deadline(int seconds = 60)
+  explicit case_deadline(int seconds = 120)
       : watchdog_(seconds, [seconds] {
           std::fprintf(stderr, "HANG: the test case \"%s\" has not ended after %d s\n",
                        shardkit_test::running_case::name().c_str(), seconds);

@@ -759,6 +759,37 @@ TEST_CASE("a message of another size or type fails both sides, whoever comes fir
   CHECK(result.caller.says("1 x f64"));
 }
 
+TEST_CASE("a mismatch found on the way through a collective ends it for all") {
+  const case_deadline deadline;
+  // More messages than a channel holds: the last ones meet while their ranks wait inside the all_reduce.
+  constexpr int messages = 40;
+  for (int round = 0; round < 20; ++round) {
+    const auto result = launch(3, [&](auto& comm, auto& clock) {
+      std::vector<float> data(1000), large(large_count);
+      comm.barrier();
+      clock.strike();
+      if (comm.rank() == round % 3) pause_for(1e-3);
+      comm.group([&](auto& g) {
+        for (int k = 0; k < messages; ++k) {
+          const bool odd = k == messages - 1 - round % 5;
+          if (comm.rank() == 0) g.send(view(data.data(), odd ? 999 : 1000), 1, from_line("sender.cpp", 11));
+          if (comm.rank() == 1) g.recv(data, 0, from_line("receiver.cpp", 22));
+        }
+        g.all_reduce(in_place(large), shardkit::sum);
+      });
+      comm.barrier();
+    });
+    for (int rank = 0; rank < 3; ++rank) {
+      INFO("rank ", rank, ": ", result[rank].what);
+      CHECK((result[rank].how == ending::mismatch || result[rank].how == ending::peer_failed));
+      CHECK(result[rank].says("sender.cpp:11"));
+      CHECK(result[rank].says("receiver.cpp:22"));
+      CHECK(result.delay(rank) < promptly);
+    }
+    CHECK(result.caller.how == ending::mismatch);
+  }
+}
+
 TEST_CASE("a request that found a mismatch stays failed") {
   const case_deadline deadline;
   launch(2, [](auto& comm, auto&) {
@@ -894,7 +925,7 @@ TEST_CASE("a rank that times out may free its buffers while the late one arrives
 }
 
 TEST_CASE("a rank that throws at a random moment leaves no peer in its buffers") {
-  const case_deadline deadline(120);
+  const case_deadline deadline;
   for (int round = 0; round < (SHARDKIT_TEST_SANITIZED ? 100 : 300); ++round) {
     const verb& one = collectives()[static_cast<std::size_t>(round) % collectives().size()];
     const int culprit = round % 4, steps = round % 5;
@@ -910,7 +941,7 @@ TEST_CASE("a rank that throws at a random moment leaves no peer in its buffers")
 }
 
 TEST_CASE("a call that has thrown leaves its buffers to their owner, whatever the peers still do") {
-  const case_deadline deadline(120);
+  const case_deadline deadline;
   using calls = std::function<void(thread_communicator&, std::vector<float>& in, std::vector<float>& out)>;
   const auto part = [](thread_communicator& c, std::vector<float>& all) {
     return view(all.data(), all.size() / static_cast<std::size_t>(c.size()));
@@ -940,7 +971,7 @@ TEST_CASE("a call that has thrown leaves its buffers to their owner, whatever th
   };
   // Ranks 0 to 2 work; rank 3, with whom they share no call, ends the launch in the middle of it.
   const double longest = SHARDKIT_TEST_SANITIZED ? 8e-3 : 2e-3;
-  for (int round = 0; round < (SHARDKIT_TEST_SANITIZED ? 8 : 40) * static_cast<int>(all.size()); ++round) {
+  for (int round = 0; round < 10 * static_cast<int>(all.size()); ++round) {
     std::atomic<int> out_of_it{0};
     const auto result = launch(4, [&](auto& comm, auto&) {
       auto workers = comm.split(comm.rank() / 3);
@@ -967,7 +998,7 @@ TEST_CASE("a call that has thrown leaves its buffers to their owner, whatever th
 }
 
 TEST_CASE("failures in the middle of split leave nothing behind") {
-  const case_deadline deadline(120);
+  const case_deadline deadline;
   for (int round = 0; round < 100; ++round) {
     const auto result = launch(4, [&](auto& comm, auto&) {
       auto other = comm.split(0, 0, "other");
