@@ -111,7 +111,8 @@ std::vector<double> measure(thread_communicator& comm, int rounds, const std::ve
   for (int round = 0; round < rounds; ++round)
     for (std::size_t i = 0; i < all.size(); ++i) {
       all[i].prepare();
-      all[i].work();  // caches as in a steady state
+      // Caches as in a steady state.
+      for (int repeat = 0; repeat < repeats[i]; ++repeat) all[i].work();
       comm.barrier();
       const long before = interruptions();
       const double start = seconds();
@@ -197,19 +198,10 @@ void measure_block(thread_communicator& comm, const options& given) {
     block<thread_communicator> divided(comm, half, features);
     block<shardkit::self_communicator> undivided(alone, whole, partition::balanced(given.features, 1));
     const bool first = comm.is_root();
-    // The threads of the BLAS spin for a while after a call; the next sample must not share its core with them.
-    const auto blas_threads = [&](int threads) {
-      comm.barrier();
-      if (first) shardkit::set_blas_threads(threads);
-      std::this_thread::sleep_for(std::chrono::milliseconds(60));
-      comm.barrier();
-    };
-    const auto single = [&] { blas_threads(1); };
     const std::vector<double> t = measure(comm, given.rounds,
                                           {{[&] {
-                                              if (first) whole.kernels(shardkit::cblas_gemm());
-                                            },
-                                            single},
+                                             if (first) whole.kernels(shardkit::cblas_gemm());
+                                           }},
                                            {[&] {
                                              if (first) undivided.forward(whole);
                                            }},
@@ -217,16 +209,25 @@ void measure_block(thread_communicator& comm, const options& given) {
                                            {[&] { divided.forward(half); }},
                                            {[&] {
                                              if (first) whole.kernels(blas_gemm());
-                                           }},
-                                           {[&] {
-                                              if (first) whole.kernels(blas_gemm());
-                                            },
-                                            [&] { blas_threads(2); }}});
+                                           }}});
+    // The threads of the BLAS spin for a while after a call; what follows must not share its core with them.
+    const auto blas_threads = [&](int threads) {
+      comm.barrier();
+      if (first) shardkit::set_blas_threads(threads);
+      std::this_thread::sleep_for(std::chrono::milliseconds(60));
+      comm.barrier();
+    };
+    const std::vector<double> threaded = measure(comm, given.rounds,
+                                                 {{[&] { divided.forward(half); }, [&] { blas_threads(1); }},
+                                                  {[&] {
+                                                     if (first) whole.kernels(blas_gemm());
+                                                   },
+                                                   [&] { blas_threads(2); }}});
     blas_threads(1);
     if (first)
       std::printf("| %zux%zux%zu | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f | %.3f | %.2f | %.2f | %.1f%% | %.2fx |\n",
-                  rows, given.hidden, given.features, t[0], t[1], t[2], t[3], t[4], t[5], t[1] / t[0], t[0] / t[3],
-                  t[0] / t[2], 100 * t[2] / t[3], t[5] / t[3]);
+                  rows, given.hidden, given.features, t[0], t[1], t[2], t[3], t[4], threaded[1], t[1] / t[0],
+                  t[0] / t[3], t[0] / t[2], 100 * t[2] / t[3], threaded[1] / threaded[0]);
     std::fflush(stdout);
   }
 }

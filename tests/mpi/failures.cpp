@@ -56,6 +56,22 @@ TEST_CASE("a job in which nothing fails ends well") {
   CHECK(result.output.empty());
 }
 
+TEST_CASE("calls that are slow, each within its deadline, are no failure") {
+  const outcome result = run_ranks(3, "slow, but within the deadline of each call");
+  INFO(result.output);
+  CHECK(result.status == 0);
+  CHECK(result.output.empty());
+}
+
+TEST_CASE("a rank that never comes to the start ends the job at the init deadline") {
+  const outcome result = run_ranks(3, "never comes to the start");
+  INFO(result.output);
+  CHECK(result.status != 0);
+  CHECK(result.status != 124);
+  CHECK(result.seconds < 25);
+  CHECK(result.says("has waited for its peers in MPI_Init for longer than the deadline of 2 s"));
+}
+
 TEST_CASE("a rank that throws ends the job; its handler and its peers say why") {
   const outcome result = run_failing("throws", "the disk is full");
   INFO(result.output);

@@ -24,7 +24,8 @@ std::vector<given> calls;
 int note(const void* data, int count, MPI_Datatype type, int tag = 0) {
   int size = 0;
   MPI_Type_size(type, &size);
-  calls.push_back({static_cast<const char*>(data), static_cast<std::size_t>(count) * static_cast<std::size_t>(size), tag});
+  const std::size_t bytes = static_cast<std::size_t>(count) * static_cast<std::size_t>(size);
+  calls.push_back({static_cast<const char*>(data), bytes, tag});
   return MPI_SUCCESS;
 }
 
@@ -64,7 +65,8 @@ template <class T>
 class hollow {
  public:
   explicit hollow(std::size_t size)
-      : size_(size), data_(::mmap(nullptr, size * sizeof(T), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {
+      : size_(size),
+        data_(::mmap(nullptr, size * sizeof(T), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {
     REQUIRE(data_ != MAP_FAILED);
   }
   ~hollow() { ::munmap(data_, size_ * sizeof(T)); }

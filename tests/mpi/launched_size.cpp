@@ -36,9 +36,9 @@ TEST_CASE("every launcher's variable is read and named") {
   }
 }
 
-TEST_CASE("of nested launchers the largest counts") {
-  const auto found = with({{"SLURM_STEP_NUM_TASKS", "1"}, {"OMPI_COMM_WORLD_SIZE", "4"}, {"WORLD_SIZE", "2"}});
-  CHECK(found.size == 4);
+TEST_CASE("of nested launchers the inner one counts: mpiexec before the srun that starts its helpers") {
+  const auto found = with({{"SLURM_STEP_NUM_TASKS", "2"}, {"OMPI_COMM_WORLD_SIZE", "1"}, {"WORLD_SIZE", "8"}});
+  CHECK(found.size == 1);
   CHECK(std::string(found.variable) == "OMPI_COMM_WORLD_SIZE");
 }
 

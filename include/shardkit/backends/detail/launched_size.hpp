@@ -13,21 +13,19 @@ struct launched_processes {
   const char* variable = nullptr;  ///< the environment variable that said so; null where none did
 };
 
-/// Reads the environment of mpiexec (Open MPI, MPICH and its kin), srun and torchrun; takes the largest answer,
-/// because launchers nest. Needs no MPI, so that a program built without it, or with another one than the launcher's,
-/// can refuse to run as `size` separate jobs of one rank each.
+/// Reads the environment of mpiexec (Open MPI, MPICH and its kin), srun and torchrun, in this order: mpiexec starts
+/// its helpers by srun, so what srun says may count those. Needs no MPI, so that a program built without it, or with
+/// another one than the launcher's, can refuse to run as `size` separate jobs of one rank each.
 inline launched_processes launched_size() noexcept {
-  launched_processes found;
   // SLURM_NTASKS is not among them: a batch script has it outside srun, too.
   for (const char* variable :
        {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS", "WORLD_SIZE"}) {
     const char* text = std::getenv(variable);
     if (text == nullptr) continue;
     const long size = std::strtol(text, nullptr, 10);
-    if (size >= 1 && size <= 0x7fffffff && (found.variable == nullptr || size > found.size))
-      found = {static_cast<int>(size), variable};
+    if (size >= 1 && size <= 0x7fffffff) return {static_cast<int>(size), variable};
   }
-  return found;
+  return {};
 }
 
 }  // namespace shardkit
