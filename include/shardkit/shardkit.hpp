@@ -6,6 +6,7 @@
 #include <shardkit/backends/threads.hpp>
 #include <shardkit/comm/any_communicator.hpp>
 #include <shardkit/comm/communicator.hpp>
+#include <shardkit/comm/control.hpp>
 #include <shardkit/comm/mesh.hpp>
 #include <shardkit/core/buffer.hpp>
 #include <shardkit/core/operations.hpp>

@@ -1,0 +1,50 @@
+// The control lane of a communicator: small host messages beside its calls, for metadata, fingerprints and stop flags,
+// whatever the space its buffers lie in. Not for speed: a virtual interface, copies, no promises on the hot path.
+#pragma once
+
+#include <shardkit/core/call_site.hpp>
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+namespace shardkit {
+
+/// What travels in a lane; messages of one topic between two ranks arrive in the order posted, topics do not wait for
+/// each other.
+enum class control_topic : unsigned char {
+  user,         ///< the engine's own metadata
+  fingerprint,  ///< what checked<B> compares
+};
+
+/// A rank's end of the lane. The ranks are those of the communicator it belongs to. One thread uses it at a time.
+///
+/// Waits end at the launch's operation deadline (timeout_error) and with the launch's failure (peer_failed).
+class control_lane {
+ public:
+  using blob = std::vector<char>;
+
+  virtual ~control_lane() = default;
+  virtual int rank() const noexcept = 0;
+  virtual int size() const noexcept = 0;
+
+  /// Sends a copy of `message` to `peer`, which may be this rank. Does not wait for the receiver.
+  virtual void post(int peer, control_topic topic, const blob& message, const call_site& site = call_site::current()) = 0;
+
+  /// The next message of this topic from `peer`, where one has arrived.
+  virtual bool poll(int peer, control_topic topic, blob& message) = 0;
+
+  /// Waits for the next message of this topic from `peer`.
+  virtual blob take(int peer, control_topic topic, const call_site& site = call_site::current()) = 0;
+
+  /// Collective: element r of the result is rank r's `message`, of any length.
+  virtual std::vector<blob> exchange(control_topic topic, const blob& message,
+                                     const call_site& site = call_site::current()) = 0;
+
+  /// Asks all ranks of the launch to stop at their next convenience; not collective, and not a failure.
+  virtual void request_stop() noexcept = 0;
+  /// Whether any rank has asked, as far as this rank has heard.
+  virtual bool stop_requested() = 0;
+};
+
+}  // namespace shardkit
