@@ -8,7 +8,7 @@
 #pragma once
 
 #include <shardkit/backends/detail/thread_channel.hpp>
-#include <shardkit/backends/detail/waiting.hpp>
+#include <shardkit/comm/detail/waiting.hpp>
 #include <shardkit/comm/fingerprint.hpp>
 #include <shardkit/comm/launch_state.hpp>
 
