@@ -39,9 +39,22 @@ class error : public std::exception {
     compose();
   }
 
+  /// The calls that came before, one a line, where traced<B> has kept them; `what()` ends with it.
+  const std::string& history() const noexcept { return history_; }
+  /// Adds the history where none is attached yet.
+  void attach_history(std::string history) {
+    if (!history_.empty()) return;
+    history_ = std::move(history);
+    compose();
+  }
+
  private:
   void compose() {
     text_ = "shardkit: " + message_;
+    compose_context();
+    if (!history_.empty()) text_ += "\n" + history_;
+  }
+  void compose_context() {
     if (context_.rank < 0) return;
     text_ += " [rank " + std::to_string(context_.rank) + " of " + std::to_string(context_.size);
     if (!context_.communicator.empty()) text_ += " of '" + context_.communicator + "'";
@@ -55,6 +68,7 @@ class error : public std::exception {
 
   std::string message_;
   error_context context_;
+  std::string history_;
   std::string text_;
 };
 
