@@ -18,6 +18,7 @@
 #include <shardkit/data/split.hpp>
 #include <shardkit/data/split_indices.hpp>
 #include <shardkit/data/split_segments.hpp>
+#include <shardkit/launch/launch_environment.hpp>
 #include <shardkit/launch/launched_size.hpp>
 #include <shardkit/launch/run_ranks.hpp>
 #include <shardkit/pipeline/balance.hpp>

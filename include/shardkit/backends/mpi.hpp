@@ -8,9 +8,10 @@
 //   }
 #pragma once
 
-#include <shardkit/backends/detail/launched_size.hpp>
 #include <shardkit/backends/detail/mpi_messages.hpp>
+#include <shardkit/backends/detail/mpi_start_messages.hpp>
 #include <shardkit/comm/communicator.hpp>
+#include <shardkit/comm/detail/launchers.hpp>
 
 #include <climits>
 #include <cstddef>
@@ -56,15 +57,18 @@ class mpi_backend {
     }
   }
 
-  request start(const send_call& call) {
-    return start(call, [&](detail::mpi_transfer& transfer) {
-      transfer.send(state_->comm, call.in, call.count, call.type, call.peer);
-    });
-  }
-  request start(const recv_call& call) {
-    return start(call, [&](detail::mpi_transfer& transfer) {
-      transfer.receive(state_->comm, call.out, call.count, call.type, call.peer);
-    });
+  /// Whether in a group or alone: a collective of one that waits and one that does not are two different ones to MPI.
+  void perform(const group_call& group) { start(group).wait(); }
+
+  /// The same without waiting.
+  template <class Call>
+  auto start(const Call& call)
+      -> decltype(detail::mpi_start(std::declval<detail::mpi_state&>(), std::declval<detail::mpi_pending&>(), call),
+                  request()) {
+    detail::mpi_pending& pending = state_->pool.take(state_, Call::name, call.site);
+    request started(&pending);
+    state_->run(Call::name, call.site, [&] { detail::mpi_start(*state_, pending, call); });
+    return started;
   }
 
   mpi_backend split(int colour, int key, const call_site& site) {
@@ -84,14 +88,6 @@ class mpi_backend {
   void fail(const std::string& reason) noexcept { state_->launch->fail(reason.c_str()); }
 
  private:
-  template <class Call, class Post>
-  request start(const Call& call, Post post) {
-    detail::mpi_pending& pending = state_->pool.take(state_, Call::name, call.site);
-    request started(&pending);
-    state_->run(Call::name, call.site, [&] { post(pending.transfer); });
-    return started;
-  }
-
   std::shared_ptr<detail::mpi_state> state_;
 };
 

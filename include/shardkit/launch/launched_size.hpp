@@ -3,4 +3,4 @@
 //   if (const auto started = shardkit::launched_size(); started.size > 1) ...   // refuse, name started.variable
 #pragma once
 
-#include <shardkit/backends/detail/launched_size.hpp>
+#include <shardkit/comm/detail/launchers.hpp>
