@@ -9,7 +9,6 @@
 #pragma once
 
 #include <shardkit/backends/detail/mpi_messages.hpp>
-#include <shardkit/backends/detail/mpi_start_messages.hpp>
 #include <shardkit/comm/communicator.hpp>
 #include <shardkit/comm/detail/launchers.hpp>
 
@@ -57,18 +56,15 @@ class mpi_backend {
     }
   }
 
-  /// Whether in a group or alone: a collective of one that waits and one that does not are two different ones to MPI.
-  void perform(const group_call& group) { start(group).wait(); }
-
-  /// The same without waiting.
-  template <class Call>
-  auto start(const Call& call)
-      -> decltype(detail::mpi_start(std::declval<detail::mpi_state&>(), std::declval<detail::mpi_pending&>(), call),
-                  request()) {
-    detail::mpi_pending& pending = state_->pool.take(state_, Call::name, call.site);
-    request started(&pending);
-    state_->run(Call::name, call.site, [&] { detail::mpi_start(*state_, pending, call); });
-    return started;
+  request start(const send_call& call) {
+    return start(call, [&](detail::mpi_transfer& transfer) {
+      transfer.send(state_->comm, call.in, call.count, call.type, call.peer);
+    });
+  }
+  request start(const recv_call& call) {
+    return start(call, [&](detail::mpi_transfer& transfer) {
+      transfer.receive(state_->comm, call.out, call.count, call.type, call.peer);
+    });
   }
 
   mpi_backend split(int colour, int key, const call_site& site) {
@@ -88,6 +84,14 @@ class mpi_backend {
   void fail(const std::string& reason) noexcept { state_->launch->fail(reason.c_str()); }
 
  private:
+  template <class Call, class Post>
+  request start(const Call& call, Post post) {
+    detail::mpi_pending& pending = state_->pool.take(state_, Call::name, call.site);
+    request started(&pending);
+    state_->run(Call::name, call.site, [&] { post(pending.transfer); });
+    return started;
+  }
+
   std::shared_ptr<detail::mpi_state> state_;
 };
 
