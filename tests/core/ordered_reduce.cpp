@@ -255,6 +255,85 @@ TEST_CASE("Every output gets the same bits, and no output is fine") {
   shardkit::ordered_reduce<float>(reduction_kind::sum, inputs, 2, outputs, 0, 3);
 }
 
+namespace {
+
+// Bits at random: every kind of number, NaN included, whose payload is unspecified; and zeros of either sign.
+template <class T>
+T any_value(int rank, std::size_t i) {
+  const std::uint64_t noise = noise_bits(rank, i);
+  const std::uint64_t bits = i % 4 != 0 ? noise : (noise & 1) << (8 * sizeof(T) - 1);
+  if constexpr (requires { T::from_bits(std::uint16_t()); }) return T::from_bits(static_cast<std::uint16_t>(bits));
+  else if constexpr (sizeof(T) == 8) return std::bit_cast<T>(bits);
+  else if constexpr (sizeof(T) == 4) return std::bit_cast<T>(static_cast<std::uint32_t>(bits));
+  else return static_cast<T>(bits);
+}
+template <class T>
+bool same_value(T a, T b) {
+  const auto is_nan = [](T x) {
+    if constexpr (std::is_integral_v<T>) return false;
+    else return std::isnan(static_cast<double>(static_cast<shardkit::detail::accumulator<T>>(x)));
+  };
+  return std::memcmp(&a, &b, sizeof a) == 0 || (is_nan(a) && is_nan(b));
+}
+
+template <class T, reduction_kind Kind>
+void compare_units(int divisor = 1) {
+  using namespace shardkit::detail;
+  constexpr int ranks = 3;
+  constexpr std::size_t n = 517;
+  std::vector<std::vector<T>> rows(ranks, std::vector<T>(n));
+  for (int rank = 0; rank < ranks; ++rank)
+    for (std::size_t i = 0; i < n; ++i) rows[static_cast<std::size_t>(rank)][i] = any_value<T>(rank, i);
+  const auto run = [&](auto kernel, std::size_t first, std::size_t count, T* out) {
+    const void* inputs[ranks];
+    for (std::size_t rank = 0; rank < ranks; ++rank) inputs[rank] = rows[rank].data() + first;
+    void* const outputs[] = {out};
+    decltype(kernel)::template run<Kind, T>(inputs, ranks, outputs, 1, count, divisor);
+  };
+  std::vector<T> one_by_one(n), vectors(n);
+  for (std::size_t i = 0; i < n; ++i) run(baseline_reduce(), i, 1, &one_by_one[i]);
+  const auto compare = [&](auto kernel) {
+    run(kernel, 0, n, vectors.data());
+    CHECK(std::equal(vectors.begin(), vectors.end(), one_by_one.begin(), same_value<T>));
+  };
+  compare(baseline_reduce());
+#if defined(__x86_64__)
+  if (best_vector_unit() >= vector_unit::avx2) compare(avx2_reduce());
+  if constexpr (Kind == reduction_kind::sum && !std::is_integral_v<T>) {
+    if (best_vector_unit() >= vector_unit::avx512) compare(avx512_reduce());
+  }
+#endif
+}
+template <class T>
+void compare_floats() {
+  compare_units<T, reduction_kind::sum>();
+  compare_units<T, reduction_kind::sum>(3);
+  compare_units<T, reduction_kind::product>();
+  compare_units<T, reduction_kind::minimum>();
+  compare_units<T, reduction_kind::maximum>();
+}
+template <class T>
+void compare_integers() {
+  compare_units<T, reduction_kind::minimum>();
+  compare_units<T, reduction_kind::maximum>();
+  compare_units<std::make_unsigned_t<T>, reduction_kind::sum>();
+  compare_units<std::make_unsigned_t<T>, reduction_kind::product>();
+  compare_units<std::make_unsigned_t<T>, reduction_kind::bit_and>();
+  compare_units<std::make_unsigned_t<T>, reduction_kind::bit_or>();
+  compare_units<std::make_unsigned_t<T>, reduction_kind::bit_xor>();
+}
+
+}  // namespace
+
+TEST_CASE("Every vector unit gives the bits of elements combined one by one") {
+  compare_floats<double>();
+  compare_floats<float>();
+  compare_floats<float16>();
+  compare_floats<bfloat16>();
+  compare_integers<std::int8_t>();
+  compare_integers<std::int64_t>();
+}
+
 TEST_CASE("Every reducible dtype has its function, and 8-bit floats have none") {
   using shardkit::dtype;
   using shardkit::detail::ordered_reduce_of;

@@ -2,10 +2,11 @@
 // the result to one or more places in the same pass. One answer to the bit, whoever computes it.
 #pragma once
 
+#include <shardkit/core/detail/simd_reduce.hpp>
 #include <shardkit/core/reduction.hpp>
 
-#include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 
 namespace shardkit {
@@ -17,66 +18,33 @@ using reduce_function = void (*)(reduction_kind kind, const void* const* inputs,
 
 namespace detail {
 
-/// 16-bit floats are summed in float and rounded once.
+// The widest vectors serve what layers and gradients reduce; each further kernel would cost every user compile time.
+template <reduction_kind Kind, class T>
+void reduce_all(const void* const* inputs, int input_count, void* const* outputs, int output_count, std::size_t count,
+                int divisor = 1) {
+#if defined(__x86_64__)
+  const vector_unit unit = count * sizeof(T) < 256 ? vector_unit::baseline : best_vector_unit();
+  if constexpr (Kind == reduction_kind::sum && !std::is_integral<T>::value) {
+    if (unit == vector_unit::avx512)
+      return avx512_reduce::run<Kind, T>(inputs, input_count, outputs, output_count, count, divisor);
+  }
+  if (unit != vector_unit::baseline)
+    return avx2_reduce::run<Kind, T>(inputs, input_count, outputs, output_count, count, divisor);
+#endif
+  baseline_reduce::run<Kind, T>(inputs, input_count, outputs, output_count, count, divisor);
+}
+
+// The type in which sums, products and bit operations wrap around, and that of comparisons: bool is a byte of 0 or 1.
 template <class T>
-using accumulator = std::conditional_t<std::is_same<T, float16>::value || std::is_same<T, bfloat16>::value, float, T>;
-
-template <class A>
-A smaller(A a, A b) {
-  if constexpr (std::is_floating_point<A>::value) {
-    if (std::isnan(a)) return a;
-    if (std::isnan(b)) return b;
-    if (a == b) return std::signbit(a) ? a : b;
-  }
-  return b < a ? b : a;
-}
-
-template <class A>
-A larger(A a, A b) {
-  if constexpr (std::is_floating_point<A>::value) {
-    if (std::isnan(a)) return a;
-    if (std::isnan(b)) return b;
-    if (a == b) return std::signbit(a) ? b : a;
-  }
-  return a < b ? b : a;
-}
-
-// Integer sums and products wrap around, as in MPI and NCCL, also for signed types.
-template <class A, class Combine>
-A wrapping(A a, A b, Combine combine) {
-  if constexpr (std::is_integral<A>::value && !std::is_same<A, bool>::value) {
-    using wide = std::common_type_t<std::make_unsigned_t<A>, unsigned>;
-    return static_cast<A>(combine(static_cast<wide>(a), static_cast<wide>(b)));
-  } else {
-    return static_cast<A>(combine(a, b));
-  }
-}
-
-template <class T, class Combine>
-void reduce_blocks(Combine combine, bool divide, const void* const* inputs, int input_count, void* const* outputs,
-                   int output_count, std::size_t count) {
-  using A = accumulator<T>;
-  // A block stays in the first-level cache between the ranks.
-  constexpr std::size_t block = 4096 / sizeof(A);
-  A partial[block];
-  for (std::size_t at = 0; at < count; at += block) {
-    const std::size_t n = count - at < block ? count - at : block;
-    const T* first = static_cast<const T*>(inputs[0]) + at;
-    for (std::size_t i = 0; i < n; ++i) partial[i] = static_cast<A>(first[i]);
-    for (int rank = 1; rank < input_count; ++rank) {
-      const T* next = static_cast<const T*>(inputs[rank]) + at;
-      for (std::size_t i = 0; i < n; ++i) partial[i] = combine(partial[i], static_cast<A>(next[i]));
-    }
-    if constexpr (std::is_floating_point<A>::value) {
-      if (divide)
-        for (std::size_t i = 0; i < n; ++i) partial[i] /= static_cast<A>(input_count);
-    }
-    for (int target = 0; target < output_count; ++target) {
-      T* out = static_cast<T*>(outputs[target]) + at;
-      for (std::size_t i = 0; i < n; ++i) out[i] = static_cast<T>(partial[i]);
-    }
-  }
-}
+struct arithmetic_types {
+  using wrapping = typename std::conditional_t<std::is_integral<T>::value, std::make_unsigned<T>, std::decay<T>>::type;
+  using ordered = T;
+};
+template <>
+struct arithmetic_types<bool> {
+  using wrapping = std::uint8_t;
+  using ordered = std::uint8_t;
+};
 
 }  // namespace detail
 
@@ -84,26 +52,30 @@ void reduce_blocks(Combine combine, bool divide, const void* const* inputs, int 
 template <class T>
 void ordered_reduce(reduction_kind kind, const void* const* inputs, int input_count, void* const* outputs,
                     int output_count, std::size_t count) {
-  using A = detail::accumulator<T>;
-  const auto run = [&](auto combine, bool divide = false) {
-    detail::reduce_blocks<T>(combine, divide, inputs, input_count, outputs, output_count, count);
-  };
+  using wrapping = typename detail::arithmetic_types<T>::wrapping;
+  using ordered = typename detail::arithmetic_types<T>::ordered;
   switch (kind) {
-    case reduction_kind::minimum: return run([](A a, A b) { return detail::smaller(a, b); });
-    case reduction_kind::maximum: return run([](A a, A b) { return detail::larger(a, b); });
+    case reduction_kind::sum:
+      return detail::reduce_all<reduction_kind::sum, wrapping>(inputs, input_count, outputs, output_count, count);
+    case reduction_kind::product:
+      return detail::reduce_all<reduction_kind::product, wrapping>(inputs, input_count, outputs, output_count, count);
+    case reduction_kind::minimum:
+      return detail::reduce_all<reduction_kind::minimum, ordered>(inputs, input_count, outputs, output_count, count);
+    case reduction_kind::maximum:
+      return detail::reduce_all<reduction_kind::maximum, ordered>(inputs, input_count, outputs, output_count, count);
     default: break;
   }
-  if constexpr (!std::is_same<A, bool>::value) {
-    const auto add = [](A a, A b) { return detail::wrapping(a, b, [](auto x, auto y) { return x + y; }); };
-    if (kind == reduction_kind::sum) return run(add);
-    if (kind == reduction_kind::average) return run(add, true);
-    if (kind == reduction_kind::product)
-      return run([](A a, A b) { return detail::wrapping(a, b, [](auto x, auto y) { return x * y; }); });
-  }
-  if constexpr (std::is_integral<A>::value) {
-    if (kind == reduction_kind::bit_and) return run([](A a, A b) { return static_cast<A>(a & b); });
-    if (kind == reduction_kind::bit_or) return run([](A a, A b) { return static_cast<A>(a | b); });
-    if (kind == reduction_kind::bit_xor) return run([](A a, A b) { return static_cast<A>(a ^ b); });
+  if constexpr (std::is_integral<T>::value) {
+    if (kind == reduction_kind::bit_and)
+      return detail::reduce_all<reduction_kind::bit_and, wrapping>(inputs, input_count, outputs, output_count, count);
+    if (kind == reduction_kind::bit_or)
+      return detail::reduce_all<reduction_kind::bit_or, wrapping>(inputs, input_count, outputs, output_count, count);
+    if (kind == reduction_kind::bit_xor)
+      return detail::reduce_all<reduction_kind::bit_xor, wrapping>(inputs, input_count, outputs, output_count, count);
+  } else {
+    if (kind == reduction_kind::average)
+      return detail::reduce_all<reduction_kind::sum, wrapping>(inputs, input_count, outputs, output_count, count,
+                                                               input_count);
   }
 }
 

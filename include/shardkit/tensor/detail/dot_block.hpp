@@ -2,13 +2,10 @@
 // step of simd_gemm. The unit is chosen while running, so that no -march is needed.
 #pragma once
 
+#include <shardkit/core/detail/vector_unit.hpp>
+
 #include <cstddef>
 #include <utility>
-
-#if defined(__x86_64__)
-#define SHARDKIT_AVX512 __attribute__((target("avx512f")))
-#define SHARDKIT_AVX2 __attribute__((target("avx2,fma")))
-#endif
 
 namespace shardkit::detail {
 
@@ -106,23 +103,6 @@ SHARDKIT_DOT_KERNEL(avx2_dots, 32, 3, SHARDKIT_AVX2)
 #endif
 SHARDKIT_DOT_KERNEL(baseline_dots, 16, 3, )
 
-enum class vector_unit { baseline, avx2, avx512 };
-
-/// The best unit of this machine.
-inline vector_unit best_vector_unit() noexcept {
-#if defined(__x86_64__)
-  static const vector_unit best = __builtin_cpu_supports("avx512f") ? vector_unit::avx512
-                                  : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")
-                                      ? vector_unit::avx2
-                                      : vector_unit::baseline;
-  return best;
-#else
-  return vector_unit::baseline;
-#endif
-}
-
 }  // namespace shardkit::detail
 
 #undef SHARDKIT_DOT_KERNEL
-#undef SHARDKIT_AVX512
-#undef SHARDKIT_AVX2

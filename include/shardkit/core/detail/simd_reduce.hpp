@@ -1,0 +1,220 @@
+// Element-wise combination of the ranks' elements with vector instructions: the innermost loops of ordered_reduce. Every
+// unit gives the same bits, since lanes do not see each other.
+#pragma once
+
+#include <shardkit/core/detail/vector_unit.hpp>
+#include <shardkit/core/reduction.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+namespace shardkit::detail {
+
+/// 16-bit floats are combined in float and rounded once.
+template <class T>
+using accumulator = std::conditional_t<std::is_same<T, float16>::value || std::is_same<T, bfloat16>::value, float, T>;
+
+template <class T, std::size_t Bytes>
+struct lanes_of {
+  typedef T type __attribute__((vector_size(Bytes)));
+  typedef T loose __attribute__((vector_size(Bytes), aligned(alignof(T)), may_alias));  // may lie anywhere
+};
+template <class T, std::size_t Bytes>
+using lanes = typename lanes_of<T, Bytes>::type;
+template <class T, std::size_t Bytes>
+using loose_lanes = typename lanes_of<T, Bytes>::loose;
+
+template <reduction_kind Kind, class A>
+A combine_one(A a, A b) noexcept {
+  if constexpr (Kind == reduction_kind::minimum || Kind == reduction_kind::maximum) {
+    if constexpr (std::is_floating_point<A>::value) {
+      if (a != a) return a;
+      if (b != b) return b;
+      if (a == b) return (__builtin_signbit(a) != 0) == (Kind == reduction_kind::minimum) ? a : b;
+    }
+    return (Kind == reduction_kind::minimum ? b < a : a < b) ? b : a;
+  } else if constexpr (std::is_floating_point<A>::value) {
+    return Kind == reduction_kind::product ? a * b : a + b;
+  } else {
+    // Sums and products wrap around, as in MPI and NCCL, also for signed types.
+    using wide = std::common_type_t<std::make_unsigned_t<A>, unsigned>;
+    const wide x = static_cast<wide>(a), y = static_cast<wide>(b);
+    if constexpr (Kind == reduction_kind::product) return static_cast<A>(x * y);
+    else if constexpr (Kind == reduction_kind::bit_and) return static_cast<A>(x & y);
+    else if constexpr (Kind == reduction_kind::bit_or) return static_cast<A>(x | y);
+    else if constexpr (Kind == reduction_kind::bit_xor) return static_cast<A>(x ^ y);
+    else return static_cast<A>(x + y);
+  }
+}
+
+#if defined(__x86_64__)
+[[gnu::always_inline]] SHARDKIT_AVX2 inline lanes<float, 32> widen_half(const lanes<short, 16>& bits) noexcept {
+  return __builtin_ia32_vcvtph2ps256(bits);
+}
+[[gnu::always_inline]] SHARDKIT_AVX2 inline lanes<short, 16> round_half(const lanes<float, 32>& values) noexcept {
+  return __builtin_ia32_vcvtps2ph256(values, 0);
+}
+[[gnu::always_inline]] SHARDKIT_AVX512 inline lanes<float, 64> widen_half(const lanes<short, 32>& bits) noexcept {
+  return __builtin_ia32_vcvtph2ps512_mask(bits, lanes<float, 64>{}, static_cast<unsigned short>(-1), 4);
+}
+[[gnu::always_inline]] SHARDKIT_AVX512 inline lanes<short, 32> round_half(const lanes<float, 64>& values) noexcept {
+  return __builtin_ia32_vcvtps2ph512_mask(values, 0, lanes<short, 32>{}, static_cast<unsigned short>(-1));
+}
+#endif
+// Without the instruction, four by four.
+inline lanes<float, 16> widen_half(const lanes<short, 8>& bits) noexcept {
+  lanes<float, 16> values{};
+  for (int i = 0; i < 4; ++i) values[i] = float_from_half(static_cast<std::uint16_t>(bits[i]));
+  return values;
+}
+inline lanes<short, 8> round_half(const lanes<float, 16>& values) noexcept {
+  lanes<short, 8> bits{};
+  for (int i = 0; i < 4; ++i) bits[i] = static_cast<short>(half_bits(values[i]));
+  return bits;
+}
+
+}  // namespace shardkit::detail
+
+// The kernel is a macro: GCC cuts vectors down to what the enclosing function's target has before it inlines, so each
+// target needs a body of its own.
+//
+// `run` reads each element of the inputs once, combines them in order, divides by `divisor` unless it is 1, and writes
+// the result to all outputs.
+#define SHARDKIT_REDUCE_KERNEL(kernel, vector_bytes, attribute)                                                        \
+  struct kernel {                                                                                                      \
+    template <class T>                                                                                                 \
+    using vector = lanes<accumulator<T>, vector_bytes>;                                                                \
+    using words = lanes<std::uint32_t, vector_bytes>;                                                                  \
+                                                                                                                       \
+    /* Four vectors of accumulators. Of 16-bit floats, bfloat16 go by the even and the odd ones. */                    \
+    template <class T>                                                                                                 \
+    struct block {                                                                                                     \
+      vector<T> a, b, c, d;                                                                                            \
+    };                                                                                                                 \
+    template <class T>                                                                                                 \
+    [[gnu::always_inline]] attribute static block<T> load(const void* from) noexcept {                                 \
+      if constexpr (std::is_same<T, float16>::value) {                                                                 \
+        const auto* bits = static_cast<const loose_lanes<short, vector_bytes / 2>*>(from);                             \
+        const lanes<short, vector_bytes / 2> a = bits[0], b = bits[1], c = bits[2], d = bits[3];                       \
+        return {widen_half(a), widen_half(b), widen_half(c), widen_half(d)};                                           \
+      } else if constexpr (std::is_same<T, bfloat16>::value) {                                                         \
+        const auto* bits = static_cast<const loose_lanes<std::uint32_t, vector_bytes>*>(from);                         \
+        const words low = bits[0], high = bits[1];                                                                     \
+        return {(vector<T>)(low << 16), (vector<T>)(low & 0xffff0000u), (vector<T>)(high << 16),                       \
+                (vector<T>)(high & 0xffff0000u)};                                                                      \
+      } else {                                                                                                         \
+        const auto* values = static_cast<const loose_lanes<T, vector_bytes>*>(from);                                   \
+        return {values[0], values[1], values[2], values[3]};                                                           \
+      }                                                                                                                \
+    }                                                                                                                  \
+    /* A rounded bfloat16 in the upper half of each lane. */                                                           \
+    [[gnu::always_inline]] attribute static words rounded(const lanes<float, vector_bytes>& value) noexcept {          \
+      const words bits = (words)value;                                                                                 \
+      return value == value ? bits + 0x7fffu + ((bits >> 16) & 1u) : bits | 0x00400000u;                               \
+    }                                                                                                                  \
+    /* A block as it lies in memory. */                                                                                \
+    struct halves {                                                                                                    \
+      lanes<short, vector_bytes / 2> a, b, c, d;                                                                       \
+    };                                                                                                                 \
+    struct pairs {                                                                                                     \
+      words a, b;                                                                                                      \
+    };                                                                                                                 \
+    template <class T>                                                                                                 \
+    [[gnu::always_inline]] attribute static auto packed(const block<T>& x) noexcept {                                  \
+      if constexpr (std::is_same<T, float16>::value)                                                                   \
+        return halves{round_half(x.a), round_half(x.b), round_half(x.c), round_half(x.d)};                             \
+      else if constexpr (std::is_same<T, bfloat16>::value)                                                             \
+        return pairs{rounded(x.a) >> 16 | (rounded(x.b) & 0xffff0000u),                                                \
+                     rounded(x.c) >> 16 | (rounded(x.d) & 0xffff0000u)};                                               \
+      else return x;                                                                                                   \
+    }                                                                                                                  \
+    template <class T, class Packed>                                                                                   \
+    [[gnu::always_inline]] attribute static void store(void* to, const Packed& x) noexcept {                           \
+      if constexpr (std::is_same<T, bfloat16>::value) {                                                                \
+        auto* out = static_cast<loose_lanes<std::uint32_t, vector_bytes>*>(to);                                        \
+        out[0] = x.a;                                                                                                  \
+        out[1] = x.b;                                                                                                  \
+      } else {                                                                                                         \
+        using element = std::conditional_t<std::is_same<T, float16>::value, short, T>;                                 \
+        auto* out = static_cast<loose_lanes<element, sizeof x.a>*>(to);                                                \
+        out[0] = x.a;                                                                                                  \
+        out[1] = x.b;                                                                                                  \
+        out[2] = x.c;                                                                                                  \
+        out[3] = x.d;                                                                                                  \
+      }                                                                                                                \
+    }                                                                                                                  \
+    template <reduction_kind Kind, class T>                                                                            \
+    [[gnu::always_inline]] attribute static void combine(vector<T>& a, const vector<T>& b) noexcept {                  \
+      if constexpr (Kind == reduction_kind::minimum || Kind == reduction_kind::maximum) {                              \
+        vector<T> best = (Kind == reduction_kind::minimum ? b < a : a < b) ? b : a;                                    \
+        if constexpr (std::is_floating_point<accumulator<T>>::value) {                                                 \
+          using signs = lanes<std::conditional_t<sizeof(accumulator<T>) == 4, int, long long>, vector_bytes>;          \
+          const signs zero = Kind == reduction_kind::minimum ? (signs)a | (signs)b : (signs)a & (signs)b;              \
+          best = a == b ? (vector<T>)zero : best;                                                                      \
+          best = b == b ? best : b;                                                                                    \
+          best = a == a ? best : a;                                                                                    \
+        }                                                                                                              \
+        a = best;                                                                                                      \
+      } else if constexpr (Kind == reduction_kind::product) {                                                          \
+        a *= b;                                                                                                        \
+      } else if constexpr (Kind == reduction_kind::bit_and) {                                                          \
+        a &= b;                                                                                                        \
+      } else if constexpr (Kind == reduction_kind::bit_or) {                                                           \
+        a |= b;                                                                                                        \
+      } else if constexpr (Kind == reduction_kind::bit_xor) {                                                          \
+        a ^= b;                                                                                                        \
+      } else {                                                                                                         \
+        a += b;                                                                                                        \
+      }                                                                                                                \
+    }                                                                                                                  \
+    template <reduction_kind Kind, class T>                                                                            \
+    [[gnu::noinline]] attribute static void run(const void* const* inputs, int input_count, void* const* outputs,      \
+                                                int output_count, std::size_t count, int divisor) noexcept {           \
+      using A = accumulator<T>;                                                                                        \
+      constexpr std::size_t step = 4 * vector_bytes / sizeof(A);                                                       \
+      std::size_t at = 0;                                                                                              \
+      for (; at + step <= count; at += step) {                                                                         \
+        block<T> x = load<T>(static_cast<const T*>(inputs[0]) + at);                                                   \
+        for (int rank = 1; rank < input_count; ++rank) {                                                               \
+          const block<T> y = load<T>(static_cast<const T*>(inputs[rank]) + at);                                        \
+          combine<Kind, T>(x.a, y.a);                                                                                  \
+          combine<Kind, T>(x.b, y.b);                                                                                  \
+          combine<Kind, T>(x.c, y.c);                                                                                  \
+          combine<Kind, T>(x.d, y.d);                                                                                  \
+        }                                                                                                              \
+        if constexpr (std::is_floating_point<A>::value && Kind == reduction_kind::sum) {                               \
+          if (divisor != 1) {                                                                                          \
+            x.a /= static_cast<A>(divisor);                                                                            \
+            x.b /= static_cast<A>(divisor);                                                                            \
+            x.c /= static_cast<A>(divisor);                                                                            \
+            x.d /= static_cast<A>(divisor);                                                                            \
+          }                                                                                                            \
+        }                                                                                                              \
+        const auto result = packed<T>(x);                                                                              \
+        for (int target = 0; target < output_count; ++target) store<T>(static_cast<T*>(outputs[target]) + at, result); \
+      }                                                                                                                \
+      for (; at < count; ++at) {                                                                                       \
+        A one = static_cast<A>(static_cast<const T*>(inputs[0])[at]);                                                  \
+        for (int rank = 1; rank < input_count; ++rank)                                                                 \
+          one = combine_one<Kind>(one, static_cast<A>(static_cast<const T*>(inputs[rank])[at]));                       \
+        if constexpr (std::is_floating_point<A>::value) {                                                              \
+          if (divisor != 1) one /= static_cast<A>(divisor);                                                            \
+        }                                                                                                              \
+        for (int target = 0; target < output_count; ++target)                                                          \
+          static_cast<T*>(outputs[target])[at] = static_cast<T>(one);                                                  \
+      }                                                                                                                \
+    }                                                                                                                  \
+  };
+
+namespace shardkit::detail {
+
+SHARDKIT_REDUCE_KERNEL(baseline_reduce, 16, )
+#if defined(__x86_64__)
+SHARDKIT_REDUCE_KERNEL(avx2_reduce, 32, SHARDKIT_AVX2)
+SHARDKIT_REDUCE_KERNEL(avx512_reduce, 64, SHARDKIT_AVX512)
+#endif
+
+}  // namespace shardkit::detail
+
+#undef SHARDKIT_REDUCE_KERNEL

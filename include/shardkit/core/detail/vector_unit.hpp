@@ -1,0 +1,28 @@
+// Which vector instructions this machine has. Kernels are compiled for several units and chosen while running, so that
+// no -march is needed.
+#pragma once
+
+#if defined(__x86_64__)
+#define SHARDKIT_AVX512 __attribute__((target("avx512f")))
+#define SHARDKIT_AVX2 __attribute__((target("avx2,fma,f16c")))
+#endif
+
+namespace shardkit::detail {
+
+enum class vector_unit { baseline, avx2, avx512 };
+
+/// The best unit of this machine.
+inline vector_unit best_vector_unit() noexcept {
+#if defined(__x86_64__)
+  static const vector_unit best = __builtin_cpu_supports("avx512f") ? vector_unit::avx512
+                                  : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                                          __builtin_cpu_supports("f16c")
+                                      ? vector_unit::avx2
+                                      : vector_unit::baseline;
+  return best;
+#else
+  return vector_unit::baseline;
+#endif
+}
+
+}  // namespace shardkit::detail
