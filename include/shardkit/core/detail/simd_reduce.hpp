@@ -56,10 +56,10 @@ A combine_one(A a, A b) noexcept {
   return __builtin_ia32_vcvtps2ph256(values, 0);
 }
 [[gnu::always_inline]] SHARDKIT_AVX512 inline lanes<float, 64> widen_half(const lanes<short, 32>& bits) noexcept {
-  return __builtin_ia32_vcvtph2ps512_mask(bits, lanes<float, 64>{}, static_cast<unsigned short>(-1), 4);
+  return __builtin_ia32_vcvtph2ps512_mask(bits, lanes<float, 64>{}, -1, 4);
 }
 [[gnu::always_inline]] SHARDKIT_AVX512 inline lanes<short, 32> round_half(const lanes<float, 64>& values) noexcept {
-  return __builtin_ia32_vcvtps2ph512_mask(values, 0, lanes<short, 32>{}, static_cast<unsigned short>(-1));
+  return __builtin_ia32_vcvtps2ph512_mask(values, 0, lanes<short, 32>{}, -1);
 }
 #endif
 // Without the instruction, four by four.
