@@ -55,11 +55,16 @@ A combine_one(A a, A b) noexcept {
 [[gnu::always_inline]] SHARDKIT_AVX2 inline lanes<short, 16> round_half(const lanes<float, 32>& values) noexcept {
   return __builtin_ia32_vcvtps2ph256(values, 0);
 }
+#if defined(__clang__)
+using every_lane = unsigned short;
+#else
+using every_lane = short;
+#endif
 [[gnu::always_inline]] SHARDKIT_AVX512 inline lanes<float, 64> widen_half(const lanes<short, 32>& bits) noexcept {
-  return __builtin_ia32_vcvtph2ps512_mask(bits, lanes<float, 64>{}, -1, 4);
+  return __builtin_ia32_vcvtph2ps512_mask(bits, lanes<float, 64>{}, static_cast<every_lane>(-1), 4);
 }
 [[gnu::always_inline]] SHARDKIT_AVX512 inline lanes<short, 32> round_half(const lanes<float, 64>& values) noexcept {
-  return __builtin_ia32_vcvtps2ph512_mask(values, 0, lanes<short, 32>{}, -1);
+  return __builtin_ia32_vcvtps2ph512_mask(values, 0, lanes<short, 32>{}, 0xffff);
 }
 #endif
 // Without the instruction, four by four.
