@@ -109,7 +109,7 @@ function(shardkit_add_test)
   shardkit_label_target(${T_NAME} ${labels})
   # The program ends itself a little before ctest would, to say where it hangs.
   math(EXPR deadline "${T_TIMEOUT} - ${T_TIMEOUT} / 10 - 1")
-  add_test(NAME ${T_NAME} COMMAND ${T_NAME} --deadline=${deadline})
+  add_test(NAME ${T_NAME} COMMAND ${T_NAME} --deadline=${deadline} --case-deadline=${deadline})
   set_tests_properties(${T_NAME} PROPERTIES
     LABELS "${labels}" TIMEOUT ${T_TIMEOUT} ENVIRONMENT "${shardkit_environment}")
 endfunction()
@@ -134,7 +134,8 @@ function(shardkit_add_mpi_test)
     set(name ${T_NAME}.ranks_${ranks})
     add_test(NAME ${name} COMMAND
       "${MPIEXEC_EXECUTABLE}" ${shardkit_mpi_flags} ${MPIEXEC_NUMPROC_FLAG} ${ranks} ${MPIEXEC_PREFLAGS}
-      "$<TARGET_FILE:${T_NAME}>" ${MPIEXEC_POSTFLAGS} --ranks=${ranks} --deadline=${deadline})
+      "$<TARGET_FILE:${T_NAME}>" ${MPIEXEC_POSTFLAGS} --ranks=${ranks} --deadline=${deadline}
+      --case-deadline=${deadline})
     set_tests_properties(${name} PROPERTIES
       LABELS "${labels}" TIMEOUT ${T_TIMEOUT} PROCESSORS ${ranks} ENVIRONMENT "${shardkit_mpi_environment}")
   endforeach()

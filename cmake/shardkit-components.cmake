@@ -1,7 +1,7 @@
 # The optional parts of shardkit: each is a target shardkit::<component> that brings the library it stands on.
 # Used by the build tree and, unchanged, by the installed package.
 
-set(shardkit_all_components mpi cblas checkpoint)
+set(shardkit_all_components mpi cblas checkpoint testing)
 
 # shardkit_define_component(<component> <missing> [GLOBAL])
 #
@@ -48,6 +48,14 @@ function(shardkit_define_component component missing)
     endif()
     if(TARGET nlohmann_json::nlohmann_json)
       set(links nlohmann_json::nlohmann_json)
+    endif()
+  elseif(component STREQUAL "testing")
+    string(CONCAT remedy "doctest 2.4.9 or newer was not found; install it (Debian: doctest-dev), or set doctest_DIR")
+    if(NOT TARGET doctest::doctest)
+      find_package(doctest 2.4.9 QUIET CONFIG)
+    endif()
+    if(TARGET doctest::doctest)
+      set(links doctest::doctest)
     endif()
   else()
     list(JOIN shardkit_all_components ", " known)

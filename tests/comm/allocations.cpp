@@ -99,7 +99,6 @@ void every_verb(Comm& comm, buffers& b) {
 }  // namespace
 
 TEST_CASE("in a steady state no blocking verb takes anything from the heap") {
-  const case_deadline deadline;
   enum flavour { plain, erased, composed };
   for (int ranks : {1, 2, 3, 5})
     for (flavour which : {plain, erased, composed})
@@ -171,7 +170,6 @@ void fail_somehow(int kind, int round) {
 }  // namespace
 
 TEST_CASE("two hundred launches that fail leave no memory, thread or file behind") {
-  const case_deadline deadline;
   for (int kind = 0; kind < 8; ++kind) fail_somehow(kind, kind);  // what the first use of anything keeps
   const resources before;
   for (int round = 0; round < 200; ++round) {

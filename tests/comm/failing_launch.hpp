@@ -3,13 +3,10 @@
 
 #include <doctest/doctest.h>
 #include <shardkit/launch/run_ranks.hpp>
-#include <support/running_case.hpp>
 #include "conformance/report.hpp"
 
 #include <atomic>
 #include <chrono>
-#include <cstdio>
-#include <cstdlib>
 #include <exception>
 #include <string>
 #include <typeinfo>
@@ -19,20 +16,6 @@ using shardkit::at;
 using shardkit::call_site;
 using shardkit::host_space;
 using shardkit::thread_communicator;
-
-/// Ends the program where the test case hangs, with the name of the case.
-class case_deadline {
- public:
-  explicit case_deadline(int seconds = 120)
-      : watchdog_(seconds, [seconds] {
-          std::fprintf(stderr, "HANG: the test case \"%s\" has not ended after %d s\n",
-                       shardkit_test::running_case::name().c_str(), seconds);
-          std::_Exit(1);
-        }) {}
-
- private:
-  shardkit_test::watchdog watchdog_;
-};
 
 inline double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();

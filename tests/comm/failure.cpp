@@ -111,7 +111,6 @@ constexpr std::size_t small_count = 3, large_count = 20000;
 }  // namespace
 
 TEST_CASE("a rank that throws between calls fails the peers in whatever call they wait") {
-  const case_deadline deadline;
   for (int size : {2, 3, 5})
     for (const verb& waiting : collectives())
       for (std::size_t count : {small_count, large_count}) {
@@ -136,7 +135,6 @@ TEST_CASE("a rank that throws between calls fails the peers in whatever call the
 }
 
 TEST_CASE("the peers' error says where they were, in which call, on which communicator") {
-  const case_deadline deadline;
   const auto result = launch(3, [](auto& comm, auto&) {
     comm.barrier();
     if (comm.rank() == 1) throw std::runtime_error("lost my place");
@@ -156,7 +154,6 @@ TEST_CASE("the peers' error says where they were, in which call, on which commun
 }
 
 TEST_CASE("run_ranks rethrows the first cause with its own type") {
-  const case_deadline deadline;
   const auto with = [](auto thrown) {
     return launch(3, [&](auto& comm, auto&) {
       if (comm.rank() == 2) throw thrown;
@@ -182,7 +179,6 @@ TEST_CASE("run_ranks rethrows the first cause with its own type") {
 }
 
 TEST_CASE("of several causes run_ranks rethrows the one that the peers were told") {
-  const case_deadline deadline;
   for (int round = 0; round < 50; ++round) {
     const auto result = launch(5, [&](auto& comm, auto&) {
       comm.barrier();
@@ -198,14 +194,12 @@ TEST_CASE("of several causes run_ranks rethrows the one that the peers were told
 }
 
 TEST_CASE("a rank alone gets its own exception back") {
-  const case_deadline deadline;
   const auto result = launch(1, [](auto&, auto&) { throw std::out_of_range("alone"); });
   CHECK_THROWS_AS(std::rethrow_exception(result.thrown), std::out_of_range);
   CHECK(result.reported_rank == 0);
 }
 
 TEST_CASE("on_failure may be empty") {
-  const case_deadline deadline;
   shardkit::launch_options options;
   options.on_failure = nullptr;
   CHECK_THROWS_AS(run_ranks(2, options, [](thread_communicator& comm) {
@@ -215,7 +209,6 @@ TEST_CASE("on_failure may be empty") {
 }
 
 TEST_CASE("run_ranks refuses a launch that makes no sense") {
-  const case_deadline deadline;
   const auto nothing = [](thread_communicator&) {};
   CHECK_THROWS_AS(run_ranks(0, nothing), shardkit::usage_error);
   CHECK_THROWS_AS(run_ranks(-3, nothing), shardkit::usage_error);
@@ -236,7 +229,6 @@ TEST_CASE("run_ranks refuses a launch that makes no sense") {
 }
 
 TEST_CASE("wrong arguments fail the communicator before they throw") {
-  const case_deadline deadline;
   using comm_type = thread_communicator;
   struct misuse {
     std::string operation;
@@ -313,7 +305,6 @@ TEST_CASE("wrong arguments fail the communicator before they throw") {
 }
 
 TEST_CASE("a communicator of one rank makes the same checks") {
-  const case_deadline deadline;
   std::vector<float> two(2), three(3);
   const auto refuses = [&](auto call) {
     shardkit::self_communicator comm{shardkit::self_backend()};
@@ -330,7 +321,6 @@ TEST_CASE("a communicator of one rank makes the same checks") {
 }
 
 TEST_CASE("a reduction that a type does not have fails the communicator, also inside a group") {
-  const case_deadline deadline;
   for (const bool grouped : {false, true}) {
     bool still_here = false;
     const auto result = launch(3, [&](auto& comm, auto&) {
@@ -355,7 +345,6 @@ TEST_CASE("a reduction that a type does not have fails the communicator, also in
 }
 
 TEST_CASE("a group body that throws has started nothing") {
-  const case_deadline deadline;
   run_ranks(3, [](thread_communicator& comm) {
     std::vector<int> x(1000, comm.rank()), y(1000);
     try {
@@ -372,7 +361,6 @@ TEST_CASE("a group body that throws has started nothing") {
 }
 
 TEST_CASE("a rank that never arrives ends the others' call at its deadline") {
-  const case_deadline deadline;
   for (const verb& waiting : collectives())
     for (std::size_t count : {small_count, large_count}) {
       CAPTURE(waiting.name);
@@ -415,7 +403,6 @@ TEST_CASE("a rank that never arrives ends the others' call at its deadline") {
 }
 
 TEST_CASE("the timeout names the rank that did not come") {
-  const case_deadline deadline;
   for (int absent = 0; absent < 4; ++absent) {
     std::atomic<int> ended{0};
     const auto result = launch(4, [&](auto& comm, auto&) {
@@ -436,7 +423,6 @@ TEST_CASE("the timeout names the rank that did not come") {
 }
 
 TEST_CASE("slow ranks within the deadline are no failure") {
-  const case_deadline deadline;
   shardkit::launch_options options;
   options.limits.operation = 2;
   for (const verb& one : collectives())
@@ -449,7 +435,6 @@ TEST_CASE("slow ranks within the deadline are no failure") {
 }
 
 TEST_CASE("a rank that returns early has failed") {
-  const case_deadline deadline;
   for (const verb& waiting : collectives())
     for (std::size_t count : {small_count, large_count}) {
       CAPTURE(waiting.name);
@@ -466,7 +451,6 @@ TEST_CASE("a rank that returns early has failed") {
 }
 
 TEST_CASE("ranks that have made all their calls may return at different times") {
-  const case_deadline deadline;
   for (int round = 0; round < 100; ++round)
     CHECK_NOTHROW(run_ranks(4, [&](thread_communicator& comm) {
       std::vector<double> x(round % 2 == 0 ? 2 : 500, comm.rank());
@@ -477,7 +461,6 @@ TEST_CASE("ranks that have made all their calls may return at different times") 
 }
 
 TEST_CASE("a rank can declare itself failed") {
-  const case_deadline deadline;
   const auto result = launch(3, [](auto& comm, auto& clock) {
     if (comm.rank() == 1) {
       clock.strike();
@@ -491,7 +474,6 @@ TEST_CASE("a rank can declare itself failed") {
 }
 
 TEST_CASE("after a failure every further call throws at once") {
-  const case_deadline deadline;
   const auto result = launch(2, [](auto& comm, auto&) {
     auto child = comm.split(0);
     if (comm.rank() == 1) throw std::runtime_error("gone");
@@ -598,7 +580,6 @@ const std::vector<mutant>& mutants() {
 }  // namespace
 
 TEST_CASE("ranks that make different calls all throw, and the error names both call sites") {
-  const case_deadline deadline;
   for (int size : {2, 3, 5})
     for (const mutant& one : mutants())
       for (std::size_t count : {small_count, large_count})
@@ -631,7 +612,6 @@ TEST_CASE("ranks that make different calls all throw, and the error names both c
 }
 
 TEST_CASE("a rank that leaves after a different call does not keep the others") {
-  const case_deadline deadline;
   // Rank 0 needs nobody's contribution: it is back in its own code, for long or for good, when the others find out.
   for (const bool returns : {true, false}) {
     std::atomic<int> ended{0};
@@ -663,7 +643,6 @@ TEST_CASE("a rank that leaves after a different call does not keep the others") 
 }
 
 TEST_CASE("ranks that disagree about an unequal all_to_all all throw") {
-  const case_deadline deadline;
   for (int deviator = 0; deviator < 3; ++deviator) {
     const auto result = launch(3, [&](auto& comm, auto&) {
       const std::size_t sent = comm.rank() == deviator ? 5 : 4;
@@ -685,7 +664,6 @@ TEST_CASE("ranks that disagree about an unequal all_to_all all throw") {
 }
 
 TEST_CASE("a message of another size or type fails both sides, whoever comes first") {
-  const case_deadline deadline;
   struct sizes {
     std::size_t sent, expected;
   };
@@ -760,7 +738,6 @@ TEST_CASE("a message of another size or type fails both sides, whoever comes fir
 }
 
 TEST_CASE("a mismatch found on the way through a collective ends it for all") {
-  const case_deadline deadline;
   // More messages than a channel holds: the last ones meet while their ranks wait inside the all_reduce.
   constexpr int messages = 40;
   for (int round = 0; round < 20; ++round) {
@@ -791,7 +768,6 @@ TEST_CASE("a mismatch found on the way through a collective ends it for all") {
 }
 
 TEST_CASE("a request that found a mismatch stays failed") {
-  const case_deadline deadline;
   launch(2, [](auto& comm, auto&) {
     std::vector<float> data(comm.rank() == 0 ? 500 : 400), large(large_count);
     if (comm.rank() == 0) {
@@ -813,7 +789,6 @@ TEST_CASE("a request that found a mismatch stays failed") {
 }
 
 TEST_CASE("a request dropped before it completed fails the launch") {
-  const case_deadline deadline;
   for (const bool sends : {true, false}) {
     const auto result = launch(3, [&](auto& comm, auto& clock) {
       comm.barrier();
@@ -836,7 +811,6 @@ TEST_CASE("a request dropped before it completed fails the launch") {
 }
 
 TEST_CASE("a failure reaches every communicator of the launch") {
-  const case_deadline deadline;
   for (int round = 0; round < 20; ++round)
     for (std::size_t count : {small_count, large_count}) {
       const auto result = launch(6, [&](auto& comm, auto& clock) {
@@ -863,7 +837,6 @@ TEST_CASE("a failure reaches every communicator of the launch") {
 }
 
 TEST_CASE("the culprit is named by its rank in the launch") {
-  const case_deadline deadline;
   const auto result = launch(4, [](auto& comm, auto&) {
     auto reversed = comm.split(0, -comm.rank(), "reversed");
     if (comm.rank() == 3) return;  // rank 0 of the child
@@ -873,7 +846,6 @@ TEST_CASE("the culprit is named by its rank in the launch") {
 }
 
 TEST_CASE("a failure ends pending requests") {
-  const case_deadline deadline;
   for (const bool tests : {false, true})
     for (const bool sends : {false, true}) {
       const auto result = launch(3, [&](auto& comm, auto& clock) {
@@ -906,7 +878,6 @@ TEST_CASE("a failure ends pending requests") {
 }
 
 TEST_CASE("a rank that times out may free its buffers while the late one arrives") {
-  const case_deadline deadline;
   // The buffers live in the calls' frames and go with the exception; AddressSanitizer sees a late read or write.
   for (const verb& one : collectives())
     for (int late = 0; late < 3; ++late)
@@ -925,7 +896,6 @@ TEST_CASE("a rank that times out may free its buffers while the late one arrives
 }
 
 TEST_CASE("a rank that throws at a random moment leaves no peer in its buffers") {
-  const case_deadline deadline;
   for (int round = 0; round < (SHARDKIT_TEST_SANITIZED ? 100 : 300); ++round) {
     const verb& one = collectives()[static_cast<std::size_t>(round) % collectives().size()];
     const int culprit = round % 4, steps = round % 5;
@@ -941,7 +911,6 @@ TEST_CASE("a rank that throws at a random moment leaves no peer in its buffers")
 }
 
 TEST_CASE("a call that has thrown leaves its buffers to their owner, whatever the peers still do") {
-  const case_deadline deadline;
   using calls = std::function<void(thread_communicator&, std::vector<float>& in, std::vector<float>& out)>;
   const auto part = [](thread_communicator& c, std::vector<float>& all) {
     return view(all.data(), all.size() / static_cast<std::size_t>(c.size()));
@@ -998,7 +967,6 @@ TEST_CASE("a call that has thrown leaves its buffers to their owner, whatever th
 }
 
 TEST_CASE("failures in the middle of split leave nothing behind") {
-  const case_deadline deadline;
   for (int round = 0; round < 100; ++round) {
     const auto result = launch(4, [&](auto& comm, auto&) {
       auto other = comm.split(0, 0, "other");
@@ -1017,7 +985,6 @@ TEST_CASE("failures in the middle of split leave nothing behind") {
 }
 
 TEST_CASE("two communicators used in opposite order end at the deadline") {
-  const case_deadline deadline;
   const auto result = launch(2, [](auto& comm, auto&) {
     auto a = comm.split(0, 0, "a"), b = comm.split(0, 0, "b");
     std::vector<float> x(5000);
@@ -1035,7 +1002,6 @@ TEST_CASE("two communicators used in opposite order end at the deadline") {
 }
 
 TEST_CASE("an erased communicator fails like the one inside") {
-  const case_deadline deadline;
   auto result = launch(3, [](auto& comm, auto& clock) {
     auto any = shardkit::erase(std::move(comm));
     auto child = any.split(0, -any.rank());
@@ -1063,7 +1029,6 @@ TEST_CASE("an erased communicator fails like the one inside") {
 }
 
 TEST_CASE("a mesh that does not fit the world is refused on every rank") {
-  const case_deadline deadline;
   using axes = std::vector<shardkit::mesh_axis>;
   struct wrong {
     axes given;
@@ -1098,7 +1063,6 @@ TEST_CASE("a mesh that does not fit the world is refused on every rank") {
 }
 
 TEST_CASE("a rank alone that fails reaches its children") {
-  const case_deadline deadline;
   shardkit::self_communicator comm{shardkit::self_backend()};
   auto child = comm.split(3);
   comm.fail("enough");
@@ -1107,7 +1071,6 @@ TEST_CASE("a rank alone that fails reaches its children") {
 }
 
 TEST_CASE("a rank alone never waits for itself") {
-  const case_deadline deadline;
   std::vector<int> x(3), y(4);
   {
     shardkit::self_communicator comm{shardkit::self_backend()};

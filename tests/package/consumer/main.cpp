@@ -12,11 +12,19 @@
 #include <nlohmann/json.hpp>
 #endif
 
+#ifdef WITH_TESTING
+#define DOCTEST_CONFIG_IMPLEMENT
+#include <shardkit/testing/thread_ranks.hpp>
+TEST_CASE("ranks meet") {
+  shardkit::testing::on_ranks([](auto& comm) { CHECK(comm.all_reduce(1, shardkit::sum) == 4); });
+}
+#endif
+
 #include <cstdio>
 #include <vector>
 
-int main() {
-  bool good = true;
+int main(int argc, char** argv) {
+  bool good = argc >= 1 && argv != nullptr;
 
   shardkit::self_communicator self{shardkit::self_backend{}};
   std::vector<double> values{1, 2, 3};
@@ -33,6 +41,10 @@ int main() {
 #endif
 #ifdef WITH_CHECKPOINT
   good = good && nlohmann::json::parse("[7]")[0] == 7;
+#endif
+
+#ifdef WITH_TESTING
+  good = good && shardkit::testing::thread_main(argc, argv) == 0;
 #endif
 
   std::printf("consumer of shardkit %d: %s\n", SHARDKIT_VERSION, good ? "good" : "bad");
