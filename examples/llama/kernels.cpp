@@ -62,10 +62,9 @@ void softmax(float* row, std::size_t visible, std::size_t length) {
 
 // Rows of q that read the same keys: out = softmax(q keys^T / sqrt(head_dim)) values. Row i sees `visible(i)` keys.
 template <class Visible>
-void attend_rows(const_matrix q, const kv_cache& cache, std::size_t kv_head, std::size_t length, Visible visible,
-                 std::vector<float>& scratch, matrix out) {
-  scratch.resize(std::max(scratch.size(), q.rows() * length));
-  const matrix scores(scratch.data(), q.rows(), length);
+void attend_rows(const_matrix q, const kv_cache& cache, std::size_t kv_head, matrix scores, Visible visible,
+                 matrix out) {
+  const std::size_t length = scores.columns();
   const shardkit::cblas_gemm gemm;
   shardkit::gemm_args<float> scaled;
   scaled.alpha = 1.0f / std::sqrt(static_cast<float>(q.columns()));
@@ -155,29 +154,27 @@ const_matrix kv_cache::transposed_values(std::size_t kv_head, std::size_t length
 }
 
 void attend(const_matrix q, const kv_cache& cache, const std::vector<head_pair>& heads, std::size_t head_dim,
-            std::size_t first_position, std::vector<float>& scores, matrix out) {
-  if (q.rows() == 1) {
-    // One token: the query heads of a key/value head are the rows of one product.
-    for (std::size_t first = 0; first < heads.size();) {
-      std::size_t last = first + 1;
-      while (last < heads.size() && heads[last].kv == heads[first].kv) ++last;
-      const std::size_t length = first_position + 1;
-      attend_rows({&q(0, heads[first].query * head_dim), last - first, head_dim}, cache, heads[first].kv, length,
-                  [&](std::size_t) { return length; }, scores,
-                  {&out(0, heads[first].query * head_dim), last - first, head_dim});
-      first = last;
-    }
-    return;
-  }
-  // A prompt: blocks of rows, each multiplied with no more keys than its last row sees.
+            std::size_t first_position, std::vector<float>& scratch, matrix out) {
+  // Blocks of rows, each multiplied with no more keys than its last row sees. The query heads of a key/value head are
+  // rows of one product.
   constexpr std::size_t block = 64;
-  for (const head_pair& head : heads)
+  for (std::size_t first = 0, last; first < heads.size(); first = last) {
+    last = first + 1;
+    while (last < heads.size() && heads[last].kv == heads[first].kv) ++last;
+    const std::size_t group = last - first, column = heads[first].query * head_dim;
     for (std::size_t row = 0; row < q.rows(); row += block) {
-      const std::size_t rows = std::min(block, q.rows() - row);
-      attend_rows(q.row_range(row, rows).column_range(head.query * head_dim, head_dim), cache, head.kv,
-                  first_position + row + rows, [&](std::size_t i) { return first_position + row + i + 1; }, scores,
-                  out.row_range(row, rows).column_range(head.query * head_dim, head_dim));
+      const std::size_t rows = std::min(block, q.rows() - row), length = first_position + row + rows;
+      const std::size_t part = rows * group * head_dim;
+      scratch.resize(std::max(scratch.size(), 2 * part + rows * group * length));
+      const matrix queries(scratch.data(), rows * group, head_dim);
+      const matrix results(scratch.data() + part, rows * group, head_dim);
+      const matrix scores(scratch.data() + 2 * part, rows * group, length);
+      for (std::size_t i = 0; i < rows; ++i) std::copy_n(&q(row + i, column), group * head_dim, &queries(i * group, 0));
+      attend_rows(queries, cache, heads[first].kv, scores,
+                  [&](std::size_t i) { return first_position + row + i / group + 1; }, results);
+      for (std::size_t i = 0; i < rows; ++i) std::copy_n(&results(i * group, 0), group * head_dim, &out(row + i, column));
     }
+  }
 }
 
 }  // namespace llama

@@ -20,21 +20,15 @@ double layer_cost(const model_config& config) {
 }
 double head_cost(const model_config& config) { return static_cast<double>(config.hidden * config.vocabulary); }
 
-// Where heads do not divide, ranks with fewer heads take more of the feed-forward, so that all finish together.
-partition level_feed_forward(const model_config& config, const shardkit::qkv_cut& heads, int ranks) {
-  std::vector<double> attention;
-  for (int rank = 0; rank < ranks; ++rank)
-    attention.push_back(attention_cost(config, heads.heads(rank), heads.kv_heads(rank)));
-  constexpr std::size_t lanes = 16;  // whole vectors of floats
-  return shardkit::level_features(config.intermediate, attention, static_cast<double>(3 * config.hidden), lanes);
-}
+// The feed-forward is cut in whole vectors of floats, evenly even where heads are not: the ranks meet between the two.
+constexpr std::size_t lanes = 16;
 
 }  // namespace
 
 model_cut::model_cut(const model_config& config, int stages, int tensor_ranks)
     : layers(shardkit::balance(config.layers, stages, {.last_extra = head_cost(config) / layer_cost(config)})),
       heads(config.heads, config.kv_heads, config.head_dim, tensor_ranks),
-      feed_forward(level_feed_forward(config, heads, tensor_ranks)),
+      feed_forward(partition::balanced(config.intermediate, tensor_ranks, lanes)),
       vocabulary(partition::balanced(config.vocabulary, tensor_ranks)) {}
 
 weights::weights(const model_config& config, const model_cut& cut, const std::string& directory,

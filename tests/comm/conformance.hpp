@@ -9,6 +9,7 @@
 #include "conformance/messages.hpp"
 #include "conformance/moves.hpp"
 #include "conformance/reductions.hpp"
+#include "conformance/started.hpp"
 #include "conformance/structure.hpp"
 
 #define SHARDKIT_CONFORMANCE_CASES(CASE)                                                                \
@@ -42,6 +43,10 @@
   CASE(group_against_single_calls, "a group meets single calls of the other ranks")                     \
   CASE(group_of_every_verb, "a group holds every verb")                                                 \
   CASE(small_groups, "a group may be empty or hold one call")                                           \
+  CASE(started_in_any_order, "started collectives complete in whatever order they are waited for")      \
+  CASE(started_beside_messages, "started collectives go on while their rank waits for a message")       \
+  CASE(started_outlives, "a started collective outlives its communicator")                              \
+  CASE(groups_of_communicators, "a group may be started, and hold the verbs of several communicators")  \
   CASE(exchange, "exchange hands every rank everybody's value")                                         \
   CASE(split, "split orders the ranks of a colour by key, then rank")                                   \
   CASE(nested_split, "children of children work beside their parents")                                  \

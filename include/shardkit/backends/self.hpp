@@ -33,8 +33,9 @@ struct self_mail {
     deliver(*receivers.front(), in, bytes);
     receivers.pop_front();
   }
-  void receive(awaited& receiver) {
-    if (messages.empty()) return receivers.push_back(&receiver);
+  bool has_message() const noexcept { return !messages.empty(); }
+  void receive(void* out, std::size_t bytes) {
+    awaited receiver{out, bytes};
     deliver(receiver, messages.front().data(), messages.front().size());
     messages.pop_front();
   }
@@ -55,13 +56,17 @@ class self_receive final : public pending_call {
  public:
   self_receive(std::shared_ptr<self_mail> mail, void* out, std::size_t bytes)
       : mail_(std::move(mail)), receiver_{out, bytes} {
-    mail_->receive(receiver_);
+    mail_->receivers.push_back(&receiver_);
   }
   virtual ~self_receive() = default;
 
   bool test() override { return receiver_.arrived; }
   void wait() override {
-    if (!receiver_.arrived) throw usage_error("recv from oneself before anything was sent waits for ever");
+    if (!receiver_.arrived) expire();
+  }
+  double deadline() const noexcept override { return 0; }
+  [[noreturn]] void expire() override {
+    throw usage_error("recv from oneself before anything was sent waits for ever");
   }
   void release() noexcept override {
     auto& waiting = mail_->receivers;
@@ -97,7 +102,24 @@ class self_backend {
   }
   void perform(const recv_call& call) { start(call).wait(); }
 
-  void perform(const group_call& group) {
+  void perform(const group_call& group) { start(group).wait(); }
+
+  template <class Call>
+  auto start(const Call& call) -> decltype(std::declval<self_backend&>().perform(call), request()) {
+    perform(call);
+    return {};
+  }
+  request start(const recv_call& call) {
+    require_alive();
+    const std::size_t bytes = call.count * size_of(call.type);
+    if (mail_->has_message()) {
+      mail_->receive(call.out, bytes);
+      return {};
+    }
+    return request(new detail::self_receive(mail_, call.out, bytes));
+  }
+  request start(const group_call& group) {
+    std::vector<request> receives;
     // A receive may be listed before its send.
     for (const bool sends : {true, false})
       for (std::size_t i = 0; i < group.count; ++i)
@@ -105,18 +127,11 @@ class self_backend {
             [&](const auto& call) {
               using call_type = std::decay_t<decltype(call)>;
               if constexpr (detail::performs<self_backend, call_type>::value)
-                if (std::is_same_v<call_type, send_call> == sends) perform(call);
+                if (std::is_same_v<call_type, send_call> == sends)
+                  if (request pending = start(call); pending.active()) receives.push_back(std::move(pending));
             },
             group.calls[i]);
-  }
-
-  request start(const send_call& call) {
-    perform(call);
-    return {};
-  }
-  request start(const recv_call& call) {
-    require_alive();
-    return request(new detail::self_receive(mail_, call.out, call.count * size_of(call.type)));
+    return joined_requests::of(std::move(receives));
   }
 
   self_backend split(int, int, const call_site&) {

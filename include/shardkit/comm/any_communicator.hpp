@@ -12,11 +12,12 @@ namespace shardkit {
 
 namespace detail {
 
-/// One pure virtual `perform` of one call.
+/// One pure virtual `perform` and `start` of one call.
 template <class Call>
 class performer {
  public:
   virtual void perform(const Call& call) = 0;
+  virtual request start(const Call& call) = 0;
 
  protected:
   ~performer() = default;
@@ -28,6 +29,7 @@ template <class... Calls>
 class performer_of<call_list<Calls...>> : public performer<Calls>... {
  public:
   using performer<Calls>::perform...;
+  using performer<Calls>::start...;
 };
 
 /// Every verb and whatever else a backend offers, behind one table.
@@ -36,18 +38,18 @@ class erased_backend : public performer_of<all_calls>, public performer<group_ca
  public:
   using performer_of<all_calls>::perform;
   using performer<group_call>::perform;
+  using performer_of<all_calls>::start;
+  using performer<group_call>::start;
 
   virtual ~erased_backend() = default;
   virtual int rank() const noexcept = 0;
   virtual int size() const noexcept = 0;
-  virtual request start(const send_call& call) = 0;
-  virtual request start(const recv_call& call) = 0;
   virtual std::unique_ptr<erased_backend> split(int colour, int key, const call_site& site) = 0;
   virtual void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) = 0;
   virtual void fail(const std::string& reason) noexcept = 0;
 };
 
-// Implements perform for each call of the list, one class on top of the other.
+// Implements perform and start for each call of the list, one class on top of the other.
 template <class Backend, class Base, class List>
 class erase_calls;
 template <class Backend, class Base>
@@ -63,7 +65,9 @@ class erase_calls<Backend, Base, call_list<Call, Rest...>> : public erase_calls<
  public:
   using erase_calls<Backend, Base, call_list<Rest...>>::erase_calls;
   using erase_calls<Backend, Base, call_list<Rest...>>::perform;
+  using erase_calls<Backend, Base, call_list<Rest...>>::start;
   void perform(const Call& call) override { this->wrapped_.perform(call); }
+  request start(const Call& call) override { return this->wrapped_.start(call); }
 };
 
 template <class List, class Call>
@@ -84,8 +88,6 @@ class erased final : public erase_calls<Backend, erased_backend<typename Backend
 
   int rank() const noexcept override { return this->wrapped_.rank(); }
   int size() const noexcept override { return this->wrapped_.size(); }
-  request start(const send_call& call) override { return this->wrapped_.start(call); }
-  request start(const recv_call& call) override { return this->wrapped_.start(call); }
   std::unique_ptr<erased_backend<typename Backend::space>> split(int colour, int key, const call_site& site) override {
     return std::make_unique<erased>(this->wrapped_.split(colour, key, site));
   }
@@ -114,8 +116,10 @@ class any_backend {
       -> decltype(std::declval<detail::erased_backend<Space>&>().perform(call)) {
     wrapped_->perform(call);
   }
-  request start(const send_call& call) { return wrapped_->start(call); }
-  request start(const recv_call& call) { return wrapped_->start(call); }
+  template <class Call>
+  auto start(const Call& call) -> decltype(std::declval<detail::erased_backend<Space>&>().start(call)) {
+    return wrapped_->start(call);
+  }
   any_backend split(int colour, int key, const call_site& site) {
     return any_backend(wrapped_->split(colour, key, site));
   }

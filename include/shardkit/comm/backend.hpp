@@ -7,7 +7,10 @@
 //   void perform(const X_call&);             natively, for each verb it has; required are barrier, broadcast, reduce,
 //                                            all_reduce, reduce_scatter, all_gather, send, recv
 //   void perform(const group_call&);         sends, receives and required collectives that progress together
-//   request start(const send_call&);         and recv_call: the same without waiting
+//   request start(const X_call&);            the same for each of them without waiting: started calls take effect in
+//                                            program order, and every wait of this rank moves them along. What a call
+//                                            points to (buffers, layouts) stays until it is complete; the list of a
+//                                            group_call is copied
 //   B split(int colour, int key, const call_site&);    collective; ranks of one colour, ordered by key, then rank
 //   void exchange(const void* in, void* out, std::size_t bytes, const call_site&);
 //                                            collective over host memory whatever the space: out[r] = rank r's in
@@ -31,10 +34,17 @@ template <class Backend, class Call>
 struct performs<Backend, Call,
                 std::void_t<decltype(std::declval<Backend&>().perform(std::declval<const Call&>()))>> : std::true_type {};
 
+template <class Backend, class Call, class = void>
+struct starts : std::false_type {};
+template <class Backend, class Call>
+struct starts<Backend, Call, std::void_t<decltype(std::declval<Backend&>().start(std::declval<const Call&>()))>>
+    : std::true_type {};
+
 template <class Backend, class List>
-struct performs_every;
+struct has_every;
 template <class Backend, class... Calls>
-struct performs_every<Backend, call_list<Calls...>> : std::bool_constant<(performs<Backend, Calls>::value && ...)> {};
+struct has_every<Backend, call_list<Calls...>>
+    : std::bool_constant<((performs<Backend, Calls>::value && starts<Backend, Calls>::value) && ...)> {};
 
 template <class Backend, class = void>
 struct defers_calls : std::false_type {};
@@ -57,6 +67,6 @@ using required_calls = call_list<barrier_call, broadcast_call, reduce_call, all_
 
 /// Whether B has what every backend must have.
 template <class Backend>
-inline constexpr bool is_backend = detail::performs_every<Backend, required_calls>::value;
+inline constexpr bool is_backend = detail::has_every<Backend, required_calls>::value;
 
 }  // namespace shardkit

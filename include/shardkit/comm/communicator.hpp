@@ -1,13 +1,16 @@
 // The typed face of every backend, written once: views in, sizes checked, one call descriptor out.
 //
+// Each verb has a form that returns when the call has taken effect on this rank, and one, X_async, that returns a
+// request at once: the buffers, and a partition, must then stay until the request is complete. What is under way goes
+// on in every later call and wait of this rank.
+//
 // A communicator is a set of ranks that call the same verbs in the same order. Calls take effect in program order;
 // on a device they are ordered by their stream, which is never synchronised. What each verb exchanges and when a
 // buffer may be in place is documented at its descriptor in calls.hpp. Wrong arguments fail the communicator, so
 // that no peer waits, and then throw usage_error; after any failure the contents of outputs are unspecified.
 #pragma once
 
-#include <shardkit/comm/detail/calling.hpp>
-#include <shardkit/comm/in_place.hpp>
+#include <shardkit/comm/detail/describing.hpp>
 
 #include <cstddef>
 #include <memory>
@@ -18,9 +21,12 @@
 
 namespace shardkit {
 
+template <class Space>
+class grouping;
+
 template <class Backend>
-class communicator : private detail::calling<Backend> {
-  using base = detail::calling<Backend>;
+class communicator : private detail::describing<Backend> {
+  using base = detail::describing<Backend>;
 
  public:
   using backend_type = Backend;
@@ -42,46 +48,45 @@ class communicator : private detail::calling<Backend> {
   Backend& backend() noexcept { return backend_.base(); }
 
   /// Returns after every rank has called it.
-  void barrier(where w = {}) { run(barrier_call{space::native(w.stream), w.site}); }
+  void barrier(where w = {}) { run(describe_barrier(w)); }
+  request barrier_async(where w = {}) { return begin(describe_barrier(w)); }
 
   /// Every rank's `data` becomes the root's; sizes are equal.
   template <class Data>
   void broadcast(Data&& data, int root, where w = {}) {
-    const auto x = checked("broadcast", detail::output_of<space>(std::forward<Data>(data)), w);
-    require_root("broadcast", root, w);
-    run(broadcast_call{x.data(), x.size(), type<decltype(x)>, root, space::native(w.stream), w.site});
+    run(describe_broadcast(std::forward<Data>(data), root, w));
+  }
+  template <class Data>
+  request broadcast_async(Data&& data, int root, where w = {}) {
+    return begin(describe_broadcast(std::forward<Data>(data), root, w));
   }
 
   /// The root's `out` = the ranks' `in` combined; elsewhere `out` may be empty.
   template <class In, class Out>
   void reduce(const In& in, Out&& out, reduction op, int root, where w = {}) {
-    const auto [x, y] = pair("reduce", in, std::forward<Out>(out), w);
-    require_root("reduce", root, w);
-    if (rank() == root) {
-      require_size("reduce", "out", y.size(), x.size(), w);
-      require_disjoint("reduce", x, y, 0, w);
-    }
-    reduce(x, y.data(), op, root, w);
+    run(describe_reduce(in, std::forward<Out>(out), op, root, w));
   }
   template <class T>
   void reduce(in_place_view<T, space> both, reduction op, int root, where w = {}) {
-    checked("reduce", both.data, w);
-    require_root("reduce", root, w);
-    reduce(view<const T, space>(both.data), both.data.data(), op, root, w);
+    run(describe_reduce(both, op, root, w));
+  }
+  template <class In, class Out>
+  request reduce_async(const In& in, Out&& out, reduction op, int root, where w = {}) {
+    return begin(describe_reduce(in, std::forward<Out>(out), op, root, w));
+  }
+  template <class T>
+  request reduce_async(in_place_view<T, space> both, reduction op, int root, where w = {}) {
+    return begin(describe_reduce(both, op, root, w));
   }
 
   /// `out` = the ranks' `in` combined, the same bits on every rank.
-  template <class In, class Out, class = std::enable_if_t<!std::is_same<detail::bare<Out>, reduction>::value>>
+  template <class In, class Out, class = detail::unless_reduction<Out>>
   void all_reduce(const In& in, Out&& out, reduction op, where w = {}) {
-    const auto [x, y] = pair("all_reduce", in, std::forward<Out>(out), w);
-    require_size("all_reduce", "out", y.size(), x.size(), w);
-    require_disjoint("all_reduce", x, y, 0, w);
-    all_reduce(x, y.data(), op, w);
+    run(describe_all_reduce(in, std::forward<Out>(out), op, w));
   }
   template <class T>
   [[gnu::always_inline]] inline void all_reduce(in_place_view<T, space> both, reduction op, where w = {}) {
-    checked("all_reduce", both.data, w);
-    all_reduce(view<const T, space>(both.data), both.data.data(), op, w);
+    run(describe_all_reduce(both, op, w));
   }
   /// One number from every rank, combined; host communicators.
   template <class T, std::enable_if_t<detail::has_dtype<T>::value, int> = 0>
@@ -90,179 +95,171 @@ class communicator : private detail::calling<Backend> {
     all_reduce(in_place(view(&value, 1)), op, w);
     return value;
   }
-
-  /// `out` (size * in.size()) = the ranks' `in` in rank order.
-  template <class In, class Out, class = std::enable_if_t<!std::is_same<detail::bare<Out>, partition>::value>>
-  void all_gather(const In& in, Out&& out, where w = {}) {
-    const auto [x, y] = pair("all_gather", in, std::forward<Out>(out), w);
-    require_size("all_gather", "out", y.size(), x.size() * ranks(), w);
-    require_disjoint("all_gather", x, y, index() * x.size(), w);
-    run(all_gather_call{x.data(), y.data(), x.size(), type<decltype(x)>, space::native(w.stream), w.site});
+  template <class In, class Out, class = detail::unless_reduction<Out>>
+  request all_reduce_async(const In& in, Out&& out, reduction op, where w = {}) {
+    return begin(describe_all_reduce(in, std::forward<Out>(out), op, w));
   }
-  /// Each rank's part already lies at its place in `all`.
+  template <class T>
+  request all_reduce_async(in_place_view<T, space> both, reduction op, where w = {}) {
+    return begin(describe_all_reduce(both, op, w));
+  }
+
+  /// `out` (size * in.size()) = the ranks' `in` in rank order. In place: each rank's part already lies at its place.
+  /// With a layout: unequal counts, rank r's `in` has layout.count(r) elements, `out` has layout.total().
+  template <class In, class Out, class = detail::unless_partition<Out>>
+  void all_gather(const In& in, Out&& out, where w = {}) {
+    run(describe_all_gather(in, std::forward<Out>(out), w));
+  }
   template <class T>
   void all_gather(in_place_view<T, space> all, where w = {}) {
-    checked("all_gather", all.data, w);
-    const std::size_t count = whole_share("all_gather", all.data.size(), w);
-    run(all_gather_call{all.data.data() + index() * count, all.data.data(), count, dtype_of<T>,
-                        space::native(w.stream), w.site});
+    run(describe_all_gather(all, w));
   }
-  /// Unequal counts: rank r's `in` has layout.count(r) elements, `out` has layout.total().
   template <class In, class Out>
   void all_gather(const In& in, Out&& out, const partition& layout, where w = {}) {
-    const auto [x, y] = pair("all_gather", in, std::forward<Out>(out), w);
-    require_layout("all_gather", layout, w);
-    require_size("all_gather", "in", x.size(), layout.count(rank()), w);
-    require_size("all_gather", "out", y.size(), layout.total(), w);
-    require_disjoint("all_gather", x, y, layout.offset(rank()), w);
-    run(all_gather_uneven_call{x.data(), y.data(), &layout, type<decltype(x)>, space::native(w.stream), w.site});
+    run(describe_all_gather(in, std::forward<Out>(out), layout, w));
   }
   template <class T>
   void all_gather(in_place_view<T, space> all, const partition& layout, where w = {}) {
-    checked("all_gather", all.data, w);
-    require_layout("all_gather", layout, w);
-    require_size("all_gather", "buffer", all.data.size(), layout.total(), w);
-    run(all_gather_uneven_call{all.data.data() + layout.offset(rank()), all.data.data(), &layout, dtype_of<T>,
-                               space::native(w.stream), w.site});
+    run(describe_all_gather(all, layout, w));
+  }
+  template <class In, class Out, class = detail::unless_partition<Out>>
+  request all_gather_async(const In& in, Out&& out, where w = {}) {
+    return begin(describe_all_gather(in, std::forward<Out>(out), w));
+  }
+  template <class T>
+  request all_gather_async(in_place_view<T, space> all, where w = {}) {
+    return begin(describe_all_gather(all, w));
+  }
+  template <class In, class Out>
+  request all_gather_async(const In& in, Out&& out, const partition& layout, where w = {}) {
+    return begin(describe_all_gather(in, std::forward<Out>(out), layout, w));
+  }
+  template <class T>
+  request all_gather_async(in_place_view<T, space> all, const partition& layout, where w = {}) {
+    return begin(describe_all_gather(all, layout, w));
   }
 
-  /// `out` on rank r = block r of the ranks' `in` (size * out.size()) combined.
-  template <class In, class Out, class = std::enable_if_t<!std::is_same<detail::bare<Out>, reduction>::value>>
+  /// `out` on rank r = block r of the ranks' `in` (size * out.size()) combined. With a layout: unequal counts, rank r
+  /// gets layout's range r, `in` has layout.total() elements. In place: `out` is this rank's block of `in`.
+  template <class In, class Out, class = detail::unless_reduction<Out>>
   void reduce_scatter(const In& in, Out&& out, reduction op, where w = {}) {
-    const auto [x, y] = pair("reduce_scatter", in, std::forward<Out>(out), w);
-    require_size("reduce_scatter", "in", x.size(), y.size() * ranks(), w);
-    require_disjoint("reduce_scatter", y, x, index() * y.size(), w);
-    require_reduction("reduce_scatter", type<decltype(x)>, op, w);
-    run(reduce_scatter_call{x.data(), y.data(), y.size(), type<decltype(x)>, op, combine<decltype(x)>(),
-                            space::native(w.stream), w.site});
+    run(describe_reduce_scatter(in, std::forward<Out>(out), op, w));
   }
-  /// Unequal counts: rank r gets layout's range r, `in` has layout.total() elements.
   template <class In, class Out>
   void reduce_scatter(const In& in, Out&& out, reduction op, const partition& layout, where w = {}) {
-    const auto [x, y] = pair("reduce_scatter", in, std::forward<Out>(out), w);
-    require_layout("reduce_scatter", layout, w);
-    require_size("reduce_scatter", "in", x.size(), layout.total(), w);
-    require_size("reduce_scatter", "out", y.size(), layout.count(rank()), w);
-    require_disjoint("reduce_scatter", y, x, layout.offset(rank()), w);
-    require_reduction("reduce_scatter", type<decltype(x)>, op, w);
-    run(reduce_scatter_uneven_call{x.data(), y.data(), &layout, type<decltype(x)>, op, combine<decltype(x)>(),
-                                   space::native(w.stream), w.site});
+    run(describe_reduce_scatter(in, std::forward<Out>(out), op, layout, w));
+  }
+  template <class In, class Out, class = detail::unless_reduction<Out>>
+  request reduce_scatter_async(const In& in, Out&& out, reduction op, where w = {}) {
+    return begin(describe_reduce_scatter(in, std::forward<Out>(out), op, w));
+  }
+  template <class In, class Out>
+  request reduce_scatter_async(const In& in, Out&& out, reduction op, const partition& layout, where w = {}) {
+    return begin(describe_reduce_scatter(in, std::forward<Out>(out), op, layout, w));
   }
 
   /// The root's `out` (size * in.size()) = the ranks' `in` in rank order; elsewhere `out` may be empty.
   template <class In, class Out>
   void gather(const In& in, Out&& out, int root, where w = {}) {
-    const auto [x, y] = pair("gather", in, std::forward<Out>(out), w);
-    require_root("gather", root, w);
-    if (rank() == root) {
-      require_size("gather", "out", y.size(), x.size() * ranks(), w);
-      require_disjoint("gather", x, y, index() * x.size(), w);
-    }
-    run(gather_call{x.data(), y.data(), x.size(), type<decltype(x)>, root, space::native(w.stream), w.site});
+    run(describe_gather(in, std::forward<Out>(out), root, w));
   }
   template <class In, class Out>
   void gather(const In& in, Out&& out, const partition& layout, int root, where w = {}) {
-    const auto [x, y] = pair("gather", in, std::forward<Out>(out), w);
-    require_root("gather", root, w);
-    require_layout("gather", layout, w);
-    require_size("gather", "in", x.size(), layout.count(rank()), w);
-    if (rank() == root) {
-      require_size("gather", "out", y.size(), layout.total(), w);
-      require_disjoint("gather", x, y, layout.offset(rank()), w);
-    }
-    run(gather_uneven_call{x.data(), y.data(), &layout, type<decltype(x)>, root, space::native(w.stream), w.site});
+    run(describe_gather(in, std::forward<Out>(out), layout, root, w));
+  }
+  template <class In, class Out>
+  request gather_async(const In& in, Out&& out, int root, where w = {}) {
+    return begin(describe_gather(in, std::forward<Out>(out), root, w));
+  }
+  template <class In, class Out>
+  request gather_async(const In& in, Out&& out, const partition& layout, int root, where w = {}) {
+    return begin(describe_gather(in, std::forward<Out>(out), layout, root, w));
   }
 
   /// `out` on rank r = block r of the root's `in` (size * out.size()); elsewhere `in` may be empty.
   template <class In, class Out>
   void scatter(const In& in, Out&& out, int root, where w = {}) {
-    const auto [x, y] = pair("scatter", in, std::forward<Out>(out), w);
-    require_root("scatter", root, w);
-    if (rank() == root) {
-      require_size("scatter", "in", x.size(), y.size() * ranks(), w);
-      require_disjoint("scatter", y, x, index() * y.size(), w);
-    }
-    run(scatter_call{x.data(), y.data(), y.size(), type<decltype(x)>, root, space::native(w.stream), w.site});
+    run(describe_scatter(in, std::forward<Out>(out), root, w));
   }
   template <class In, class Out>
   void scatter(const In& in, Out&& out, const partition& layout, int root, where w = {}) {
-    const auto [x, y] = pair("scatter", in, std::forward<Out>(out), w);
-    require_root("scatter", root, w);
-    require_layout("scatter", layout, w);
-    require_size("scatter", "out", y.size(), layout.count(rank()), w);
-    if (rank() == root) {
-      require_size("scatter", "in", x.size(), layout.total(), w);
-      require_disjoint("scatter", y, x, layout.offset(rank()), w);
-    }
-    run(scatter_uneven_call{x.data(), y.data(), &layout, type<decltype(x)>, root, space::native(w.stream), w.site});
+    run(describe_scatter(in, std::forward<Out>(out), layout, root, w));
+  }
+  template <class In, class Out>
+  request scatter_async(const In& in, Out&& out, int root, where w = {}) {
+    return begin(describe_scatter(in, std::forward<Out>(out), root, w));
+  }
+  template <class In, class Out>
+  request scatter_async(const In& in, Out&& out, const partition& layout, int root, where w = {}) {
+    return begin(describe_scatter(in, std::forward<Out>(out), layout, root, w));
   }
 
-  /// Block r of `in` goes to rank r, block r of `out` comes from it; the sizes are equal multiples of size().
+  /// Block r of `in` goes to rank r, block r of `out` comes from it; the sizes are equal multiples of size(). With
+  /// layouts: unequal counts, rank s's to_each.count(r) equals rank r's from_each.count(s).
   template <class In, class Out>
   void all_to_all(const In& in, Out&& out, where w = {}) {
-    const auto [x, y] = pair("all_to_all", in, std::forward<Out>(out), w);
-    require_size("all_to_all", "out", y.size(), x.size(), w);
-    require_apart("all_to_all", x, y, w);
-    const std::size_t count = whole_share("all_to_all", x.size(), w);
-    run(all_to_all_call{x.data(), y.data(), count, type<decltype(x)>, space::native(w.stream), w.site});
+    run(describe_all_to_all(in, std::forward<Out>(out), w));
   }
-  /// Unequal counts: rank s's to_each.count(r) equals rank r's from_each.count(s).
   template <class In, class Out>
   void all_to_all(const In& in, const partition& to_each, Out&& out, const partition& from_each, where w = {}) {
-    const auto [x, y] = pair("all_to_all", in, std::forward<Out>(out), w);
-    require_layout("all_to_all", to_each, w);
-    require_layout("all_to_all", from_each, w);
-    require_size("all_to_all", "in", x.size(), to_each.total(), w);
-    require_size("all_to_all", "out", y.size(), from_each.total(), w);
-    require_apart("all_to_all", x, y, w);
-    run(all_to_all_uneven_call{x.data(), &to_each, y.data(), &from_each, type<decltype(x)>, space::native(w.stream),
-                               w.site});
+    run(describe_all_to_all(in, to_each, std::forward<Out>(out), from_each, w));
+  }
+  template <class In, class Out>
+  request all_to_all_async(const In& in, Out&& out, where w = {}) {
+    return begin(describe_all_to_all(in, std::forward<Out>(out), w));
+  }
+  template <class In, class Out>
+  request all_to_all_async(const In& in, const partition& to_each, Out&& out, const partition& from_each,
+                           where w = {}) {
+    return begin(describe_all_to_all(in, to_each, std::forward<Out>(out), from_each, w));
   }
 
   /// Messages between two ranks arrive in the order sent; the receiver names the exact size.
   template <class In>
   void send(const In& in, int peer, where w = {}) {
-    run(send_descriptor(in, peer, w));
+    run(describe_send(in, peer, w));
   }
   template <class Out>
   void recv(Out&& out, int peer, where w = {}) {
-    run(recv_descriptor(std::forward<Out>(out), peer, w));
+    run(describe_recv(std::forward<Out>(out), peer, w));
+  }
+  template <class In>
+  request send_async(const In& in, int peer, where w = {}) {
+    return begin(describe_send(in, peer, w));
+  }
+  template <class Out>
+  request recv_async(Out&& out, int peer, where w = {}) {
+    return begin(describe_recv(std::forward<Out>(out), peer, w));
   }
   /// Sends to `to` while receiving from `from`, which may be the same rank, or this one.
   template <class In, class Out>
   void send_recv(const In& in, int to, Out&& out, int from, where w = {}) {
-    const auto [x, y] = pair("send_recv", in, std::forward<Out>(out), w);
-    require_apart("send_recv", x, y, w);
-    run(send_recv_call{x.data(), x.size(), checked_peer("send_recv", to, w), y.data(), y.size(),
-                       checked_peer("send_recv", from, w), type<decltype(x)>, space::native(w.stream), w.site});
+    run(describe_send_recv(in, to, std::forward<Out>(out), from, w));
   }
-  /// The same without waiting: `in` may be changed, `out` read, once the request is complete.
-  template <class In>
-  request send_async(const In& in, int peer, where w = {}) {
-    static_assert(detail::require_outside_group<Backend>::value);
-    return begin(send_descriptor(in, peer, w));
-  }
-  template <class Out>
-  request recv_async(Out&& out, int peer, where w = {}) {
-    static_assert(detail::require_outside_group<Backend>::value);
-    return begin(recv_descriptor(std::forward<Out>(out), peer, w));
+  template <class In, class Out>
+  request send_recv_async(const In& in, int to, Out&& out, int from, where w = {}) {
+    return begin(describe_send_recv(in, to, std::forward<Out>(out), from, w));
   }
 
   /// Performs the verbs that `body(g)` calls on g as one, so that none of them waits for another:
   ///   comm.group([&](auto& g) { g.send(right, next); g.recv(left, previous); });
+  /// g.with(other) lists verbs of another communicator, on which all of its ranks make a group, too:
+  ///   comm.group([&](auto& g) { g.all_reduce(in_place(a), sum); g.with(tensor).all_gather(x, y); });
   /// The body only lists them; where it throws, nothing has been started.
   template <class Body>
   void group(Body&& body, where w = {}) {
-    static_assert(detail::require_outside_group<Backend>::value);
-    recorded_.clear();
-    communicator<call_recorder<space>> recorder(call_recorder<space>(rank(), size(), recorded_), name_);
-    try {
-      std::forward<Body>(body)(recorder);
-    } catch (const error& wrong) {
-      backend_.fail(wrong.message());
-      throw;
-    }
-    run(group_call{recorded_.data(), recorded_.size(), space::native(w.stream), w.site});
+    grouping<space> listed(*this);
+    record(listed, std::forward<Body>(body));
+    if (listed.others_.empty()) return run(listed.as_one(recorded_, w));
+    std::vector<request> started = start_all(listed, w);
+    wait_all(started.data(), started.size());
+  }
+  template <class Body>
+  request group_async(Body&& body, where w = {}) {
+    grouping<space> listed(*this);
+    record(listed, std::forward<Body>(body));
+    if (listed.others_.empty()) return begin(listed.as_one(recorded_, w));
+    return joined_requests::of(start_all(listed, w));
   }
 
   /// Collective: the ranks of one colour form a communicator, ordered by key, then by rank here.
@@ -290,65 +287,47 @@ class communicator : private detail::calling<Backend> {
  private:
   template <class Other>
   friend class communicator;
+  template <class Space>
+  friend class grouping;
 
   using base::backend_;
   using base::begin;
-  using base::checked;
-  using base::checked_peer;
+  using base::describe_all_gather;
+  using base::describe_all_reduce;
+  using base::describe_all_to_all;
+  using base::describe_barrier;
+  using base::describe_broadcast;
+  using base::describe_gather;
+  using base::describe_recv;
+  using base::describe_reduce;
+  using base::describe_reduce_scatter;
+  using base::describe_scatter;
+  using base::describe_send;
+  using base::describe_send_recv;
   using base::guarded;
-  using base::index;
   using base::name_;
   using base::ranks;
   using base::reject;
-  using base::require_apart;
-  using base::require_disjoint;
-  using base::require_layout;
-  using base::require_reduction;
-  using base::require_root;
-  using base::require_size;
   using base::run;
-  using base::whole_share;
 
   communicator(Backend backend, std::shared_ptr<const std::string> name) : base(std::move(backend), std::move(name)) {}
 
-  template <class View>
-  static constexpr dtype type = dtype_of<std::remove_const_t<typename View::element_type>>;
-  // Only the host combines in the calling thread; a device backend has its own kernels.
-  template <class View>
-  static constexpr reduce_function combine() {
-    if constexpr (std::is_same<space, host_space>::value) return detail::ordered_reduce_of<type<View>>();
-    else return nullptr;
+  template <class Body>
+  void record(grouping<space>& listed, Body&& body) {
+    static_assert(detail::require_outside_group<Backend>::value);
+    try {
+      std::forward<Body>(body)(listed);
+    } catch (const error& wrong) {
+      backend_.fail(wrong.message());
+      for (const auto& other : listed.others_) other->fail(wrong.message());
+      throw;
+    }
   }
-
-  template <class In, class Out>
-  auto pair(const char* operation, const In& in, Out&& out, const where& w) {
-    auto x = checked(operation, detail::input_of<space>(in), w);
-    auto y = checked(operation, detail::output_of<space>(std::forward<Out>(out)), w);
-    detail::require_same_element<decltype(x), decltype(y)>();
-    return std::make_pair(x, y);
-  }
-
-  template <class T>
-  void reduce(view<const T, space> in, T* out, reduction op, int root, where w) {
-    require_reduction("reduce", dtype_of<T>, op, w);
-    run(reduce_call{in.data(), out, in.size(), dtype_of<T>, op, combine<decltype(in)>(), root,
-                    space::native(w.stream), w.site});
-  }
-  template <class T>
-  [[gnu::always_inline]] inline void all_reduce(view<const T, space> in, T* out, reduction op, where w) {
-    require_reduction("all_reduce", dtype_of<T>, op, w);
-    run(all_reduce_call{in.data(), out, in.size(), dtype_of<T>, op, combine<decltype(in)>(),
-                        space::native(w.stream), w.site});
-  }
-  template <class In>
-  send_call send_descriptor(const In& in, int peer, where w) {
-    const auto x = checked("send", detail::input_of<space>(in), w);
-    return {x.data(), x.size(), type<decltype(x)>, checked_peer("send", peer, w), space::native(w.stream), w.site};
-  }
-  template <class Out>
-  recv_call recv_descriptor(Out&& out, int peer, where w) {
-    const auto y = checked("recv", detail::output_of<space>(std::forward<Out>(out)), w);
-    return {y.data(), y.size(), type<decltype(y)>, checked_peer("recv", peer, w), space::native(w.stream), w.site};
+  std::vector<request> start_all(grouping<space>& listed, const where& w) {
+    std::vector<request> started;
+    started.push_back(begin(listed.as_one(recorded_, w)));
+    for (const auto& other : listed.others_) started.push_back(other->start(w));
+    return started;
   }
 
   static constexpr void require_host_result() {
@@ -360,3 +339,5 @@ class communicator : private detail::calling<Backend> {
 };
 
 }  // namespace shardkit
+
+#include <shardkit/comm/detail/grouping.hpp>

@@ -39,7 +39,28 @@ class complete {
     }
   }
 
-  void perform(const group_call& group) {
+  void perform(const group_call& group) { base_.perform(expanded(group)); }
+
+  template <class Call>
+  request start(const Call& call) {
+    if constexpr (detail::starts<Backend, Call>::value) {
+      return base_.start(call);
+    } else {
+      calls_.clear();
+      expand(call);
+      return base_.start(group_call{calls_.data(), calls_.size(), call.stream, call.site});
+    }
+  }
+  request start(const group_call& group) { return base_.start(expanded(group)); }
+
+  Backend split(int colour, int key, const call_site& site) { return base_.split(colour, key, site); }
+  void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) {
+    base_.exchange(in, out, bytes, site);
+  }
+  void fail(const std::string& reason) noexcept { base_.fail(reason); }
+
+ private:
+  group_call expanded(const group_call& group) {
     calls_.clear();
     // The caller's messages first: ranks may list them anywhere among the collectives.
     for (const bool messages : {true, false})
@@ -52,20 +73,9 @@ class complete {
               else expand(call);
             },
             group.calls[i]);
-    base_.perform(group_call{calls_.data(), calls_.size(), group.stream, group.site});
+    return {calls_.data(), calls_.size(), group.stream, group.site};
   }
 
-  template <class Call>
-  request start(const Call& call) {
-    return base_.start(call);
-  }
-  Backend split(int colour, int key, const call_site& site) { return base_.split(colour, key, site); }
-  void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) {
-    base_.exchange(in, out, bytes, site);
-  }
-  void fail(const std::string& reason) noexcept { base_.fail(reason); }
-
- private:
   static const char* at(const void* base, std::size_t elements, dtype type) noexcept {
     return static_cast<const char*>(base) + elements * size_of(type);
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <shardkit/comm/calls.hpp>
+#include <shardkit/comm/request.hpp>
 
 #include <cstddef>
 #include <string>
@@ -58,6 +59,11 @@ class call_recorder {
   template <class Call>
   void perform(const Call& call) {
     calls_->emplace_back(call);
+  }
+  /// Refused by the typed face: a group has one request for all.
+  template <class Call>
+  request start(const Call&) {
+    return {};
   }
 
   /// A misuse inside the body passes through `group`, which tells the peers.

@@ -1,9 +1,13 @@
 // The handle of a call under way.
 #pragma once
 
+#include <shardkit/comm/detail/waiting.hpp>
 #include <shardkit/core/error.hpp>
 
+#include <algorithm>
+#include <cstddef>
 #include <utility>
+#include <vector>
 
 namespace shardkit {
 
@@ -15,6 +19,10 @@ class pending_call {
   virtual bool test() = 0;
   /// Waits for completion, to the operation deadline. Throws what went wrong.
   virtual void wait() = 0;
+  /// Seconds that a wait may last: the launch's operation deadline.
+  virtual double deadline() const noexcept = 0;
+  /// Ends a wait that others have made with `test`: fails the communicator and throws timeout_error.
+  [[noreturn]] virtual void expire() = 0;
   /// Gives the state back to its pool. A call that has not completed is ended first: the communicator fails, and
   /// on return no peer reads or writes the caller's buffer.
   virtual void release() noexcept = 0;
@@ -41,6 +49,8 @@ class [[nodiscard]] request {
 
   /// Whether a call is attached.
   bool active() const noexcept { return state_ != nullptr; }
+  /// For a decorator that waits by `test`: the call that is attached, or null.
+  pending_call* pending() const noexcept { return state_; }
 
   /// True once the call has completed; the request is then empty. An empty request is complete.
   bool test() {
@@ -58,11 +68,67 @@ class [[nodiscard]] request {
   }
 
  private:
+  friend void wait_all(request* requests, std::size_t count);
+  friend class joined_requests;
+
   void drop() noexcept {
     if (state_ != nullptr) std::exchange(state_, nullptr)->release();
   }
 
   pending_call* state_ = nullptr;
+};
+
+/// Waits for requests of any communicators, going on with all of them: none waits for another. The first failure is
+/// thrown; the others then fail as they are dropped.
+inline void wait_all(request* requests, std::size_t count) {
+  for (std::size_t done = 0; done < count; ++done) {
+    request& next = requests[done];
+    if (!next.active()) continue;
+    const auto look = [&] {
+      for (std::size_t i = count; i-- > done + 1;) (void)requests[i].test();
+      return next.test();
+    };
+    constexpr int spins = 1000;
+    if (detail::wait_for(spins, next.state_->deadline(), look, [] { return false; }) != detail::wait_result::ready)
+      next.state_->expire();
+  }
+}
+
+/// Several requests as one.
+class joined_requests final : public pending_call {
+ public:
+  /// Empty where none of the requests is active.
+  static request of(std::vector<request> parts) {
+    const auto inactive = [](const request& part) { return !part.active(); };
+    parts.erase(std::remove_if(parts.begin(), parts.end(), inactive), parts.end());
+    if (parts.empty()) return {};
+    return request(new joined_requests(std::move(parts)));
+  }
+  virtual ~joined_requests() = default;
+
+  bool test() override {
+    bool all = true;
+    for (request& part : parts_) all = part.test() && all;
+    return all;
+  }
+  void wait() override { wait_all(parts_.data(), parts_.size()); }
+  double deadline() const noexcept override {
+    double longest = 0;
+    for (const request& part : parts_)
+      if (part.active()) longest = std::max(longest, part.state_->deadline());
+    return longest;
+  }
+  [[noreturn]] void expire() override {
+    for (const request& part : parts_)
+      if (part.active()) part.state_->expire();
+    throw timeout_error("requests that were complete");
+  }
+  void release() noexcept override { delete this; }
+
+ private:
+  explicit joined_requests(std::vector<request> parts) noexcept : parts_(std::move(parts)) {}
+
+  std::vector<request> parts_;
 };
 
 }  // namespace shardkit

@@ -28,6 +28,9 @@ struct silu_multiply {
 /// 4 ranks). `attention_cost[r]` is what rank r does per token outside of the block and `feature_cost` what one
 /// feature costs, in one unit: weights read, say, 3 * hidden for a feature and 2 * head_size * hidden for a query head
 /// plus as much for a key/value head. Ranks above the common level get no features.
+///
+/// For blocks in which the ranks do not meet between attention and feed-forward, and to even out memory. Where an
+/// all_reduce stands between the two, as in Llama, the ranks wait there in any case, and a balanced cut is faster.
 template <class Costs>
 partition level_features(std::size_t features, const Costs& attention_cost, double feature_cost,
                          std::size_t granularity = 1) {

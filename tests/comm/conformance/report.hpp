@@ -2,16 +2,20 @@
 // the ranks asserts afterwards that nothing was noted.
 #pragma once
 
-#include <shardkit/core/buffer.hpp>
-#include <shardkit/core/float16.hpp>
+#include <shardkit/core/view.hpp>
+#include "values.hpp"
 
 #include <cstddef>
 #include <cstring>
+#include <memory>
 #include <sstream>
 #include <string>
-#include <type_traits>
+#include <utility>
+#include <vector>
 
 namespace conformance {
+
+using shardkit::view;
 
 /// Everything streamed into one string.
 template <class... Parts>
@@ -21,37 +25,30 @@ std::string text(const Parts&... parts) {
   return out.str();
 }
 
-template <class T>
-std::string shown(const T& value) {
-  if constexpr (std::is_same_v<T, shardkit::float16> || std::is_same_v<T, shardkit::bfloat16>)
-    return text(static_cast<float>(value), " (bits ", value.bits, ")");
-  else if constexpr (std::is_floating_point_v<T>) return text(std::hexfloat, value);
-  else if constexpr (std::is_integral_v<T>) return text(+value);
-  else return "other";
-}
-
 class report {
  public:
-  /// `describe` is called only where the check fails.
-  template <class Describe>
-  void expect(bool holds, Describe describe) {
-    ++checks_;
-    if (holds) return;
-    ++failures_;
-    if (failures_ <= shown_failures) text_ += "\n  " + std::string(describe());
-  }
+  /// What the following checks are about.
+  void at(std::string what) { what_ = std::move(what); }
 
-  /// got[i] has the bits of wanted(i) for every i.
-  template <class T, class Wanted, class Describe>
-  void same(shardkit::view<T> got, Wanted wanted, Describe describe) {
-    for (std::size_t i = 0; i < got.size(); ++i) {
-      const std::remove_const_t<T> want = wanted(i);
-      if (std::memcmp(&got[i], &want, sizeof want) == 0) continue;
-      return expect(false, [&] {
-        return describe() + text(": element ", i, " of ", got.size(), " is ", shown(got[i]), " and should be ", shown(want));
-      });
-    }
-    expect(true, describe);
+  void expect(bool holds, const char* detail = "") {
+    ++checks_;
+    if (!holds) note(detail);
+  }
+  /// The bits of `count` elements are those wanted.
+  void same(const void* got, const void* wanted, dtype type, std::size_t count, bool any_nan = false) {
+    ++checks_;
+    const std::size_t i = first_difference(got, wanted, type, count, any_nan);
+    if (i != count)
+      note(text("element ", i, " of ", count, " is ", shown(got, type, i), " and should be ", shown(wanted, type, i)));
+  }
+  /// Holds elements [first, first + count) of `rank`.
+  void holds(const void* got, dtype type, const source& from, int rank, std::size_t first, std::size_t count) {
+    wanted_.resize(count * size_of(type));
+    fill(wanted_.data(), type, from, rank, first, count);
+    same(got, wanted_.data(), type, count);
+  }
+  void holds(const void* got, dtype type, std::uint64_t seed, int rank, std::size_t first, std::size_t count) {
+    holds(got, type, source{values::bits, reduction_kind::sum, seed}, rank, first, count);
   }
 
   long checks() const { return checks_; }
@@ -59,44 +56,68 @@ class report {
   const std::string& what() const { return text_; }
 
  private:
-  static constexpr long shown_failures = 5;
+  void note(const std::string& detail) {
+    constexpr long shown_failures = 5;
+    if (++failures_ <= shown_failures) text_ += "\n  " + what_ + ": " + (detail.empty() ? "not as it should be" : detail);
+  }
+
   long checks_ = 0, failures_ = 0;
-  std::string text_;
+  std::string what_, text_;
+  std::vector<char> wanted_;
 };
 
-/// A buffer between two margins that nobody may write. It begins at no particular alignment.
-template <class T>
+/// Elements of a type known at run time between two margins that nobody may write. They begin at no cache line.
 class guarded {
  public:
-  explicit guarded(std::size_t size) : all_(size + 2 * margin), size_(size) {
-    if (all_.size() != 0) std::memset(static_cast<void*>(all_.data()), pattern, all_.size() * sizeof(T));
+  guarded(dtype type, std::size_t size)
+      : type_(type), size_(size), bytes_(new (std::align_val_t{64}) char[(size + 2 * margin) * size_of(type)]) {
+    std::memset(bytes_.get(), pattern, (size + 2 * margin) * size_of(type));
   }
-  /// Filled with value(i).
-  template <class Value>
-  guarded(std::size_t size, Value value) : guarded(size) {
-    for (std::size_t i = 0; i < size; ++i) all_[margin + i] = value(i);
+  /// Filled with what `rank` has.
+  guarded(dtype type, std::size_t size, const source& from, int rank) : guarded(type, size) {
+    fill(data(), type, from, rank, 0, size);
+  }
+  guarded(dtype type, std::size_t size, std::uint64_t seed, int rank)
+      : guarded(type, size, source{values::bits, reduction_kind::sum, seed}, rank) {}
+
+  guarded(const guarded& other) : guarded(other.type_, other.size_) { *this = other; }
+  guarded& operator=(const guarded& other) {
+    std::memcpy(bytes_.get(), other.bytes_.get(), (size_ + 2 * margin) * size_of(type_));  // of one type and size
+    return *this;
   }
 
-  shardkit::view<T> get() { return {all_.data() + margin, size_}; }
-  shardkit::view<const T> read() { return get(); }
+  std::size_t size() const { return size_; }
+  dtype type() const { return type_; }
+  char* data(std::size_t index = 0) { return bytes_.get() + (margin + index) * size_of(type_); }
 
-  /// Whether the margins are as they were; for a buffer that should not be written at all, its inside, too.
+  template <class T>
+  view<T> as() {
+    return {reinterpret_cast<T*>(data()), size_};
+  }
+  template <class T>
+  view<const T> read() {
+    return as<T>();
+  }
+
+  /// Whether the margins are as they were.
   bool intact() const { return clean(0, margin) && clean(margin + size_, margin); }
-  bool untouched() const { return clean(0, all_.size()); }
 
  private:
   static constexpr std::size_t margin = 17;
-  static constexpr int pattern = 0xa5;
+  static constexpr char pattern = 0x25;
 
   bool clean(std::size_t first, std::size_t count) const {
-    const auto* bytes = reinterpret_cast<const unsigned char*>(all_.data()) + first * sizeof(T);
-    for (std::size_t i = 0; i < count * sizeof(T); ++i)
-      if (bytes[i] != pattern) return false;
+    for (std::size_t i = first * size_of(type_); i < (first + count) * size_of(type_); ++i)
+      if (bytes_[i] != pattern) return false;
     return true;
   }
 
-  shardkit::buffer<T> all_;
+  struct release {
+    void operator()(char* bytes) const { ::operator delete[](bytes, std::align_val_t{64}); }
+  };
+  dtype type_;
   std::size_t size_;
+  std::unique_ptr<char[], release> bytes_;
 };
 
 }  // namespace conformance

@@ -4,7 +4,9 @@
 #include <shardkit/comm/mesh.hpp>
 #include "groups.hpp"
 
+#include <algorithm>
 #include <chrono>
+#include <limits>
 #include <string>
 #include <thread>
 #include <vector>
@@ -21,8 +23,9 @@ void barrier(Comm& comm, report& out, const sweep&) {
     comm.barrier();
     const auto left = now();
     const auto all_came = comm.exchange(came), all_left = comm.exchange(left);
+    out.at(text("barrier, rank ", late, " late"));
     out.expect(*std::max_element(all_came.begin(), all_came.end()) <= *std::min_element(all_left.begin(), all_left.end()),
-               [&] { return text("a rank left the barrier before rank ", late, " came"); });
+               "a rank left before the last came");
   }
 }
 
@@ -36,13 +39,15 @@ void exchange(Comm& comm, report& out, const sweep&) {
   note mine{comm.rank(), comm.rank() / 2.0, {}};
   mine.letters[299] = static_cast<char>('a' + comm.rank());
   const auto all = comm.exchange(mine);
-  out.expect(all.size() == as_index(comm.size()), [] { return "exchange: number of values"; });
+  out.at("exchange");
+  out.expect(all.size() == as_index(comm.size()), "number of values");
   for (int rank = 0; rank < comm.size(); ++rank) {
     const note& one = all[as_index(rank)];
-    out.expect(one.rank == rank && one.half == rank / 2.0 && one.letters[299] == 'a' + rank,
-               [&] { return text("exchange: value of rank ", rank); });
+    out.at(text("exchange, value of rank ", rank));
+    out.expect(one.rank == rank && one.half == rank / 2.0 && one.letters[299] == 'a' + rank);
   }
-  out.expect(comm.exchange(static_cast<char>(comm.rank())).back() == comm.size() - 1, [] { return "exchange of a char"; });
+  out.at("exchange");
+  out.expect(comm.exchange(static_cast<char>(comm.rank())).back() == comm.size() - 1, "a char");
 }
 
 /// Splits, then checks members and order by asking who is there.
@@ -54,20 +59,20 @@ void one_split(Comm& comm, report& out, const char* what, Colour colour, Key key
   for (int rank = 0; rank < comm.size(); ++rank)
     if (colour(rank) == colour(me)) members.push_back(rank);
   std::stable_sort(members.begin(), members.end(), [&](int a, int b) { return key(a) < key(b); });
-  const auto says = [&] { return text("split by ", what, ", rank ", me, " of ", comm.size()); };
-  out.expect(child.size() == static_cast<int>(members.size()), says);
-  out.expect(child.exchange(me) == members, says);
-  out.expect(members[as_index(child.rank())] == me, says);
-  out.expect(child.name() == comm.name() + "/" + std::to_string(colour(me)), says);
+  out.at(text("split by ", what, ", rank ", me, " of ", comm.size()));
+  out.expect(child.size() == static_cast<int>(members.size()), "size");
+  out.expect(child.exchange(me) == members, "members");
+  out.expect(members[as_index(child.rank())] == me, "rank");
+  out.expect(child.name() == comm.name() + "/" + std::to_string(colour(me)), "name");
   // The child works by itself, and the parent goes on beside it.
   std::vector<float> data(300, 1.0f);
   child.all_reduce(in_place(data), shardkit::sum);
-  out.expect(data.back() == static_cast<float>(members.size()), says);
-  out.expect(comm.all_reduce(1, shardkit::sum) == comm.size(), says);
+  out.expect(data.back() == static_cast<float>(members.size()), "sum over the child");
+  out.expect(comm.all_reduce(1, shardkit::sum) == comm.size(), "sum over the parent");
   int got = -1, mine = me;
   child.send_recv(view(&mine, 1), around(child.rank() + 1, child.size()), view(&got, 1),
                   around(child.rank() - 1, child.size()));
-  out.expect(got == members[as_index(around(child.rank() - 1, child.size()))], says);
+  out.expect(got == members[as_index(around(child.rank() - 1, child.size()))], "message within the child");
 }
 
 template <class Comm>
@@ -88,17 +93,18 @@ void split(Comm& comm, report& out, const sweep&) {
 /// Children of children, several alive at once.
 template <class Comm>
 void nested_split(Comm& comm, report& out, const sweep&) {
+  out.at("children of children");
   auto half = comm.split(comm.rank() % 2, 0, "half");
   auto quarter = half.split(half.rank() % 2, -half.rank(), "quarter");
-  out.expect(quarter.name() == "quarter", [] { return "name of a child"; });
+  out.expect(quarter.name() == "quarter", "name of a child");
   for (int round = 0; round < 20; ++round) {
-    out.expect(quarter.all_reduce(1, shardkit::sum) == quarter.size(), [] { return "sum over the grandchild"; });
-    out.expect(half.all_reduce(1, shardkit::sum) == half.size(), [] { return "sum over the child"; });
-    out.expect(comm.all_reduce(1, shardkit::sum) == comm.size(), [] { return "sum over the parent"; });
+    out.expect(quarter.all_reduce(1, shardkit::sum) == quarter.size(), "sum over the grandchild");
+    out.expect(half.all_reduce(1, shardkit::sum) == half.size(), "sum over the child");
+    out.expect(comm.all_reduce(1, shardkit::sum) == comm.size(), "sum over the parent");
   }
   const auto worlds = quarter.exchange(comm.rank());
   for (std::size_t i = 1; i < worlds.size(); ++i)
-    out.expect(worlds[i] == worlds[i - 1] - 4, [] { return "order of the grandchild"; });
+    out.expect(worlds[i] == worlds[i - 1] - 4, "order of the grandchild");
 }
 
 /// Every grid of two and three axes that has as many places as there are ranks.
@@ -109,10 +115,10 @@ void mesh_axes(Comm& comm, report& out, const sweep&) {
     for (int b = 1; a * b <= ranks; ++b) {
       if (ranks % (a * b) != 0) continue;
       const int c = ranks / (a * b);
-      const auto says = [&] { return text("mesh of ", a, " x ", b, " x ", c); };
+      out.at(text("mesh of ", a, " x ", b, " x ", c));
       shardkit::mesh grid(comm, {{"data", a}, {"pipeline", b}, {"tensor", c}});
       const int mine[] = {grid.coordinate("data"), grid.coordinate("pipeline"), grid.coordinate("tensor")};
-      out.expect((mine[0] * b + mine[1]) * c + mine[2] == comm.rank(), says);
+      out.expect((mine[0] * b + mine[1]) * c + mine[2] == comm.rank(), "coordinates");
       const int strides[] = {b * c, c, 1}, lengths[] = {a, b, c};
       const char* names[] = {"data", "pipeline", "tensor"};
       for (int axis = 0; axis < 3; ++axis) {
@@ -120,9 +126,9 @@ void mesh_axes(Comm& comm, report& out, const sweep&) {
         std::vector<int> members;
         for (int place = 0; place < lengths[axis]; ++place)
           members.push_back(comm.rank() + (place - mine[axis]) * strides[axis]);
-        out.expect(line.exchange(comm.rank()) == members && line.rank() == mine[axis] && line.name() == names[axis], says);
+        out.expect(line.exchange(comm.rank()) == members && line.rank() == mine[axis] && line.name() == names[axis], "axis");
       }
-      out.expect(&grid["data"] == &grid["data"] && grid.axes().size() == 3, says);
+      out.expect(&grid["data"] == &grid["data"] && grid.axes().size() == 3, "axes");
     }
 }
 
@@ -137,56 +143,57 @@ void random_programs(Comm& comm, report& out, const sweep& how) {
     const std::size_t count = sizes[choice / 16 % sizes.size()];
     const int root = static_cast<int>(choice / 1024 % as_index(ranks));
     if (draw(step, me, 1) % 16 == 0) std::this_thread::sleep_for(std::chrono::microseconds(draw(step, me, 2) % 300));
-    const auto says = [&] { return text("step ", step, " of a random program"); };
-    const auto own = [&](std::size_t i) { return any_bits<word>(step, me, i); };
-    const auto sum_of = [&](std::size_t i) {
-      word total = 0;
-      for (int rank = 0; rank < ranks; ++rank) total += any_bits<word>(step, rank, i);
-      return total;
+    out.at(text("step ", step, " of a random program"));
+    const source from{values::exact, reduction_kind::sum, step};
+    const auto sums = [&](guarded& at_hand, std::size_t first, std::size_t n) {
+      guarded should(dtype::u32, n);
+      reduce(should.data(), dtype::u32, from, reduction_kind::sum, ranks, first, n);
+      out.same(at_hand.data(), should.data(), dtype::u32, n);
     };
-    guarded<word> data(count, own), got(count), whole(count * as_index(ranks));
+    guarded data(dtype::u32, count, from, me), got(dtype::u32, count), whole(dtype::u32, count * as_index(ranks));
     switch (choice % 8) {
       case 0:
-        comm.broadcast(data.get(), root);
-        out.same(data.get(), [&](std::size_t i) { return any_bits<word>(step, root, i); }, says);
+        comm.broadcast(data.as<word>(), root);
+        out.holds(data.data(), dtype::u32, from, root, 0, count);
         break;
       case 1:
-        comm.all_reduce(data.read(), got.get(), shardkit::sum);
-        out.same(got.get(), sum_of, says);
+        comm.all_reduce(data.read<word>(), got.as<word>(), shardkit::sum);
+        sums(got, 0, count);
         break;
       case 2:
-        comm.reduce(data.read(), got.get(), shardkit::sum, root);
-        if (comm.is_root(root)) out.same(got.get(), sum_of, says);
+        comm.reduce(data.read<word>(), got.as<word>(), shardkit::sum, root);
+        if (comm.is_root(root)) sums(got, 0, count);
         break;
       case 3:
-        comm.all_gather(data.read(), whole.get());
+        comm.all_gather(data.read<word>(), whole.as<word>());
         for (int rank = 0; rank < ranks; ++rank)
-          out.same(whole.get().subview(as_index(rank) * count, count),
-                   [&](std::size_t i) { return any_bits<word>(step, rank, i); }, says);
+          out.holds(whole.data(as_index(rank) * count), dtype::u32, from, rank, 0, count);
         break;
       case 4: {
         const auto cut = layout_of(choice / 65536 % layout_count, count, ranks);
-        comm.reduce_scatter(data.read(), got.get().subview(0, cut.count(me)), shardkit::sum, cut);
-        out.same(got.get().subview(0, cut.count(me)), [&](std::size_t i) { return sum_of(cut.offset(me) + i); }, says);
+        comm.reduce_scatter(data.read<word>(), got.as<word>().subview(0, cut.count(me)), shardkit::sum, cut);
+        sums(got, cut.offset(me), cut.count(me));
         break;
       }
       case 5: {
         const int distance = root;
-        comm.send_recv(data.read(), around(me + distance, ranks), got.get(), around(me - distance, ranks));
-        out.same(got.get(), [&](std::size_t i) { return any_bits<word>(step, around(me - distance, ranks), i); }, says);
+        comm.send_recv(data.read<word>(), around(me + distance, ranks), got.as<word>(), around(me - distance, ranks));
+        out.holds(got.data(), dtype::u32, from, around(me - distance, ranks), 0, count);
         break;
       }
       case 6:
         comm.group([&](auto& g) {
-          g.gather(data.read(), whole.get(), root);
-          g.send(data.read(), around(me + 1, ranks));
-          g.recv(got.get(), around(me - 1, ranks));
+          g.gather(data.read<word>(), whole.as<word>(), root);
+          g.send(data.read<word>(), around(me + 1, ranks));
+          g.recv(got.as<word>(), around(me - 1, ranks));
         });
-        out.same(got.get(), [&](std::size_t i) { return any_bits<word>(step, around(me - 1, ranks), i); }, says);
+        out.holds(got.data(), dtype::u32, from, around(me - 1, ranks), 0, count);
+        for (int rank = 0; rank < (comm.is_root(root) ? ranks : 0); ++rank)
+          out.holds(whole.data(as_index(rank) * count), dtype::u32, from, rank, 0, count);
         break;
       default: comm.barrier(); break;
     }
-    out.expect(data.intact() && got.intact() && whole.intact(), says);
+    out.expect(data.intact() && got.intact() && whole.intact(), "margins");
   }
 }
 

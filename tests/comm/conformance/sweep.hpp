@@ -4,6 +4,7 @@
 #include <shardkit/core/partition.hpp>
 #include "values.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <limits>
@@ -82,11 +83,9 @@ struct typed_operation {
 inline std::vector<typed_operation> reducible_operations() {
   std::vector<typed_operation> all;
   for (std::size_t type = 0; type < type_count; ++type)
-    with_type(type, [&](auto element) {
-      for (std::size_t kind = 0; kind < kind_count; ++kind)
-        if (shardkit::is_reducible(shardkit::dtype_of<decltype(element)>, static_cast<reduction_kind>(kind)))
-          all.push_back({type, static_cast<reduction_kind>(kind)});
-    });
+    for (std::size_t kind = 0; kind < kind_count; ++kind)
+      if (shardkit::is_reducible(dtype_at(type), static_cast<reduction_kind>(kind)))
+        all.push_back({type, static_cast<reduction_kind>(kind)});
   return all;
 }
 

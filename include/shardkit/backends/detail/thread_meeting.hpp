@@ -62,12 +62,47 @@ class thread_meeting {
   /// After publish_buffers: returns once no peer reads this rank's buffers any more.
   template <class Call>
   void finish(const Call& call) {
-    room_->slot(rank_).done.store(call_, std::memory_order_release);
+    mark_done();
     for (int rank = 0; rank < room_->size; ++rank)
-      if (rank != rank_)
-        wait(call, rank, [&] { return room_->slot(rank).done.load(std::memory_order_acquire) >= call_; });
-    exposed_ = false;
+      if (rank != rank_) wait(call, rank, [&] { return is_done(rank); });
+    conclude();
   }
+
+  // The same step by step, for calls that nobody waits for.
+
+  /// Whether peers may be reading this rank's buffers.
+  bool exposed() const noexcept { return exposed_; }
+  /// A rank that has not come to the current call; -1 where all have.
+  int first_absent() const {
+    return first_that([&](int rank) { return room_->line(rank, call_).call.load(std::memory_order_acquire) < call_; });
+  }
+  /// This rank reads the peers' buffers no more.
+  void mark_done() { room_->slot(rank_).done.store(call_, std::memory_order_release); }
+  /// A rank that may still read this rank's buffers; -1 where there is none.
+  int first_reading() const {
+    return first_that([&](int rank) { return !is_done(rank); });
+  }
+  void conclude() noexcept { exposed_ = false; }
+
+  /// Before publishing a call whose buffers this rank will touch under `reading` only, and be away otherwise.
+  void defer_next() { room_->slot(rank_).deferred.store(call_ + 1); }
+  /// While it lives, this rank may read and write the buffers of a deferred call. Throws where the launch has failed.
+  class reading {
+   public:
+    explicit reading(thread_meeting& meeting) : flag_(meeting.room_->slot(meeting.rank_).reading) {
+      // Sequentially consistent against a failing rank, which raises the failure and then looks who reads.
+      flag_.store(true);
+      if (!meeting.failed()) return;
+      flag_.store(false);
+      meeting.leave_failed_call();
+    }
+    reading(const reading&) = delete;
+    reading& operator=(const reading&) = delete;
+    ~reading() { flag_.store(false); }
+
+   private:
+    std::atomic<bool>& flag_;
+  };
 
   /// Waits for `ready` on account of `rank`; between looks `progress` may do other work.
   template <class Call, class Ready>
@@ -76,9 +111,7 @@ class thread_meeting {
     const int launch_rank = room_->launch_rank(rank);
     const auto look = [&] {
       if (ready()) return true;
-      if (progress_ == nullptr) return false;
-      progress_(progress_context_);
-      return ready();
+      return go_on() && ready();
     };
     const auto result = wait_for(room_->spins, launch.limits().operation, look,
                                  [&] { return launch.failed() || launch.has_left(launch_rank); });
@@ -90,13 +123,29 @@ class thread_meeting {
     leave_failed_call();
   }
 
-  /// Work that every wait does between its looks, so that messages under way go on. It may throw what ends the wait,
-  /// through leave_mismatched_call.
-  void set_progress(void (*progress)(void*), void* context) noexcept {
-    progress_ = progress;
-    progress_context_ = context;
+  /// Work that every wait does between its looks, so that what is under way goes on; null where there is none. It may
+  /// throw what ends the wait, through leave_mismatched_call.
+  enum class progress_source { messages, collectives };
+  void set_progress(progress_source source, void (*function)(void*), void* context) noexcept {
+    progress_[static_cast<std::size_t>(source)] = {function, context};
   }
 
+  /// Takes what is under way as far as it goes without waiting. False where there is nothing.
+  bool go_on() {
+    bool any = false;
+    for (const progress_entry& work : progress_)
+      if (work.function != nullptr) {
+        work.function(work.context);
+        any = true;
+      }
+    return any;
+  }
+
+  bool failed() const noexcept { return room_->launch->failed(); }
+  /// Throws where the launch has failed, when this rank's buffers are safe to free.
+  void require_not_failed() {
+    if (failed()) leave_failed_call();
+  }
   void require_alive() const {
     if (room_->launch->failed()) room_->launch->throw_failure();
   }
@@ -118,6 +167,38 @@ class thread_meeting {
     room_->launch->raise(room_->launch_rank(rank), reason.c_str());
   }
 
+  /// Ends this rank's part in a failed call: says that it reads no more, and waits until no peer can be reading its own
+  /// buffers. A peer that publishes from now on sees the failure before it reads anything; one that has published
+  /// another call sees that before.
+  void withdraw() noexcept {
+    room_->slot(rank_).withdrawn.store(true);
+    if (!exposed_) return;
+    for (int rank = 0; rank < room_->size; ++rank) {
+      if (rank == rank_) continue;
+      const thread_slot& peer = room_->slot(rank);
+      const thread_line& theirs = room_->line(rank, call_);
+      const auto quiet = [&] {
+        return peer.withdrawn.load() || peer.done.load() >= call_ || theirs.call.load() < call_ ||
+               theirs.fingerprint != room_->line(rank_, call_).fingerprint ||
+               (peer.deferred.load() == call_ && !peer.reading.load()) ||
+               room_->launch->has_left(room_->launch_rank(rank));
+      };
+      // Without a deadline: the peer is copying, or about to see the failure; neither can block.
+      wait_for(room_->spins, no_deadline, quiet, [] { return false; });
+    }
+    exposed_ = false;
+  }
+
+  template <class Call>
+  [[noreturn]] void throw_timeout(const Call& call, int rank) {
+    const std::string text = "rank " + std::to_string(room_->launch_rank(rank)) + " did not arrive in " +
+                             describe(call) + " within the operation deadline of " +
+                             std::to_string(room_->launch->limits().operation) + " s";
+    raise(rank, text + describe_site(call.site));
+    withdraw();
+    throw timeout_error(text);
+  }
+
  private:
   template <class Call>
   thread_line& begin(const Call& call) {
@@ -137,35 +218,12 @@ class thread_meeting {
     return line;
   }
 
-  // Ends this rank's part in a failed call: says that it reads no more, and waits until no peer can be reading its own
-  // buffers. A peer that publishes from now on sees the failure before it reads anything; one that has published
-  // another call sees that before.
-  void withdraw() noexcept {
-    room_->slot(rank_).withdrawn.store(true);
-    if (!exposed_) return;
-    for (int rank = 0; rank < room_->size; ++rank) {
-      if (rank == rank_) continue;
-      const thread_slot& peer = room_->slot(rank);
-      const thread_line& theirs = room_->line(rank, call_);
-      const auto quiet = [&] {
-        return peer.withdrawn.load() || peer.done.load() >= call_ || theirs.call.load() < call_ ||
-               theirs.fingerprint != room_->line(rank_, call_).fingerprint ||
-               room_->launch->has_left(room_->launch_rank(rank));
-      };
-      // Without a deadline: the peer is copying, or about to see the failure; neither can block.
-      wait_for(room_->spins, no_deadline, quiet, [] { return false; });
-    }
-    exposed_ = false;
-  }
-
-  template <class Call>
-  [[noreturn]] void throw_timeout(const Call& call, int rank) {
-    const std::string text = "rank " + std::to_string(room_->launch_rank(rank)) + " did not arrive in " +
-                             describe(call) + " within the operation deadline of " +
-                             std::to_string(room_->launch->limits().operation) + " s";
-    raise(rank, text + describe_site(call.site));
-    withdraw();
-    throw timeout_error(text);
+  bool is_done(int rank) const { return room_->slot(rank).done.load(std::memory_order_acquire) >= call_; }
+  template <class Is>
+  int first_that(Is is) const {
+    for (int rank = 0; rank < room_->size; ++rank)
+      if (rank != rank_ && is(rank)) return rank;
+    return -1;
   }
 
   void require_same(int rank, const thread_line& mine, const thread_line& theirs) {
@@ -184,8 +242,12 @@ class thread_meeting {
   std::uint64_t call_ = 0;
   bool exposed_ = false;
   std::vector<std::uint64_t> seen_;  // the last call of each peer that this rank has seen published
-  void (*progress_)(void*) = nullptr;
-  void* progress_context_ = nullptr;
+
+  struct progress_entry {
+    void (*function)(void*) = nullptr;
+    void* context = nullptr;
+  };
+  progress_entry progress_[2];
 };
 
 }  // namespace shardkit::detail

@@ -19,6 +19,8 @@ class thread_request final : public pending_call {
  public:
   bool test() override;
   void wait() override;
+  double deadline() const noexcept override;
+  [[noreturn]] void expire() override;
   void release() noexcept override;
 
  private:
@@ -30,7 +32,8 @@ class thread_request final : public pending_call {
   template <class Action>
   auto with_context(Action action);
 
-  std::shared_ptr<thread_messages> owner_;
+  thread_messages* messages_ = nullptr;
+  std::shared_ptr<void> owner_;  // of the messages
   message_end end_{no_channel(), 0, true, {}};
   int peer_ = 0;
   bool sends_ = false;
@@ -42,25 +45,21 @@ class thread_request final : public pending_call {
   }
 };
 
-/// Started by one rank's calls; shared with its requests, so that they outlive a moved or destroyed communicator. What
-/// is under way goes on, in the order started, in every wait of this rank.
-class thread_messages : public std::enable_shared_from_this<thread_messages> {
+/// Started by one rank's calls. What is under way goes on, in the order started, in every wait of this rank.
+class thread_messages {
  public:
-  explicit thread_messages(std::shared_ptr<thread_room> room, int rank)
-      : meeting_(std::move(room), rank),
+  explicit thread_messages(thread_meeting& meeting)
+      : meeting_(meeting),
         sent_(static_cast<std::size_t>(meeting_.room().size)),
         received_(static_cast<std::size_t>(meeting_.room().size)) {}
 
   thread_meeting& meeting() noexcept { return meeting_; }
 
-  request start(const send_call& call) { return request(prepare(call)); }
-  request start(const recv_call& call) { return request(prepare(call)); }
-
   /// Sends or receives and waits. A message to oneself that would wait for ever is refused.
   template <class Call>
-  void perform(const Call& call) {
-    thread_request* const message = prepare(call);
-    const request owner(message);
+  void perform(const Call& call, std::shared_ptr<void> owner) {
+    thread_request* const message = prepare(call, std::move(owner));
+    const request dropped_at_the_end(message);
     if (call.peer == meeting_.rank() && !is_complete(*message)) {
       const std::string text = std::string(Call::name) + " of " + elements(call.count, call.type) +
                                (message->sends_ ? " to" : " from") + " oneself waits for ever; use send_recv or group";
@@ -70,23 +69,29 @@ class thread_messages : public std::enable_shared_from_this<thread_messages> {
     wait(*message);
   }
 
-  /// Numbers the message and offers it if its slot is free; what is not complete is under way until it is.
-  thread_request* prepare(const send_call& call) {
+  /// Numbers the message and offers it if its slot is free; what is not complete is under way until it is. `owner`
+  /// keeps these messages until the request is released.
+  thread_request* prepare(const send_call& call, std::shared_ptr<void> owner) {
     // The buffer is only read; one field serves both directions.
-    return prepare(true, call.peer, {const_cast<void*>(call.in), call.count, call.type, call.site});
+    return prepare(true, call.peer, {const_cast<void*>(call.in), call.count, call.type, call.site}, std::move(owner));
   }
-  thread_request* prepare(const recv_call& call) {
-    return prepare(false, call.peer, {call.out, call.count, call.type, call.site});
+  thread_request* prepare(const recv_call& call, std::shared_ptr<void> owner) {
+    return prepare(false, call.peer, {call.out, call.count, call.type, call.site}, std::move(owner));
   }
 
   /// Goes on with everything under way as far as possible without waiting; true if this message is complete.
   bool is_complete(thread_request& message) {
-    if (message.phase_ != phase::complete) advance();
+    if (message.phase_ != phase::complete) meeting_.go_on();
     return message.phase_ == phase::complete;
   }
   void wait(thread_request& message) {
     const auto ready = [&] { return message.phase_ == phase::complete; };
     as_call(message, [&](const auto& call) { meeting_.wait(call, message.peer_, ready); });
+  }
+
+  [[noreturn]] void expire(thread_request& message) {
+    as_call(message, [&](const auto& call) { meeting_.throw_timeout(call, message.peer_); });
+    throw timeout_error("a message");
   }
 
   void recycle(thread_request& message) noexcept {
@@ -110,7 +115,7 @@ class thread_messages : public std::enable_shared_from_this<thread_messages> {
  private:
   using phase = thread_request::phase;
 
-  thread_request* prepare(bool sends, int peer, const message_side& mine) {
+  thread_request* prepare(bool sends, int peer, const message_side& mine, std::shared_ptr<void> owner) {
     meeting_.require_alive();
     thread_room& room = meeting_.room();
     thread_request* message = take();
@@ -120,7 +125,8 @@ class thread_messages : public std::enable_shared_from_this<thread_messages> {
     message->peer_ = peer;
     message->sends_ = sends;
     message->phase_ = phase::unoffered;
-    message->owner_ = shared_from_this();
+    message->messages_ = this;
+    message->owner_ = std::move(owner);
     try {
       step(*message);
     } catch (...) {
@@ -153,8 +159,9 @@ class thread_messages : public std::enable_shared_from_this<thread_messages> {
     if (now == outcome::mismatch) throw_mismatch(message);
   }
   void show_progress() noexcept {
-    if (under_way_.empty()) meeting_.set_progress(nullptr, nullptr);
-    else meeting_.set_progress([](void* self) { static_cast<thread_messages*>(self)->advance(); }, this);
+    using source = thread_meeting::progress_source;
+    if (under_way_.empty()) meeting_.set_progress(source::messages, nullptr, nullptr);
+    else meeting_.set_progress(source::messages, [](void* self) { static_cast<thread_messages*>(self)->advance(); }, this);
   }
 
   template <class Use>
@@ -186,7 +193,7 @@ class thread_messages : public std::enable_shared_from_this<thread_messages> {
                                    ", " + side(!message.sends_, message.peer_, message.end_.other()));
   }
 
-  thread_meeting meeting_;
+  thread_meeting& meeting_;
   std::vector<std::uint64_t> sent_, received_;  // messages so far, by peer
   std::vector<std::unique_ptr<thread_request>> pool_;
   std::vector<thread_request*> free_, under_way_;
@@ -197,24 +204,31 @@ auto thread_request::with_context(Action action) {
   try {
     return action();
   } catch (error& failure) {
-    failure.attach(owner_->context_of(*this));
+    failure.attach(messages_->context_of(*this));
     throw;
   }
 }
 inline bool thread_request::test() {
   return with_context([&] {
-    if (owner_->is_complete(*this)) return true;
-    owner_->meeting().require_alive();
+    if (messages_->is_complete(*this)) return true;
+    messages_->meeting().require_alive();
     return false;
   });
 }
 inline void thread_request::wait() {
-  with_context([&] { owner_->wait(*this); });
+  with_context([&] { messages_->wait(*this); });
+}
+inline double thread_request::deadline() const noexcept {
+  return messages_->meeting().room().launch->limits().operation;
+}
+inline void thread_request::expire() {
+  with_context([&] { messages_->expire(*this); });
+  throw timeout_error("a message");
 }
 inline void thread_request::release() noexcept {
   // The last reference may be this one; the pool then goes with it, this object included.
-  const std::shared_ptr<thread_messages> owner = std::move(owner_);
-  owner->recycle(*this);
+  const std::shared_ptr<void> owner = std::move(owner_);
+  messages_->recycle(*this);
 }
 
 }  // namespace shardkit::detail

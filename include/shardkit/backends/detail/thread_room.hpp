@@ -46,6 +46,8 @@ struct thread_slot {
   thread_line lines[2];
   alignas(128) std::atomic<std::uint64_t> done{0};  ///< the last call after which this rank reads no buffers
   std::atomic<bool> withdrawn{false};               ///< this rank gave up within a call and reads no buffers
+  std::atomic<std::uint64_t> deferred{0};           ///< the last call that this rank has started and not waited for...
+  std::atomic<bool> reading{false};                 ///< ... whose buffers it touches only while this says so
 };
 
 /// Shared by the ranks of one communicator.

@@ -50,6 +50,7 @@ class calling {
   }
   template <class Call>
   request begin(const Call& call) {
+    static_assert(require_outside_group<Backend>::value);
     ++sequence_;
     try {
       return backend_.start(call);

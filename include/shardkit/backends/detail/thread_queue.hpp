@@ -1,0 +1,218 @@
+// The collectives that one rank has started and not yet completed, in program order. Only the first is on show to the
+// peers; every call and wait of the rank takes it as far as it goes without waiting.
+#pragma once
+
+#include <shardkit/backends/detail/thread_collectives.hpp>
+#include <shardkit/comm/request.hpp>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace shardkit::detail {
+
+class thread_queue;
+
+/// A started collective. Lives in the pool of its rank, which it keeps alive.
+class thread_started final : public pending_call {
+ public:
+  bool test() override;
+  void wait() override;
+  double deadline() const noexcept override;
+  [[noreturn]] void expire() override;
+  void release() noexcept override;
+
+ private:
+  friend class thread_queue;
+
+  enum class phase { queued, published, worked, complete };
+
+  template <class Action>
+  auto with_context(Action action);
+
+  thread_queue* queue_ = nullptr;
+  std::shared_ptr<void> owner_;  // of the queue
+  any_call call_;
+  phase phase_ = phase::complete;
+};
+
+class thread_queue {
+ public:
+  thread_queue(thread_meeting& meeting, thread_collectives& collectives) : meeting_(meeting), collectives_(collectives) {}
+
+  bool empty() const noexcept { return order_.empty(); }
+
+  template <class Call>
+  thread_started* start(const Call& call, std::shared_ptr<void> owner) {
+    meeting_.require_alive();
+    thread_started* const entry = take();
+    entry->queue_ = this;
+    entry->owner_ = std::move(owner);
+    entry->call_ = call;
+    entry->phase_ = phase::queued;
+    order_.push_back(entry);
+    show_progress();
+    try {
+      advance();
+    } catch (...) {
+      entry->release();
+      throw;
+    }
+    return entry;
+  }
+
+  /// Before a blocking collective: what was started earlier comes first.
+  void settle() {
+    while (!order_.empty()) wait(*order_.back());
+  }
+
+  /// Takes the first, and then the next, as far as possible without waiting.
+  void advance() {
+    if (meeting_.failed()) return;  // nobody's buffers may be touched any more
+    while (!order_.empty() && step(*order_.front())) order_.erase(order_.begin());
+    show_progress();
+  }
+
+  void wait(thread_started& entry) {
+    for (advance(); entry.phase_ != phase::complete; advance()) {
+      meeting_.require_not_failed();
+      const int peer = missing();
+      if (peer < 0) continue;  // it has come meanwhile
+      visit(*order_.front(), [&](const auto& call) {
+        meeting_.wait(call, peer, [&] { return order_.empty() || missing() != peer; });
+      });
+    }
+  }
+  bool test(thread_started& entry) {
+    if (entry.phase_ != phase::complete) meeting_.go_on();
+    if (entry.phase_ != phase::complete) meeting_.require_not_failed();
+    return entry.phase_ == phase::complete;
+  }
+  [[noreturn]] void expire() {
+    const int peer = missing();
+    visit(*order_.front(), [&](const auto& call) { meeting_.throw_timeout(call, peer < 0 ? meeting_.rank() : peer); });
+    throw timeout_error("a started collective");
+  }
+
+  void recycle(thread_started& entry) noexcept {
+    if (entry.phase_ != phase::complete) {
+      meeting_.raise(meeting_.rank(), "a request of " + text_of(entry) + " was dropped before it completed");
+      meeting_.withdraw();
+      for (auto at = order_.begin(); at != order_.end(); ++at)
+        if (*at == &entry) {
+          order_.erase(at);
+          break;
+        }
+      show_progress();
+    }
+    free_.push_back(&entry);
+  }
+
+  thread_meeting& meeting() const noexcept { return meeting_; }
+  error_context context_of(const thread_started& entry) const {
+    call_site site;
+    visit(entry, [&](const auto& call) { site = call.site; });
+    return {meeting_.rank(), meeting_.room().size, {}, text_of(entry), 0, site};
+  }
+
+ private:
+  using phase = thread_started::phase;
+
+  template <class Use>
+  static void visit(const thread_started& entry, Use use) {
+    std::visit(
+        [&](const auto& call) {
+          if constexpr (!is_message<std::decay_t<decltype(call)>>) use(call);
+        },
+        entry.call_);
+  }
+  static std::string text_of(const thread_started& entry) {
+    std::string text;
+    visit(entry, [&](const auto& call) { text = describe(call); });
+    return text;
+  }
+
+  // True when the entry is complete.
+  bool step(thread_started& entry) {
+    if (entry.phase_ == phase::queued) {
+      if (missing() >= 0) return false;
+      meeting_.defer_next();
+      visit(entry, [&](const auto& call) { collectives_.publish(call); });
+      entry.phase_ = phase::published;
+    }
+    if (entry.phase_ == phase::published) {
+      if (missing() >= 0) return false;
+      visit(entry, [&](const auto& call) {
+        const thread_meeting::reading now(meeting_);
+        meeting_.await_all(call);  // they are there; compares the calls
+        collectives_.work(call);
+        if (meeting_.exposed()) meeting_.mark_done();
+      });
+      entry.phase_ = meeting_.exposed() ? phase::worked : phase::complete;
+    }
+    if (entry.phase_ == phase::worked && missing() < 0) {
+      meeting_.conclude();
+      entry.phase_ = phase::complete;
+    }
+    return entry.phase_ == phase::complete;
+  }
+
+  // A rank without which the first entry cannot go on; -1 where there is none. Before it is published, the peers have
+  // to have come to the call before.
+  int missing() const {
+    return order_.front()->phase_ == phase::worked ? meeting_.first_reading() : meeting_.first_absent();
+  }
+
+  void show_progress() noexcept {
+    using source = thread_meeting::progress_source;
+    if (order_.empty()) meeting_.set_progress(source::collectives, nullptr, nullptr);
+    else meeting_.set_progress(source::collectives, [](void* self) { static_cast<thread_queue*>(self)->advance(); }, this);
+  }
+
+  thread_started* take() {
+    if (free_.empty()) {
+      pool_.push_back(std::make_unique<thread_started>());
+      free_.reserve(pool_.size());
+      order_.reserve(pool_.size());
+      return pool_.back().get();
+    }
+    thread_started* entry = free_.back();
+    free_.pop_back();
+    return entry;
+  }
+
+  thread_meeting& meeting_;
+  thread_collectives& collectives_;
+  std::vector<std::unique_ptr<thread_started>> pool_;
+  std::vector<thread_started*> free_, order_;
+};
+
+template <class Action>
+auto thread_started::with_context(Action action) {
+  try {
+    return action();
+  } catch (error& failure) {
+    failure.attach(queue_->context_of(*this));
+    throw;
+  }
+}
+inline bool thread_started::test() {
+  return with_context([&] { return queue_->test(*this); });
+}
+inline void thread_started::wait() {
+  with_context([&] { queue_->wait(*this); });
+}
+inline double thread_started::deadline() const noexcept { return queue_->meeting().room().launch->limits().operation; }
+inline void thread_started::expire() {
+  with_context([&] { queue_->expire(); });
+  throw timeout_error("a started collective");
+}
+inline void thread_started::release() noexcept {
+  // The last reference may be this one; the pool then goes with it, this object included.
+  const std::shared_ptr<void> owner = std::move(owner_);
+  queue_->recycle(*this);
+}
+
+}  // namespace shardkit::detail

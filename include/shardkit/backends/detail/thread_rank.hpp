@@ -1,0 +1,146 @@
+// One rank's end of a communicator of threads, with everything under way on it. Shared by the backend object and its
+// requests, which may outlive it.
+#pragma once
+
+#include <shardkit/backends/detail/thread_messages.hpp>
+#include <shardkit/backends/detail/thread_queue.hpp>
+
+#include <memory>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace shardkit::detail {
+
+class thread_rank;
+
+/// Several messages and collectives with one request.
+class thread_batch final : public pending_call {
+ public:
+  bool test() override;
+  void wait() override;
+  double deadline() const noexcept override { return parts_.front()->deadline(); }
+  [[noreturn]] void expire() override;
+  void release() noexcept override;
+
+ private:
+  friend class thread_rank;
+
+  thread_rank* rank_ = nullptr;
+  std::shared_ptr<void> owner_;
+  std::vector<pending_call*> parts_;
+};
+
+class thread_rank : public std::enable_shared_from_this<thread_rank> {
+ public:
+  thread_rank(std::shared_ptr<thread_room> room, int rank)
+      : meeting_(std::move(room), rank), messages_(meeting_), collectives_(meeting_), queue_(meeting_, collectives_) {}
+  thread_rank(const thread_rank&) = delete;
+  thread_rank& operator=(const thread_rank&) = delete;
+
+  thread_meeting& meeting() noexcept { return meeting_; }
+
+  template <class Call>
+  void perform(const Call& call) {
+    if constexpr (is_message<Call>) {
+      messages_.perform(call, shared_from_this());
+    } else {
+      if (!queue_.empty()) queue_.settle();
+      collectives_.publish(call);
+      collectives_.work(call);
+      if (!meeting_.exposed()) return;
+      meeting_.await_all(call);
+      meeting_.finish(call);
+    }
+  }
+  void perform(const send_recv_call& call) { start(call).wait(); }
+  void perform(const group_call& group) { start(group).wait(); }
+
+  /// What has to meet the peers outside the verbs: calls started earlier come first.
+  void settle() { queue_.settle(); }
+
+  template <class Call>
+  request start(const Call& call) {
+    if constexpr (is_message<Call>) return request(messages_.prepare(call, shared_from_this()));
+    else return request(queue_.start(call, shared_from_this()));
+  }
+  request start(const send_recv_call& call) {
+    thread_batch& batch = take();
+    request whole(&batch);
+    add(batch, call);
+    return whole;
+  }
+  /// Messages are started in the order listed; while collectives, in their order, wait for peers, the messages go on.
+  request start(const group_call& group) {
+    thread_batch& batch = take();
+    request whole(&batch);
+    for (const bool messages : {true, false})
+      for (std::size_t i = 0; i < group.count; ++i)
+        std::visit(
+            [&](const auto& call) {
+              if (is_message<std::decay_t<decltype(call)>> == messages) add(batch, call);
+            },
+            group.calls[i]);
+    return whole;
+  }
+
+  void recycle(thread_batch& batch) noexcept {
+    for (pending_call* part : batch.parts_) part->release();
+    batch.parts_.clear();
+    free_.push_back(&batch);
+  }
+
+ private:
+  template <class Call>
+  void add(thread_batch& batch, const Call& call) {
+    batch.parts_.reserve(batch.parts_.size() + 1);
+    if constexpr (is_message<Call>) batch.parts_.push_back(messages_.prepare(call, shared_from_this()));
+    else batch.parts_.push_back(queue_.start(call, shared_from_this()));
+  }
+  void add(thread_batch& batch, const send_recv_call& call) {
+    add(batch, recv_call{call.out, call.recv_count, call.type, call.from, call.stream, call.site});
+    add(batch, send_call{call.in, call.send_count, call.type, call.to, call.stream, call.site});
+  }
+
+  thread_batch& take() {
+    if (free_.empty()) {
+      free_.reserve(pool_.size() + 1);
+      pool_.push_back(std::make_unique<thread_batch>());
+      free_.push_back(pool_.back().get());
+    }
+    thread_batch& batch = *free_.back();
+    free_.pop_back();
+    batch.rank_ = this;
+    batch.owner_ = shared_from_this();
+    return batch;
+  }
+
+  thread_meeting meeting_;
+  thread_messages messages_;
+  thread_collectives collectives_;
+  thread_queue queue_;
+  std::vector<std::unique_ptr<thread_batch>> pool_;
+  std::vector<thread_batch*> free_;
+};
+
+inline bool thread_batch::test() {
+  bool all = true;
+  for (pending_call* part : parts_) all = part->test() && all;
+  return all;
+}
+inline void thread_batch::wait() {
+  // Each wait goes on with all of them.
+  for (pending_call* part : parts_) part->wait();
+}
+inline void thread_batch::expire() {
+  for (pending_call* part : parts_)
+    if (!part->test()) part->expire();
+  throw timeout_error("a group");
+}
+inline void thread_batch::release() noexcept {
+  const std::shared_ptr<void> owner = std::move(owner_);
+  rank_->recycle(*this);
+}
+
+}  // namespace shardkit::detail

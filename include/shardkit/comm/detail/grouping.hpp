@@ -1,0 +1,73 @@
+// What `group` hands to its body: verbs called here are written down, to be performed as one.
+#pragma once
+
+#include <shardkit/comm/communicator.hpp>
+
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+namespace shardkit {
+
+/// The communicator of a group's body; `with` adds the verbs of other communicators to the same group.
+template <class Space>
+class grouping : public communicator<call_recorder<Space>> {
+ public:
+  using where = at<Space>;
+
+  /// Lists verbs of `other`, of which this rank is a member, too. All ranks of `other` make a group that lists them.
+  template <class Backend>
+  communicator<call_recorder<typename Backend::space>>& with(communicator<Backend>& other) {
+    for (const auto& one : others_)
+      if (one->comm == &other) return static_cast<member_of<Backend>&>(*one).face;
+    others_.push_back(std::make_unique<member_of<Backend>>(other));
+    return static_cast<member_of<Backend>&>(*others_.back()).face;
+  }
+
+ private:
+  template <class Backend>
+  friend class communicator;
+
+  struct member {
+    explicit member(const void* whose) noexcept : comm(whose) {}
+    virtual ~member() = default;
+    virtual request start(const where& w) = 0;
+    virtual void fail(const std::string& reason) noexcept = 0;
+
+    const void* comm;
+  };
+  template <class Backend>
+  struct member_of final : member {
+    using space = typename Backend::space;
+
+    explicit member_of(communicator<Backend>& of)
+        : member(&of), other(of), face(call_recorder<space>(of.rank(), of.size(), empty(of.recorded_)), of.name_) {}
+    request start(const where& w) override {
+      at<space> there({}, w.site);
+      if constexpr (std::is_same<space, Space>::value) there.stream = w.stream;
+      return other.begin(as_one(other.recorded_, there));
+    }
+    void fail(const std::string& reason) noexcept override { other.fail(reason); }
+
+    communicator<Backend>& other;
+    communicator<call_recorder<space>> face;
+  };
+
+  template <class Backend>
+  explicit grouping(communicator<Backend>& own)
+      : communicator<call_recorder<Space>>(call_recorder<Space>(own.rank(), own.size(), empty(own.recorded_)), own.name_) {}
+
+  static std::vector<any_call>& empty(std::vector<any_call>& calls) noexcept {
+    calls.clear();
+    return calls;
+  }
+  template <class OfSpace>
+  static group_call as_one(const std::vector<any_call>& calls, const at<OfSpace>& w) noexcept {
+    return {calls.data(), calls.size(), OfSpace::native(w.stream), w.site};
+  }
+
+  std::vector<std::unique_ptr<member>> others_;
+};
+
+}  // namespace shardkit
