@@ -83,6 +83,16 @@ std::uint64_t fingerprint(const Call& call) noexcept {
          detail::operation_bits(call, 0) << 10 | detail::root_bits(call, 0) << 14 | detail::amount_bits(call, 0) << 28;
 }
 
+/// How every message begins that tells of ranks that make different calls.
+inline constexpr const char* mismatch_words = "ranks make different calls: ";
+
+/// The two calls in words, each with its call site; the lower rank comes first, whoever has found it.
+inline std::string mismatch_text(int rank, const std::string& call, int other, const std::string& other_call) {
+  if (other < rank) return mismatch_text(other, other_call, rank, call);
+  return mismatch_words + ("rank " + std::to_string(rank) + " " + call) + ", rank " + std::to_string(other) + " " +
+         other_call;
+}
+
 /// A fingerprint in words. Unequal layouts appear as their hash.
 inline std::string describe_fingerprint(std::uint64_t bits) {
   const auto type = static_cast<dtype>((bits >> 6) & 15u);
