@@ -9,6 +9,7 @@
 #pragma once
 
 #include <shardkit/backends/detail/mpi_messages.hpp>
+#include <shardkit/backends/detail/mpi_start_messages.hpp>
 #include <shardkit/comm/communicator.hpp>
 #include <shardkit/comm/detail/launchers.hpp>
 
@@ -24,8 +25,12 @@ namespace shardkit {
 /// A communicator over an MPI_Comm. Made by mpi_environment and by split.
 ///
 /// Sums and products of f32 and f64 and everything of integers are MPI's own; by_rank reductions, floating minimum and
-/// maximum and 16-bit floats go in rank order and give the same bits as thread ranks. Counts have no limit: what does
-/// not fit in one MPI call goes in pieces. A receive that meets a message of another size throws mismatch_error.
+/// maximum and 16-bit floats go in rank order and give the same bits as thread ranks; started, they take memory for all
+/// ranks' elements. Counts have no limit: what does not fit in one MPI call goes in pieces. A receive that meets a
+/// message of another size throws mismatch_error.
+///
+/// Started calls are MPI's non-blocking ones. MPI does not match them with blocking ones: where one rank starts a
+/// collective, or lists it in a group, all ranks do. Messages match in any form.
 ///
 /// When a rank fails, every later call on this node throws peer_failed naming it. A rank that is blocked inside MPI
 /// cannot throw: the abort grace after the failure its watchdog prints culprit and cause and ends the job by MPI_Abort,
@@ -56,15 +61,19 @@ class mpi_backend {
     }
   }
 
-  request start(const send_call& call) {
-    return start(call, [&](detail::mpi_transfer& transfer) {
-      transfer.send(state_->comm, call.in, call.count, call.type, call.peer);
-    });
-  }
-  request start(const recv_call& call) {
-    return start(call, [&](detail::mpi_transfer& transfer) {
-      transfer.receive(state_->comm, call.out, call.count, call.type, call.peer);
-    });
+  /// The collectives of a group are started, whether the group is waited for or not: ranks may differ in that where it
+  /// spans several communicators.
+  void perform(const group_call& group) { start(group).wait(); }
+
+  /// Any verb or group, without waiting.
+  template <class Call>
+  auto start(const Call& call)
+      -> decltype(detail::mpi_start(std::declval<detail::mpi_state&>(), std::declval<detail::mpi_pending&>(), call),
+                  request()) {
+    detail::mpi_pending& pending = state_->pool.take(state_, Call::name, call.site);
+    request started(&pending);
+    state_->run(Call::name, call.site, [&] { detail::mpi_start(*state_, pending, call); });
+    return started;
   }
 
   mpi_backend split(int colour, int key, const call_site& site) {
@@ -84,14 +93,6 @@ class mpi_backend {
   void fail(const std::string& reason) noexcept { state_->launch->fail(reason.c_str()); }
 
  private:
-  template <class Call, class Post>
-  request start(const Call& call, Post post) {
-    detail::mpi_pending& pending = state_->pool.take(state_, Call::name, call.site);
-    request started(&pending);
-    state_->run(Call::name, call.site, [&] { post(pending.transfer); });
-    return started;
-  }
-
   std::shared_ptr<detail::mpi_state> state_;
 };
 

@@ -9,6 +9,12 @@
 #endif
 #include <mpi.h>
 
+/// Whether MPI's functions for counts beyond int (MPI_Bcast_c and its like) are used; they came with MPI 4. May be set
+/// for a library that has them without saying so, or has them broken.
+#ifndef SHARDKIT_MPI_LARGE_COUNTS
+#define SHARDKIT_MPI_LARGE_COUNTS (MPI_VERSION >= 4)
+#endif
+
 #include <shardkit/core/reduction.hpp>
 
 #include <string>

@@ -1,10 +1,14 @@
-// Sends and receives that outlive the call that started them, and the pool they come from.
+// Calls that outlive the verb that started them, and the pool they come from.
 #pragma once
 
 #include <shardkit/backends/detail/mpi_transfer.hpp>
 #include <shardkit/comm/request.hpp>
+#include <shardkit/core/buffer.hpp>
+#include <shardkit/core/ordered_reduce.hpp>
 
+#include <cstddef>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -30,6 +34,29 @@ class mpi_pool {
   std::vector<mpi_pending*> idle_;  // has room for all, so that giving back cannot fail
 };
 
+/// Divides a sum of f32 or f64 by the number of ranks, in the same way wherever it was summed.
+inline void mpi_divide(dtype type, void* sums, std::size_t count, int ranks) noexcept {
+  const auto divide = [&](auto* elements, auto by) {
+    for (std::size_t i = 0; i < count; ++i) elements[i] /= by;
+  };
+  if (type == dtype::f64) divide(static_cast<double*>(sums), static_cast<double>(ranks));
+  else divide(static_cast<float*>(sums), static_cast<float>(ranks));
+}
+
+/// What this rank does with elements that MPI has delivered at `from`, to complete a reduction at `to`.
+struct mpi_finish {
+  /// Combines the ranks' elements, which lie one rank after the other. Null where MPI has combined them: an average is
+  /// then divided, and moved to `to`.
+  reduce_function combine;
+  reduction_kind kind;
+  void* from;
+  void* to;
+  std::size_t count;
+  dtype type;
+};
+
+/// A call under way: its requests, what they need until they are complete, and what is to be done then. All of its
+/// messages and collectives are known to MPI from the start, so that they go on whenever this rank is in any call.
 class mpi_pending final : public pending_call {
  public:
   mpi_pending(mpi_pool& pool, mpi_launch& launch, mpi_call_slot& slot, std::size_t piece_bytes) noexcept
@@ -42,11 +69,40 @@ class mpi_pending final : public pending_call {
     site_ = site;
   }
 
+  /// Memory for `count` elements of T, not initialised, until the call is complete.
+  template <class T>
+  T* room(std::size_t count) {
+    if (rooms_used_ == rooms_.size()) rooms_.emplace_back();
+    buffer<std::byte>& room = rooms_[rooms_used_++];
+    if (room.size() < count * sizeof(T)) room = buffer<std::byte>(count * sizeof(T));
+    return reinterpret_cast<T*>(room.data());
+  }
+  /// Frees `type` once the call is complete.
+  void keep(MPI_Datatype type) { types_.push_back(type); }
+  void finish_with(const mpi_finish& step, int ranks) {
+    finishes_.push_back(step);
+    inputs_.resize(static_cast<std::size_t>(ranks));
+  }
+
   bool test() override {
-    return launch_.run(slot_, name_, site_, [&] { return transfer.test(); });
+    return launch_.run(slot_, name_, site_, [&] {
+      if (!transfer.test()) return false;
+      finish();
+      return true;
+    });
   }
   void wait() override {
-    launch_.run(slot_, name_, site_, [&] { transfer.wait(); });
+    launch_.run(slot_, name_, site_, [&] {
+      transfer.wait();
+      finish();
+    });
+  }
+  double deadline() const noexcept override { return launch_.limits().operation; }
+  [[noreturn]] void expire() override {
+    const std::string what = std::string(name_) + " was not complete at the operation deadline of " +
+                             std::to_string(deadline()) + " s: a peer has not made its part of it";
+    launch_.fail(what.c_str());
+    throw timeout_error(what);
   }
   void release() noexcept override {
     if (!transfer.empty()) {
@@ -54,6 +110,7 @@ class mpi_pending final : public pending_call {
       const mpi_in_call in_call(slot_, name_, site_, mpi_in_call::even_after_failure{});
       transfer.abandon();
     }
+    clear();
     const auto owner = std::move(owner_);  // may be the last, and take this object with it
     pool_.give_back(*this);
   }
@@ -61,12 +118,41 @@ class mpi_pending final : public pending_call {
   mpi_transfer transfer;
 
  private:
+  void finish() {
+    for (const mpi_finish& step : finishes_) {
+      if (step.combine != nullptr) {
+        const std::size_t bytes = step.count * size_of(step.type);
+        for (std::size_t r = 0; r < inputs_.size(); ++r) inputs_[r] = static_cast<const char*>(step.from) + r * bytes;
+        void* to = step.to;
+        step.combine(step.kind, inputs_.data(), static_cast<int>(inputs_.size()), &to, 1, step.count);
+        continue;
+      }
+      if (step.kind == reduction_kind::average)
+        mpi_divide(step.type, step.from, step.count, static_cast<int>(inputs_.size()));
+      if (step.from != step.to) host_space::copy(step.to, step.from, step.count * size_of(step.type));
+    }
+    clear();
+  }
+  void clear() noexcept {
+    if (!types_.empty() && mpi_is_running())
+      for (MPI_Datatype& type : types_) MPI_Type_free(&type);
+    types_.clear();
+    finishes_.clear();
+    rooms_used_ = 0;
+  }
+
   mpi_pool& pool_;
   mpi_launch& launch_;
   mpi_call_slot& slot_;
   std::shared_ptr<void> owner_;
   const char* name_ = "";
   call_site site_;
+  // Kept with their capacity, so that a steady state allocates nothing.
+  std::vector<buffer<std::byte>> rooms_;
+  std::size_t rooms_used_ = 0;
+  std::vector<MPI_Datatype> types_;
+  std::vector<mpi_finish> finishes_;
+  std::vector<const void*> inputs_;  // of a combination, one for each rank
 };
 
 inline mpi_pending& mpi_pool::take(std::shared_ptr<void> owner, const char* name, const call_site& site) {

@@ -8,15 +8,10 @@
 
 namespace shardkit::detail {
 
-/// An average is MPI's sum divided here, by the same operation on every rank.
+/// An average is MPI's sum divided here.
 template <class Call>
 void mpi_finish_average(const mpi_state& state, const Call& call, void* out, std::size_t count) {
-  if (call.op.kind != reduction_kind::average) return;
-  const auto divide = [&](auto* elements, auto by) {
-    for (std::size_t i = 0; i < count; ++i) elements[i] /= by;
-  };
-  if (call.type == dtype::f64) divide(static_cast<double*>(out), static_cast<double>(state.size));
-  else divide(static_cast<float*>(out), static_cast<float>(state.size));
+  if (call.op.kind == reduction_kind::average) mpi_divide(call.type, out, count, state.size);
 }
 
 inline void mpi_run(mpi_state& state, const reduce_call& call) {

@@ -91,7 +91,7 @@ class mpi_state {
   int rank = 0, size = 1;
   const std::size_t piece_bytes;
   mpi_call_slot slot;
-  mpi_transfer messages;            ///< the user's, of one call or group
+  mpi_transfer messages;            ///< the user's, of one call
   mpi_transfer pieces;              ///< of a composed collective
   mpi_pool pool;
   std::vector<const void*> inputs;  ///< of a rank-ordered reduction

@@ -1,5 +1,5 @@
-// Sends and receives under way together. A message larger than MPI should get in one call travels in pieces, whose
-// number is its tag, so that a receive of another size is recognised at its first piece.
+// Sends, receives and collectives under way together. A message larger than MPI should get in one call travels in
+// pieces, whose number is its tag, so that a receive of another size is recognised at its first piece.
 #pragma once
 
 #include <shardkit/backends/detail/mpi_launch.hpp>
@@ -23,13 +23,14 @@ struct mpi_cut {
   int tag;
 };
 
-/// A piece under way.
+/// A piece of a message under way, or a collective.
 struct mpi_piece {
-  bool received;      ///< else sent
-  std::size_t count;  ///< elements
-  dtype type;
-  int peer;
-  int tag;
+  bool received;  ///< else sent
+  std::size_t count = 0;  ///< elements
+  dtype type = dtype::u8;
+  int peer = -1;
+  int tag = 0;
+  const char* collective = nullptr;  ///< the function of MPI's that has started it; null for a message
 };
 
 [[noreturn, gnu::cold, gnu::noinline]] inline void mpi_throw_mismatch(const mpi_piece& expected,
@@ -91,6 +92,12 @@ class mpi_transfer {
     });
   }
 
+  /// start(request) calls MPI's `function`.
+  template <class Start>
+  void collective(const char* function, Start start) {
+    mpi_check(start(&add({false, 0, dtype::u8, -1, 0, function})), function);
+  }
+
   /// Makes progress; true once everything has arrived. A receive that met the wrong message throws.
   bool test() {
     if (empty()) return true;
@@ -105,7 +112,7 @@ class mpi_transfer {
   }
 
   /// Gives up what has not arrived: on return MPI touches no buffer any more. Receives are cancelled; a send that its
-  /// peer does not take waits until the watchdog ends the job.
+  /// peer does not take, or a collective that a peer does not come to, waits until the watchdog ends the job.
   void abandon() noexcept {
     const bool running = mpi_is_running();  // a request may be dropped after the end of MPI
     for (std::size_t i = 0; i < requests_.size(); ++i) {
@@ -122,12 +129,14 @@ class mpi_transfer {
     const mpi_cut cut(count, type, piece_bytes_);
     for (std::size_t piece = 0; piece < cut.pieces; ++piece) {
       const std::size_t offset = piece * cut.each, n = std::min(cut.each, count - offset);
-      pieces_.push_back({received, n, type, peer, cut.tag});
-      statuses_.emplace_back();
-      requests_.push_back(MPI_REQUEST_NULL);
-      mpi_check(start(offset * size_of(type), n, cut.tag, &requests_.back()),
-                    received ? "MPI_Irecv" : "MPI_Isend");
+      mpi_check(start(offset * size_of(type), n, cut.tag, &add({received, n, type, peer, cut.tag})),
+                received ? "MPI_Irecv" : "MPI_Isend");
     }
+  }
+  MPI_Request& add(const mpi_piece& piece) {
+    pieces_.push_back(piece);
+    statuses_.emplace_back();
+    return requests_.emplace_back(MPI_REQUEST_NULL);
   }
 
   void conclude(int code, const char* function) {
@@ -138,7 +147,8 @@ class mpi_transfer {
     for (std::size_t i = 0; i < pieces_.size(); ++i) {
       const int error = in_status ? statuses_[i].MPI_ERROR : MPI_SUCCESS;
       if (error == MPI_ERR_PENDING) continue;  // another piece has failed
-      if (pieces_[i].received) mpi_require_expected(error, statuses_[i], pieces_[i], function);
+      if (pieces_[i].collective != nullptr) mpi_check(error, pieces_[i].collective);
+      else if (pieces_[i].received) mpi_require_expected(error, statuses_[i], pieces_[i], function);
       else mpi_check(error, function);
     }
     mpi_check(code, function);
