@@ -3,6 +3,7 @@
 #pragma once
 
 #include <shardkit/backends/self.hpp>
+#include <shardkit/backends/tcp.hpp>
 #include <shardkit/backends/threads.hpp>
 #include <shardkit/comm/any_communicator.hpp>
 #include <shardkit/comm/communicator.hpp>

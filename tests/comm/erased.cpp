@@ -1,5 +1,7 @@
-// The conformance suite through any_communicator.
+// The conformance suite through any_communicator: on thread ranks, and on TCP ranks, which need no suite compiled for
+// them alone.
 #include "conformance.hpp"
+#include "on_tcp.hpp"
 #include "on_threads.hpp"
 
 #include <shardkit/comm/any_communicator.hpp>
@@ -10,5 +12,10 @@
       auto any = shardkit::erase(std::move(comm));                               \
       conformance::function(any, report, how);                                   \
     }, 300);                                                                     \
+  }                                                                              \
+  TEST_CASE("tcp: " name) {                                                      \
+    on_tcp({1, 2, 3, 5}, [](auto& any, auto& report, const auto& how) {          \
+      conformance::function(any, report, how);                                   \
+    });                                                                          \
   }
 SHARDKIT_CONFORMANCE_CASES(ERASED)

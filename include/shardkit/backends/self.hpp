@@ -2,6 +2,7 @@
 // smallest backend there is: the verbs it lacks come from complete<B>.
 #pragma once
 
+#include <shardkit/backends/detail/self_control.hpp>
 #include <shardkit/comm/communicator.hpp>
 
 #include <algorithm>
@@ -86,6 +87,8 @@ class self_backend {
  public:
   using space = host_space;
 
+  self_backend() : self_backend(std::make_shared<detail::self_launch>()) {}
+
   int rank() const noexcept { return 0; }
   int size() const noexcept { return 1; }
 
@@ -136,20 +139,19 @@ class self_backend {
 
   self_backend split(int, int, const call_site&) {
     require_alive();
-    self_backend child;
-    child.failure_ = failure_;
-    return child;
+    return self_backend(launch_);
   }
   void exchange(const void* in, void* out, std::size_t bytes, const call_site&) {
     require_alive();
     host_space::copy(out, in, bytes);
   }
-  void fail(const std::string& reason) noexcept { *failure_ = reason; }
+  control_lane& control() noexcept { return *control_; }
+  void fail(const std::string& reason) noexcept { launch_->failure = reason; }
 
  private:
-  void require_alive() const {
-    if (!failure_->empty()) throw peer_failed(0, *failure_);
-  }
+  explicit self_backend(std::shared_ptr<detail::self_launch> launch) : launch_(std::move(launch)) {}
+
+  void require_alive() const { launch_->require_alive(); }
   template <class Call>
   void copy(const Call& call) {
     require_alive();
@@ -157,7 +159,8 @@ class self_backend {
   }
 
   std::shared_ptr<detail::self_mail> mail_ = std::make_shared<detail::self_mail>();
-  std::shared_ptr<std::string> failure_ = std::make_shared<std::string>();  // shared with the children
+  std::shared_ptr<detail::self_launch> launch_;  // shared with the children
+  std::unique_ptr<detail::self_control> control_ = std::make_unique<detail::self_control>(launch_);
 };
 
 using self_communicator = communicator<self_backend>;

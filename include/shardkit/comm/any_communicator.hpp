@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 namespace shardkit {
@@ -32,6 +33,11 @@ class performer_of<call_list<Calls...>> : public performer<Calls>... {
   using performer<Calls>::start...;
 };
 
+template <class Backend, class = void>
+struct offers_control : std::false_type {};
+template <class Backend>
+struct offers_control<Backend, std::void_t<decltype(std::declval<Backend&>().control())>> : std::true_type {};
+
 /// Every verb and whatever else a backend offers, behind one table.
 template <class Space>
 class erased_backend : public performer_of<all_calls>, public performer<group_call> {
@@ -46,6 +52,7 @@ class erased_backend : public performer_of<all_calls>, public performer<group_ca
   virtual int size() const noexcept = 0;
   virtual std::unique_ptr<erased_backend> split(int colour, int key, const call_site& site) = 0;
   virtual void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) = 0;
+  virtual control_lane& control() = 0;
   virtual void fail(const std::string& reason) noexcept = 0;
 };
 
@@ -94,6 +101,10 @@ class erased final : public erase_calls<Backend, erased_backend<typename Backend
   void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) override {
     this->wrapped_.exchange(in, out, bytes, site);
   }
+  control_lane& control() override {
+    if constexpr (offers_control<Backend>::value) return this->wrapped_.base().control();
+    else throw unsupported_error("the backend of this communicator has no control lane");
+  }
   void fail(const std::string& reason) noexcept override { this->wrapped_.fail(reason); }
 };
 
@@ -126,6 +137,7 @@ class any_backend {
   void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) {
     wrapped_->exchange(in, out, bytes, site);
   }
+  control_lane& control() { return wrapped_->control(); }
   void fail(const std::string& reason) noexcept { wrapped_->fail(reason); }
 
  private:

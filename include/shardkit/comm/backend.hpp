@@ -14,6 +14,7 @@
 //   B split(int colour, int key, const call_site&);    collective; ranks of one colour, ordered by key, then rank
 //   void exchange(const void* in, void* out, std::size_t bytes, const call_site&);
 //                                            collective over host memory whatever the space: out[r] = rank r's in
+//   control_lane& control();                 where it has one (control.hpp); the first call is collective
 //   void fail(const std::string& reason) noexcept;     this rank gives up: peers must not wait for it
 //
 // Verbs that a backend does not have are composed by complete<B> (complete.hpp).

@@ -10,6 +10,7 @@
 // that no peer waits, and then throw usage_error; after any failure the contents of outputs are unspecified.
 #pragma once
 
+#include <shardkit/comm/control.hpp>
 #include <shardkit/comm/detail/describing.hpp>
 
 #include <cstddef>
@@ -279,6 +280,13 @@ class communicator : private detail::describing<Backend> {
     std::vector<T> all(ranks());
     guarded("exchange", w, [&] { backend_.exchange(&value, all.data(), sizeof(T), w.site); });
     return all;
+  }
+
+  /// Small host messages between these ranks beside their calls, whatever the space: see comm/control.hpp. The first
+  /// call is collective; the lane lives as long as this communicator.
+  control_lane& control(where w = {}) {
+    static_assert(detail::require_outside_group<Backend>::value);
+    return *guarded("control", w, [&] { return &backend_.base().control(); });
   }
 
   /// Declares this rank failed: calls of the others, on every communicator of the launch, throw peer_failed.

@@ -16,6 +16,7 @@ enum class control_topic : unsigned char {
   user,         ///< the engine's own metadata
   fingerprint,  ///< what checked<B> compares
 };
+inline constexpr std::size_t control_topics = 2;
 
 /// A rank's end of the lane. The ranks are those of the communicator it belongs to. One thread uses it at a time.
 ///

@@ -1,0 +1,71 @@
+// The control lane of a single rank: messages to itself.
+#pragma once
+
+#include <shardkit/comm/control.hpp>
+#include <shardkit/core/error.hpp>
+
+#include <cstddef>
+#include <deque>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace shardkit::detail {
+
+/// What the communicators of a single rank share.
+struct self_launch {
+  std::string failure;
+  bool stop = false;
+
+  void require_alive() const {
+    if (!failure.empty()) throw peer_failed(0, failure);
+  }
+};
+
+class self_control final : public control_lane {
+ public:
+  explicit self_control(std::shared_ptr<self_launch> launch) : launch_(std::move(launch)) {}
+
+  int rank() const noexcept override { return 0; }
+  int size() const noexcept override { return 1; }
+
+  void post(int peer, control_topic topic, const blob& message, const call_site&) override {
+    require(peer);
+    posted_[static_cast<std::size_t>(topic)].push_back(message);
+  }
+  bool poll(int peer, control_topic topic, blob& message) override {
+    require(peer);
+    std::deque<blob>& posted = posted_[static_cast<std::size_t>(topic)];
+    if (posted.empty()) return false;
+    message = std::move(posted.front());
+    posted.pop_front();
+    return true;
+  }
+  blob take(int peer, control_topic topic, const call_site&) override {
+    blob message;
+    if (!poll(peer, topic, message)) refuse("control: taking from oneself before anything was posted waits for ever");
+    return message;
+  }
+  std::vector<blob> exchange(control_topic, const blob& message, const call_site&) override {
+    launch_->require_alive();
+    return {message};
+  }
+  void request_stop() noexcept override { launch_->stop = true; }
+  bool stop_requested() override { return launch_->stop; }
+
+ private:
+  void require(int peer) {
+    launch_->require_alive();
+    if (peer != 0) refuse("control: peer " + std::to_string(peer) + " is not a rank of this communicator");
+  }
+  [[noreturn]] void refuse(const std::string& why) {
+    launch_->failure = why;
+    throw usage_error(why);
+  }
+
+  std::shared_ptr<self_launch> launch_;
+  std::deque<blob> posted_[control_topics];
+};
+
+}  // namespace shardkit::detail

@@ -1,0 +1,185 @@
+// The middle of the star: a thread of rank 0's process that holds a connection to every rank, its own included, and
+// passes frames on. It notices ranks that are lost and tells the others. It waits for nobody: what a rank does not read
+// yet lies in this process's memory.
+#pragma once
+
+#include <shardkit/backends/detail/tcp_frame.hpp>
+#include <shardkit/backends/detail/tcp_socket.hpp>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace shardkit::detail {
+
+class tcp_hub {
+ public:
+  /// `connections` by rank.
+  explicit tcp_hub(std::vector<tcp_socket> connections) {
+    for (tcp_socket& one : connections) lines_.emplace_back(std::move(one), static_cast<std::uint32_t>(connections.size()));
+    int wake[2];
+    if (::pipe2(wake, O_CLOEXEC | O_NONBLOCK) != 0) throw transport_error(system_complaint("pipe"));
+    wake_in_ = tcp_socket(wake[0]);
+    wake_out_ = tcp_socket(wake[1]);
+    try {
+      thread_ = std::thread([this] { run(); });
+    } catch (const std::system_error& none) {
+      throw transport_error(std::string("no thread for the hub of the TCP lane: ") + none.what());
+    }
+  }
+  tcp_hub(const tcp_hub&) = delete;
+  tcp_hub& operator=(const tcp_hub&) = delete;
+  ~tcp_hub() { thread_.join(); }
+
+  /// From now on the hub ends when all ranks have left, and at the latest after so many seconds.
+  void end_within(double seconds) noexcept {
+    end_.store(now_seconds() + seconds);
+    const char byte = 0;
+    while (::write(wake_out_.descriptor(), &byte, 1) < 0 && errno == EINTR) {
+    }
+  }
+
+ private:
+  struct line {
+    line(tcp_socket&& connection, std::uint32_t ranks) : socket(std::move(connection)), parser(ranks) {}
+
+    tcp_socket socket;
+    tcp_frame_parser parser;
+    bool left = false;  ///< has said that it leaves
+    std::deque<std::shared_ptr<const std::vector<char>>> outgoing;
+    std::size_t sent = 0;  ///< of the first of them
+  };
+
+  void run() noexcept {
+    try {
+      while (!finished()) look();
+    } catch (const std::exception&) {
+      // No memory to pass on what has come: the ranks see their connections close.
+    }
+    for (line& one : lines_) one.socket.close();
+  }
+
+  bool finished() const {
+    bool all_gone = true;
+    for (const line& one : lines_) all_gone = all_gone && !one.socket.open();
+    return all_gone || now_seconds() > end_.load();
+  }
+
+  void look() {
+    entries_.clear();
+    entries_.push_back({wake_in_.descriptor(), POLLIN, 0});
+    for (const line& one : lines_)
+      entries_.push_back({one.socket.descriptor(), static_cast<short>(one.outgoing.empty() ? POLLIN : POLLIN | POLLOUT), 0});
+    (void)::poll(entries_.data(), entries_.size(), tcp_socket::milliseconds(end_.load() - now_seconds()));
+    char byte;
+    if (entries_[0].revents != 0) (void)!::read(wake_in_.descriptor(), &byte, 1);
+    for (std::size_t rank = 0; rank < lines_.size(); ++rank) {
+      const short events = entries_[rank + 1].revents;
+      if (lines_[rank].socket.open() && (events & POLLOUT) != 0) flush(lines_[rank]);
+      if (lines_[rank].socket.open() && (events & ~POLLOUT) != 0) receive(rank);
+    }
+  }
+
+  void receive(std::size_t rank) {
+    line& one = lines_[rank];
+    char buffer[65536];
+    const std::ptrdiff_t got = one.socket.receive(buffer, sizeof buffer);
+    if (got < 0) return;
+    if (got == 0) {
+      one.socket.close();
+      if (!one.left) fail(rank, "its connection closed: the process has ended, or was cut off, without leaving the launch");
+      return;
+    }
+    one.parser.append(buffer, static_cast<std::size_t>(got));
+    for (;;) {
+      switch (one.parser.next(frame_)) {
+        case tcp_frame_parser::outcome::incomplete: return;
+        case tcp_frame_parser::outcome::malformed: return drop(rank, one.parser.complaint());
+        case tcp_frame_parser::outcome::frame: break;
+      }
+      // A rank may report another's failure; everything else is in its own name.
+      if (frame_.source != rank && frame_.kind != tcp_frame_kind::failure)
+        return drop(rank, "the name of another rank as the source");
+      pass_on(rank);
+    }
+  }
+
+  void pass_on(std::size_t rank) {
+    switch (frame_.kind) {
+      case tcp_frame_kind::failure:
+        fail(frame_.source, std::string(frame_.payload.begin(), frame_.payload.end()));
+        return;
+      case tcp_frame_kind::leaving:
+        lines_[rank].left = true;
+        to_all();
+        close_after_last(rank);
+        return;
+      case tcp_frame_kind::stop: to_all(); return;
+      default: {
+        const auto bytes = std::make_shared<const std::vector<char>>(encode(frame_));
+        for (const std::uint32_t target : frame_.targets) give(target, bytes);
+      }
+    }
+  }
+
+  void to_all() {
+    const auto bytes = std::make_shared<const std::vector<char>>(encode(frame_));
+    for (std::size_t rank = 0; rank < lines_.size(); ++rank) give(rank, bytes);
+  }
+  void give(std::size_t rank, const std::shared_ptr<const std::vector<char>>& bytes) {
+    line& one = lines_[rank];
+    if (!one.socket.open()) return;
+    one.outgoing.push_back(bytes);
+    if (one.outgoing.size() == 1) flush(one);
+  }
+  // A lost connection is noticed where it is read.
+  static void flush(line& one) {
+    while (!one.outgoing.empty()) {
+      const std::vector<char>& bytes = *one.outgoing.front();
+      const std::ptrdiff_t sent = one.socket.send(bytes.data() + one.sent, bytes.size() - one.sent);
+      if (sent < 0) return one.outgoing.clear();
+      one.sent += static_cast<std::size_t>(sent);
+      if (one.sent < bytes.size()) return;
+      one.outgoing.pop_front();
+      one.sent = 0;
+    }
+  }
+  // The rank reads on until it sees the end, so that nothing of what it has sent is lost by a reset.
+  void close_after_last(std::size_t rank) {
+    lines_[rank].outgoing.clear();
+    ::shutdown(lines_[rank].socket.descriptor(), SHUT_WR);
+  }
+
+  void drop(std::size_t rank, const char* complaint) {
+    lines_[rank].socket.close();
+    fail(rank, std::string("it sent a malformed frame, with ") + complaint);
+  }
+  void fail(std::size_t rank, const std::string& reason) {
+    if (failed_) return;
+    failed_ = true;
+    frame_ = tcp_frame{};
+    frame_.kind = tcp_frame_kind::failure;
+    frame_.source = static_cast<std::uint32_t>(rank);
+    frame_.payload.assign(reason.begin(), reason.end());
+    to_all();
+  }
+
+  std::vector<line> lines_;
+  std::vector<pollfd> entries_;
+  tcp_frame frame_;
+  bool failed_ = false;
+  std::atomic<double> end_{no_end};
+  tcp_socket wake_in_, wake_out_;
+  std::thread thread_;
+
+  static constexpr double no_end = 1e300;
+};
+
+}  // namespace shardkit::detail

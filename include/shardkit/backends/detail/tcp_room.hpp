@@ -1,0 +1,236 @@
+// A rank's end of one communicator over TCP. Every call is one round: at its start a rank posts what the others need of
+// it, and it is complete once what this rank needs has arrived; reductions are combined in rank order on arrival. So a
+// started call needs no further help of this rank for its peers to go on.
+#pragma once
+
+#include <shardkit/backends/detail/tcp_link.hpp>
+#include <shardkit/comm/describe.hpp>
+#include <shardkit/comm/fingerprint.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace shardkit::detail {
+
+class tcp_operation;
+
+struct tcp_room : std::enable_shared_from_this<tcp_room> {
+  tcp_room(std::shared_ptr<tcp_link> shared, std::uint64_t communicator, std::vector<int> launch_ranks, int own_rank)
+      : link(std::move(shared)), number(communicator), members(std::move(launch_ranks)), rank(own_rank),
+        size(static_cast<int>(members.size())) {
+    const auto held = link->acquire();
+    mailbox = link->mailbox(number);
+  }
+  tcp_room(const tcp_room&) = delete;
+  tcp_room& operator=(const tcp_room&) = delete;
+  ~tcp_room() {
+    const auto held = link->acquire();
+    link->forget(number);
+  }
+
+  int launch_rank(int of) const { return members[static_cast<std::size_t>(of)]; }
+  tcp_mailbox::letters& letters_from(int of) { return mailbox->from[static_cast<std::size_t>(launch_rank(of))]; }
+
+  /// A frame of this communicator to one rank.
+  tcp_frame frame_to(tcp_frame_kind kind, int peer) const {
+    tcp_frame frame;
+    frame.kind = kind;
+    frame.communicator = number;
+    frame.targets.push_back(static_cast<std::uint32_t>(launch_rank(peer)));
+    return frame;
+  }
+  /// To all others.
+  tcp_frame frame_to_all(tcp_frame_kind kind) const {
+    tcp_frame frame;
+    frame.kind = kind;
+    frame.communicator = number;
+    for (int peer = 0; peer < size; ++peer)
+      if (peer != rank) frame.targets.push_back(static_cast<std::uint32_t>(launch_rank(peer)));
+    return frame;
+  }
+
+  const std::shared_ptr<tcp_link> link;
+  const std::uint64_t number;
+  const std::vector<int> members;  ///< ranks of the launch
+  const int rank, size;
+  std::shared_ptr<tcp_mailbox> mailbox;
+  std::uint64_t calls = 0;                        ///< collectives started
+  std::map<std::uint64_t, tcp_operation*> open;   ///< those that are not complete, by number
+  std::vector<std::deque<tcp_operation*>> receives = std::vector<std::deque<tcp_operation*>>(members.size());
+};
+
+/// A call under way: a collective that waits for contributions, or a receive.
+class tcp_operation : public pending_call {
+ public:
+  tcp_operation(std::shared_ptr<tcp_room> room, any_call call) : room_(std::move(room)), call_(std::move(call)) {}
+  tcp_operation(const tcp_operation&) = delete;
+  tcp_operation& operator=(const tcp_operation&) = delete;
+  virtual ~tcp_operation() = default;
+
+  bool test() override {
+    const auto held = room_->link->acquire();
+    if (complete_) return true;
+    room_->link->listen();
+    if (advance()) return true;
+    room_->link->require_alive();
+    return false;
+  }
+  void wait() override {
+    auto held = room_->link->acquire();
+    room_->link->wait(held, [&] { return advance(); }, [&] { return room_->launch_rank(absent()); },
+                      [&] { return description(); });
+  }
+  double deadline() const noexcept override { return room_->link->limits().operation; }
+  [[noreturn]] void expire() override {
+    auto held = room_->link->acquire();
+    const int culprit = room_->launch_rank(absent());
+    const std::string text = "rank " + std::to_string(culprit) + " did not arrive in " + description() +
+                             " within the operation deadline of " + std::to_string(deadline()) + " s";
+    room_->link->fail_locked(culprit, text);
+    throw timeout_error(text);
+  }
+  void release() noexcept override {
+    {
+      const auto held = room_->link->acquire();
+      if (!complete_) {
+        room_->link->fail_locked(room_->link->rank(), "it dropped a request before it was complete");
+        withdraw();
+      }
+    }
+    delete this;
+  }
+
+ protected:
+  /// With the lock held: takes what has arrived; whether nothing is missing any more.
+  bool advance() {
+    if (!complete_) complete_ = try_complete();
+    return complete_;
+  }
+  virtual bool try_complete() = 0;
+  /// A rank of the communicator whose part is missing.
+  virtual int absent() const = 0;
+  /// No longer waits for anything.
+  virtual void withdraw() noexcept = 0;
+
+  std::string description() const {
+    return std::visit([](const auto& call) {
+      const call_site& site = call.site;
+      return describe(call) + (site.known() ? std::string(" at ") + site.file + ":" + std::to_string(site.line) : "");
+    }, call_);
+  }
+  [[noreturn]] void mismatch(const std::string& text) {
+    withdraw();
+    room_->link->fail_locked(room_->link->rank(), text);
+    throw mismatch_error(text);
+  }
+
+  const std::shared_ptr<tcp_room> room_;
+
+ private:
+  const any_call call_;
+  bool complete_ = false;
+};
+
+/// Receives from one rank match in the order made, whatever order they are waited for.
+class tcp_receive final : public tcp_operation {
+ public:
+  /// With the lock held.
+  tcp_receive(std::shared_ptr<tcp_room> room, const recv_call& call)
+      : tcp_operation(std::move(room), call), out_(call.out), bytes_(call.count * size_of(call.type)), peer_(call.peer) {
+    queue().push_back(this);
+  }
+
+ private:
+  std::deque<tcp_operation*>& queue() { return room_->receives[static_cast<std::size_t>(peer_)]; }
+
+  bool try_complete() override {
+    auto& messages = room_->letters_from(peer_).messages;
+    // The receives made before this one come first.
+    while (!taken_ && !messages.empty()) {
+      tcp_receive& first = static_cast<tcp_receive&>(*queue().front());
+      first.message_ = std::move(messages.front());
+      first.taken_ = true;
+      messages.pop_front();
+      queue().pop_front();
+    }
+    if (!taken_) return false;
+    if (message_.payload.size() != bytes_)
+      mismatch("recv of " + std::to_string(bytes_) + " bytes from rank " + std::to_string(room_->launch_rank(peer_)) +
+               " meets a message of " + std::to_string(message_.payload.size()));
+    if (bytes_ != 0) std::memcpy(out_, message_.payload.data(), bytes_);
+    return true;
+  }
+  int absent() const override { return peer_; }
+  void withdraw() noexcept override { queue().erase(std::remove(queue().begin(), queue().end(), this), queue().end()); }
+
+  void* const out_;
+  const std::size_t bytes_;
+  const int peer_;
+  bool taken_ = false;
+  tcp_frame message_;
+};
+
+/// A collective, which completes by `finish(contributions)`: element r is what rank r sent, empty for this rank itself
+/// and where nothing was expected.
+template <class Finish>
+class tcp_collective final : public tcp_operation {
+ public:
+  /// With the lock held. `expected` are the other ranks that send to this one.
+  template <class Call>
+  tcp_collective(std::shared_ptr<tcp_room> room, const Call& call, std::uint64_t number, std::vector<int> expected,
+                 Finish finish)
+      : tcp_operation(std::move(room), call), number_(number), fingerprint_(fingerprint(call)),
+        expected_(std::move(expected)), got_(static_cast<std::size_t>(room_->size)), finish_(std::move(finish)) {
+    room_->open.emplace(number_, this);
+  }
+
+ private:
+  bool try_complete() override {
+    for (int rank = 0; rank < room_->size; ++rank)
+      if (rank != room_->rank) collect(rank);
+    if (!expected_.empty()) return false;
+    finish_(got_);
+    withdraw();
+    return true;
+  }
+
+  // A rank's contributions arrive in the order of its calls. Those of calls that this rank has still to wait for or to
+  // make are left alone; those before the first of them met no call that wanted them.
+  void collect(int rank) {
+    auto& arrived = room_->letters_from(rank).collectives;
+    const auto wanted = std::find(expected_.begin(), expected_.end(), rank);
+    const std::uint64_t first_open = room_->open.begin()->first;
+    for (auto frame = arrived.begin(); frame != arrived.end() && frame->sequence <= number_; ++frame) {
+      if (frame->sequence < first_open || (frame->sequence == number_ && (wanted == expected_.end() ||
+                                                                          frame->fingerprint != fingerprint_)))
+        different(rank, *frame);
+      if (frame->sequence != number_) continue;
+      got_[static_cast<std::size_t>(rank)] = std::move(frame->payload);
+      arrived.erase(frame);
+      expected_.erase(wanted);
+      return;
+    }
+    // It has gone on without sending anything for this call.
+    if (wanted != expected_.end() && !arrived.empty() && arrived.back().sequence > number_) different(rank, arrived.back());
+  }
+  [[noreturn]] void different(int rank, const tcp_frame& theirs) {
+    mismatch("ranks make different calls: rank " + std::to_string(room_->link->rank()) + " call " +
+             std::to_string(number_) + " " + description() + ", rank " + std::to_string(room_->launch_rank(rank)) +
+             " call " + std::to_string(theirs.sequence) + " " + describe_fingerprint(theirs.fingerprint));
+  }
+  int absent() const override { return expected_.front(); }
+  void withdraw() noexcept override { room_->open.erase(number_); }
+
+  const std::uint64_t number_, fingerprint_;
+  std::vector<int> expected_;
+  std::vector<std::vector<char>> got_;
+  Finish finish_;
+};
+
+}  // namespace shardkit::detail
