@@ -45,6 +45,7 @@
   CASE(small_groups, "a group may be empty or hold one call")                                           \
   CASE(started_in_any_order, "started collectives complete in whatever order they are waited for")      \
   CASE(started_beside_messages, "started collectives go on while their rank waits for a message")       \
+  CASE(started_beside_other_communicators, "started collectives go on during calls of another communicator")\
   CASE(started_outlives, "a started collective outlives its communicator")                              \
   CASE(groups_of_communicators, "a group may be started, and hold the verbs of several communicators")  \
   CASE(exchange, "exchange hands every rank everybody's value")                                         \

@@ -24,11 +24,13 @@ struct split_call {
 
 }  // namespace detail
 
-/// A rank's end of a communicator of threads. One thread uses it at a time.
+/// A rank's end of a communicator of threads. One thread uses it at a time; a rank may use several communicators from
+/// as many threads.
 ///
 /// Ranks always compare verb, counts, dtype, reduction and root, and throw mismatch_error naming both ranks where they
 /// differ. A rank that throws out of a call has made sure that no peer still touches its buffers. Started calls take
-/// effect in program order; they go on in every later call and wait of this rank, of any kind, on this communicator.
+/// effect in program order; they go on in every later call and wait of this rank, on whichever communicator of the
+/// launch, and from whichever of its threads.
 class thread_backend {
  public:
   using space = host_space;
@@ -49,7 +51,9 @@ class thread_backend {
     return state_->start(call);
   }
 
-  thread_backend split(int colour, int key, const call_site& site);
+  thread_backend split(int colour, int key, const call_site& site) {
+    return state_->apart([&] { return split_now(colour, key, site); });
+  }
 
   void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) {
     perform(all_gather_call{in, out, bytes, dtype::u8, nullptr, site});
@@ -58,17 +62,17 @@ class thread_backend {
   void fail(const std::string& reason) noexcept { meeting().raise(rank(), reason); }
 
  private:
+  thread_backend split_now(int colour, int key, const call_site& site);
   detail::thread_meeting& meeting() const noexcept { return state_->meeting(); }
 
   std::shared_ptr<detail::thread_rank> state_;
 };
 
 /// The leader of each colour, its lowest rank, makes the room; the others take it while the leader waits.
-inline thread_backend thread_backend::split(int colour, int key, const call_site& site) {
+inline thread_backend thread_backend::split_now(int colour, int key, const call_site& site) {
   struct choice {
     int colour, key, rank;
   };
-  state_->settle();
   const choice mine{colour, key, rank()};
   const detail::split_call call{site};
   meeting().publish_inline(call, &mine, sizeof mine);

@@ -78,7 +78,7 @@ template <class Function>
 void run_ranks(int size, const launch_options& options, Function&& function) {
   if (size < 1) throw usage_error("run_ranks: " + std::to_string(size) + " ranks; at least 1 is needed");
   require_valid(options.limits);
-  const auto launch = std::make_shared<launch_state>(size, options.limits);
+  const auto launch = std::make_shared<detail::thread_launch>(size, options.limits);
   std::vector<int> ranks(static_cast<std::size_t>(size));
   std::iota(ranks.begin(), ranks.end(), 0);
   const auto room = std::make_shared<detail::thread_room>(launch, std::move(ranks));

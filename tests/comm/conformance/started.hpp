@@ -131,6 +131,27 @@ void started_beside_messages(Comm& comm, report& out, const sweep& how) {
   }
 }
 
+/// What is started on one communicator goes on while its rank is in a call of another one, as where gradients travel
+/// beside the calls of the next layer: the peer comes to that call only when the first is complete.
+template <class Comm>
+void started_beside_other_communicators(Comm& comm, report& out, const sweep& how) {
+  auto other = comm.split(0, -comm.rank(), "other");
+  for (std::size_t count : {std::size_t{2}, how.large / 16})
+    for (int blocking = 0; blocking < comm.size(); ++blocking) {
+      numbers sum(count, [](std::size_t) { return 1.0; });
+      if (comm.rank() == blocking) {
+        comm.all_reduce(in_place(sum.get()), shardkit::sum);
+        other.barrier();
+      } else {
+        request pending = comm.all_reduce_async(in_place(sum.get()), shardkit::sum);
+        other.barrier();
+        pending.wait();
+      }
+      out.at("a started sum beside a barrier of another communicator");
+      out.expect(sum.get()[count - 1] == comm.size());
+    }
+}
+
 /// A request outlives the communicator that started it.
 template <class Comm>
 void started_outlives(Comm& comm, report& out, const sweep&) {

@@ -14,10 +14,18 @@ inline std::string describe_site(const call_site& site) {
   return site.known() ? std::string(" at ") + site.file + ":" + std::to_string(site.line) : std::string();
 }
 
-class thread_meeting {
+class thread_meeting final : private thread_worker {
  public:
   thread_meeting(std::shared_ptr<thread_room> room, int rank)
-      : room_(std::move(room)), rank_(rank), seen_(static_cast<std::size_t>(room_->size)) {}
+      : room_(std::move(room)),
+        rank_(rank),
+        seen_(static_cast<std::size_t>(room_->size)),
+        progress_of_rank_(room_->launch->progress(room_->launch_rank(rank))) {}
+  thread_meeting(const thread_meeting&) = delete;
+  thread_meeting& operator=(const thread_meeting&) = delete;
+  virtual ~thread_meeting() {
+    if (listed_.load(std::memory_order_relaxed)) progress_of_rank_.remove(*this);
+  }
 
   int rank() const noexcept { return rank_; }
   thread_room& room() const noexcept { return *room_; }
@@ -130,16 +138,30 @@ class thread_meeting {
     progress_[static_cast<std::size_t>(source)] = {function, context};
   }
 
-  /// Takes what is under way as far as it goes without waiting. False where there is nothing.
+  /// Takes what is under way on this communicator as far as it goes without waiting, and then, for what this rank has
+  /// elsewhere, the same there. False where there is nothing here.
   bool go_on() {
-    bool any = false;
-    for (const progress_entry& work : progress_)
-      if (work.function != nullptr) {
-        work.function(work.context);
-        any = true;
-      }
+    const bool any = go_on_here();
+    progress_of_rank_.go_on(this);
     return any;
   }
+
+  /// Whether anything is under way, or was at the last call: other threads of this rank may then be at work on it, and
+  /// whoever touches it holds it.
+  bool active() const noexcept { return listed_.load(std::memory_order_acquire); }
+  class holding {
+   public:
+    explicit holding(thread_meeting& meeting) : meeting_(meeting) { meeting_.lock_.lock(); }
+    holding(const holding&) = delete;
+    holding& operator=(const holding&) = delete;
+    ~holding() {
+      if (meeting_.lock_.is_last()) meeting_.show_activity();
+      meeting_.lock_.unlock();
+    }
+
+   private:
+    thread_meeting& meeting_;
+  };
 
   bool failed() const noexcept { return room_->launch->failed(); }
   /// Throws where the launch has failed, when this rank's buffers are safe to free.
@@ -218,6 +240,34 @@ class thread_meeting {
     return line;
   }
 
+  bool go_on_here() {
+    bool any = false;
+    for (const progress_entry& work : progress_)
+      if (work.function != nullptr) {
+        work.function(work.context);
+        any = true;
+      }
+    return any;
+  }
+  void try_go_on() noexcept override {
+    if (!lock_.try_lock()) return;
+    try {
+      go_on_here();
+    } catch (...) {
+      // The launch has failed, which ends the wait that has come here.
+    }
+    lock_.unlock();
+  }
+  // Adds this communicator to those of its rank with calls under way, or takes it from them.
+  void show_activity() {
+    bool any = false;
+    for (const progress_entry& work : progress_) any = any || work.function != nullptr;
+    if (any == listed_.load(std::memory_order_relaxed)) return;
+    if (any) progress_of_rank_.add(*this);
+    else progress_of_rank_.remove(*this);
+    listed_.store(any, std::memory_order_release);
+  }
+
   bool is_done(int rank) const { return room_->slot(rank).done.load(std::memory_order_acquire) >= call_; }
   template <class Is>
   int first_that(Is is) const {
@@ -248,6 +298,9 @@ class thread_meeting {
     void* context = nullptr;
   };
   progress_entry progress_[2];
+  thread_progress& progress_of_rank_;
+  thread_lock lock_;
+  std::atomic<bool> listed_{false};
 };
 
 }  // namespace shardkit::detail

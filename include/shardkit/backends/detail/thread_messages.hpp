@@ -95,6 +95,7 @@ class thread_messages {
   }
 
   void recycle(thread_request& message) noexcept {
+    const thread_meeting::holding held(meeting_);
     if (message.phase_ != phase::complete) {
       meeting_.raise(meeting_.rank(), std::string("a request of ") + (message.sends_ ? "send to" : "recv from") +
                                           " rank " + std::to_string(message.peer_) + " was dropped before it completed" +
@@ -201,6 +202,7 @@ class thread_messages {
 
 template <class Action>
 auto thread_request::with_context(Action action) {
+  const thread_meeting::holding held(messages_->meeting());
   try {
     return action();
   } catch (error& failure) {

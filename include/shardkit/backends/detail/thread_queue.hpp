@@ -97,6 +97,7 @@ class thread_queue {
   }
 
   void recycle(thread_started& entry) noexcept {
+    const thread_meeting::holding held(meeting_);
     if (entry.phase_ != phase::complete) {
       meeting_.raise(meeting_.rank(), "a request of " + text_of(entry) + " was dropped before it completed");
       meeting_.withdraw();
@@ -191,6 +192,7 @@ class thread_queue {
 
 template <class Action>
 auto thread_started::with_context(Action action) {
+  const thread_meeting::holding held(queue_->meeting());
   try {
     return action();
   } catch (error& failure) {

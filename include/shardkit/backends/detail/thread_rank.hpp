@@ -43,29 +43,32 @@ class thread_rank : public std::enable_shared_from_this<thread_rank> {
 
   template <class Call>
   void perform(const Call& call) {
-    if constexpr (is_message<Call>) {
-      messages_.perform(call, shared_from_this());
-    } else {
-      if (!queue_.empty()) queue_.settle();
-      collectives_.publish(call);
-      collectives_.work(call);
-      if (!meeting_.exposed()) return;
-      meeting_.await_all(call);
-      meeting_.finish(call);
-    }
+    if (!meeting_.active()) return run(call);
+    const thread_meeting::holding held(meeting_);
+    queue_.settle();
+    run(call);
   }
+  void perform(const send_call& call) { exchange(call); }
+  void perform(const recv_call& call) { exchange(call); }
   void perform(const send_recv_call& call) { start(call).wait(); }
   void perform(const group_call& group) { start(group).wait(); }
 
-  /// What has to meet the peers outside the verbs: calls started earlier come first.
-  void settle() { queue_.settle(); }
+  /// For what has to meet the peers outside the verbs: body() with nothing started before it left to do.
+  template <class Body>
+  auto apart(Body body) {
+    const thread_meeting::holding held(meeting_);
+    queue_.settle();
+    return body();
+  }
 
   template <class Call>
   request start(const Call& call) {
+    const thread_meeting::holding held(meeting_);
     if constexpr (is_message<Call>) return request(messages_.prepare(call, shared_from_this()));
     else return request(queue_.start(call, shared_from_this()));
   }
   request start(const send_recv_call& call) {
+    const thread_meeting::holding held(meeting_);
     thread_batch& batch = take();
     request whole(&batch);
     add(batch, call);
@@ -73,6 +76,7 @@ class thread_rank : public std::enable_shared_from_this<thread_rank> {
   }
   /// Messages are started in the order listed; while collectives, in their order, wait for peers, the messages go on.
   request start(const group_call& group) {
+    const thread_meeting::holding held(meeting_);
     thread_batch& batch = take();
     request whole(&batch);
     for (const bool messages : {true, false})
@@ -86,12 +90,28 @@ class thread_rank : public std::enable_shared_from_this<thread_rank> {
   }
 
   void recycle(thread_batch& batch) noexcept {
+    const thread_meeting::holding held(meeting_);
     for (pending_call* part : batch.parts_) part->release();
     batch.parts_.clear();
     free_.push_back(&batch);
   }
 
  private:
+  template <class Call>
+  void run(const Call& call) {
+    collectives_.publish(call);
+    collectives_.work(call);
+    if (!meeting_.exposed()) return;
+    meeting_.await_all(call);
+    meeting_.finish(call);
+  }
+  template <class Call>
+  void exchange(const Call& call) {
+    // Where nothing else is under way, a message that is waited for needs no lock, either.
+    if (!meeting_.active()) return messages_.perform(call, shared_from_this());
+    start(call).wait();
+  }
+
   template <class Call>
   void add(thread_batch& batch, const Call& call) {
     batch.parts_.reserve(batch.parts_.size() + 1);

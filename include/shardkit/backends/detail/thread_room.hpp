@@ -8,6 +8,7 @@
 #pragma once
 
 #include <shardkit/backends/detail/thread_channel.hpp>
+#include <shardkit/backends/detail/thread_progress.hpp>
 #include <shardkit/comm/detail/waiting.hpp>
 #include <shardkit/comm/fingerprint.hpp>
 #include <shardkit/comm/launch_state.hpp>
@@ -50,9 +51,20 @@ struct thread_slot {
   std::atomic<bool> reading{false};                 ///< ... whose buffers it touches only while this says so
 };
 
+/// Shared by all communicators of one launch.
+class thread_launch : public launch_state {
+ public:
+  thread_launch(int size, const deadlines& limits) : launch_state(size, limits), progress_(static_cast<std::size_t>(size)) {}
+
+  thread_progress& progress(int rank) noexcept { return progress_[static_cast<std::size_t>(rank)]; }
+
+ private:
+  std::vector<thread_progress> progress_;
+};
+
 /// Shared by the ranks of one communicator.
 struct thread_room {
-  thread_room(std::shared_ptr<launch_state> of_launch, std::vector<int> ranks_of_launch)
+  thread_room(std::shared_ptr<thread_launch> of_launch, std::vector<int> ranks_of_launch)
       : launch(std::move(of_launch)),
         launch_ranks(std::move(ranks_of_launch)),
         size(static_cast<int>(launch_ranks.size())),
@@ -67,7 +79,7 @@ struct thread_room {
   }
   int launch_rank(int rank) const { return launch_ranks[static_cast<std::size_t>(rank)]; }
 
-  const std::shared_ptr<launch_state> launch;
+  const std::shared_ptr<thread_launch> launch;
   const std::vector<int> launch_ranks;  ///< this communicator's ranks as ranks of the launch
   const int size;
   const int spins;

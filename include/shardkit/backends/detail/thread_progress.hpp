@@ -1,0 +1,83 @@
+// How what one rank has under way on several communicators goes on, whichever of them it waits on, and from whichever
+// of its threads.
+#pragma once
+
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <vector>
+
+namespace shardkit::detail {
+
+/// A lock that is held for as long as a call lasts. The thread that holds it may take it again.
+class thread_lock {
+ public:
+  void lock() noexcept {
+    while (!try_lock()) sched_yield();
+  }
+  bool try_lock() noexcept {
+    const void* const me = this_thread();
+    const void* holder = holder_.load(std::memory_order_relaxed);
+    if (holder != me) {
+      holder = nullptr;
+      if (!holder_.compare_exchange_strong(holder, me, std::memory_order_acquire)) return false;
+    }
+    ++depth_;
+    return true;
+  }
+  /// True where the lock is free now.
+  bool is_last() const noexcept { return depth_ == 1; }
+  void unlock() noexcept {
+    if (--depth_ == 0) holder_.store(nullptr, std::memory_order_release);
+  }
+
+ private:
+  static const void* this_thread() noexcept {
+    static thread_local char mark;
+    return &mark;
+  }
+
+  std::atomic<const void*> holder_{nullptr};
+  int depth_ = 0;
+};
+
+/// What takes one communicator's calls as far as they go without waiting; nothing where another thread is at it.
+class thread_worker {
+ public:
+  virtual void try_go_on() noexcept = 0;
+
+ protected:
+  ~thread_worker() = default;
+};
+
+/// The communicators of one rank of a launch that have calls under way.
+class thread_progress {
+ public:
+  void add(thread_worker& worker) {
+    lock_.lock();
+    workers_.push_back(&worker);
+    count_.store(workers_.size(), std::memory_order_relaxed);
+    lock_.unlock();
+  }
+  void remove(thread_worker& worker) noexcept {
+    lock_.lock();
+    workers_.erase(std::remove(workers_.begin(), workers_.end(), &worker), workers_.end());
+    count_.store(workers_.size(), std::memory_order_relaxed);
+    lock_.unlock();
+  }
+  /// All but `own`.
+  void go_on(const thread_worker* own) noexcept {
+    if (count_.load(std::memory_order_relaxed) == 0 || !lock_.try_lock()) return;
+    for (thread_worker* worker : workers_)
+      if (worker != own) worker->try_go_on();
+    lock_.unlock();
+  }
+
+ private:
+  thread_lock lock_;
+  std::atomic<std::size_t> count_{0};
+  std::vector<thread_worker*> workers_;
+};
+
+}  // namespace shardkit::detail
