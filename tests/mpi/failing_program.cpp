@@ -3,6 +3,7 @@
 #include <shardkit/backends/mpi.hpp>
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -12,6 +13,8 @@
 #include <string>
 #include <thread>
 #include <vector>
+
+#include <unistd.h>
 
 using shardkit::in_place;
 using shardkit::mpi_communicator;
@@ -41,11 +44,22 @@ void throw_before_others_reduce(mpi_communicator& world) {
   reduce_something(world);
 }
 
+// In the middle of the others' call.
+template <class Leave>
+void leave_before_others_reduce(mpi_communicator& world, Leave leave) {
+  if (world.rank() == 1) {
+    pass_seconds(0.2);
+    leave();
+  }
+  reduce_something(world);
+}
+
 // What outlives MPI.
 std::optional<mpi_communicator> kept;
 std::optional<shardkit::request> kept_request;
 
 const std::map<std::string, std::function<void(mpi_communicator&)>> scenarios = {
+    {"makes two environments", reduce_something},
     {"fine", [](mpi_communicator& world) { reduce_something(world); }},
     {"slow, but within the deadline of each call",
      [](mpi_communicator& world) {
@@ -147,6 +161,30 @@ const std::map<std::string, std::function<void(mpi_communicator&)>> scenarios = 
        kept_request = kept->send_async(shardkit::view(&value, 1), kept->rank());
        kept->recv(shardkit::view(&value, 1), kept->rank());
      }},
+    {"exits with 0", [](mpi_communicator& world) { leave_before_others_reduce(world, [] { std::exit(0); }); }},
+    {"exits with 1", [](mpi_communicator& world) { leave_before_others_reduce(world, [] { std::exit(1); }); }},
+    {"ends by _exit(0)", [](mpi_communicator& world) { leave_before_others_reduce(world, [] { ::_exit(0); }); }},
+    {"aborts", [](mpi_communicator& world) { leave_before_others_reduce(world, [] { std::abort(); }); }},
+    {"gets SIGTERM", [](mpi_communicator& world) { leave_before_others_reduce(world, [] { ::raise(SIGTERM); }); }},
+    {"gets SIGKILL", [](mpi_communicator& world) { leave_before_others_reduce(world, [] { ::raise(SIGKILL); }); }},
+    {"gets SIGSTOP", [](mpi_communicator& world) { leave_before_others_reduce(world, [] { ::raise(SIGSTOP); }); }},
+    {"ends by _exit(0) while nobody waits",
+     [](mpi_communicator& world) {
+       if (world.rank() == 1) ::_exit(0);
+       pass_seconds(0.5);
+       reduce_something(world);
+     }},
+    {"ends by _exit(0) while the others finalise",
+     [](mpi_communicator& world) {
+       if (world.rank() == 1) leave_before_others_reduce(world, [] { ::_exit(0); });
+     }},
+    {"uses two communicators in opposite order",
+     [](mpi_communicator& world) {
+       auto a = world.split(0), b = world.split(0);
+       if (world.rank() == 1) b.barrier();
+       reduce_something(a);
+       if (world.rank() != 1) b.barrier();
+     }},
     {"a receive is never sent",
      [](mpi_communicator& world) {
        float value = 0;
@@ -185,6 +223,13 @@ int main(int argc, char** argv) {
   } catch (const std::exception& failure) {
     std::fprintf(stderr, "caught on rank %d: %s\n", rank, failure.what());
     return failed;
+  }
+  if (std::string(argv[1]) == "makes two environments") {
+    try {
+      shardkit::mpi_environment again(argc, argv);
+    } catch (const shardkit::usage_error& refused) {
+      std::fprintf(stderr, "again: %s\n", refused.what());
+    }
   }
   if (kept) {
     try {

@@ -47,7 +47,10 @@ class mpi_launch {
     mpi_check(MPI_Comm_rank(world_, &rank_), "MPI_Comm_rank");
     mpi_check(MPI_Comm_size(world_, &size_), "MPI_Comm_size");
     watchdog_.introduce("rank " + std::to_string(rank_) + " of " + std::to_string(size_));
-    share_board();
+    node_.join(world_, rank_);
+    board_.store(&node_.board());
+    watchdog_.follow(board_.load(), &node_);
+    watch_exit();
   }
 
   /// This rank failed: published where its node can see it, so that no call is entered any more.
@@ -87,12 +90,11 @@ class mpi_launch {
     if (board().failed()) return false;
     own_.close();
     board_.store(&own_);
-    watchdog_.follow(&own_);
+    watchdog_.follow(&own_, nullptr);
+    live().store(nullptr);
     // There is nobody left to throw to: an error from here on is fatal by MPI's own handler.
-    MPI_Comm_set_errhandler(node_, MPI_ERRORS_ARE_FATAL);
+    node_.leave();
     MPI_Comm_set_errhandler(world_, MPI_ERRORS_ARE_FATAL);
-    MPI_Win_free(&window_);
-    MPI_Comm_free(&node_);
     MPI_Comm_free(&world_);
     for (std::size_t i = 0; i < 2; ++i) {
       MPI_Comm_set_errhandler(predefined(i), former_handlers_[i]);
@@ -106,11 +108,8 @@ class mpi_launch {
   /// caught. At the exit, or when the grace is over, the job is ended: MPI_Finalize would wait for peers that cannot
   /// come.
   static void abandon(const std::shared_ptr<mpi_launch>& launch) noexcept {
-    launch->board().depart();
+    launch->watch_exit();
     launch->watchdog_.give_up();
-    static std::atomic<mpi_launch*> first{nullptr};
-    mpi_launch* none = nullptr;
-    if (first.compare_exchange_strong(none, launch.get())) std::atexit([] { first.load()->end_at_exit(); });
     new (std::nothrow) std::shared_ptr<mpi_launch>(launch);  // the watchdog works until the process has ended
   }
 
@@ -119,28 +118,27 @@ class mpi_launch {
 
   static MPI_Comm predefined(std::size_t which) noexcept { return which == 0 ? MPI_COMM_WORLD : MPI_COMM_SELF; }
 
-  // One board for the processes of each node, in the memory of its first.
-  void share_board() {
-    mpi_check(MPI_Comm_split_type(world_, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node_), "MPI_Comm_split_type");
-    mpi_check(MPI_Comm_set_errhandler(node_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
-    int node_rank = 0;
-    mpi_check(MPI_Comm_rank(node_, &node_rank), "MPI_Comm_rank");
-    mpi_check(MPI_Comm_size(node_, &node_size_), "MPI_Comm_size");
-    void* memory = nullptr;
-    MPI_Aint bytes = node_rank == 0 ? static_cast<MPI_Aint>(sizeof(mpi_failure_board)) : 0;
-    mpi_check(MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, node_, &memory, &window_), "MPI_Win_allocate_shared");
-    int unit = 0;
-    mpi_check(MPI_Win_shared_query(window_, 0, &bytes, &unit, &memory), "MPI_Win_shared_query");
-    if (node_rank == 0) new (memory) mpi_failure_board;
-    mpi_check(MPI_Barrier(node_), "MPI_Barrier");
-    board_.store(static_cast<mpi_failure_board*>(memory));
-    watchdog_.follow(board_.load());
+  /// The launch that the end of the process would leave unfinished; null where there is none.
+  static std::atomic<mpi_launch*>& live() noexcept {
+    static std::atomic<mpi_launch*> only{nullptr};
+    return only;
+  }
+
+  // After MPI_Init: before MPI's own handlers then.
+  void watch_exit() noexcept {
+    live().store(this);
+    static const int once = std::atexit([] {
+      if (mpi_launch* const left_open = live().load()) left_open->end_at_exit();
+    });
+    (void)once;
   }
 
   void end_at_exit() noexcept {
+    fail("it called exit with its mpi_environment in use");  // unless something else came first
+    board().depart();
     // Peers on this node use the grace to see the failure, say so and leave.
     const double step = 0.01;
-    for (double waited = 0; waited < limits_.abort && board().departed() < node_size_; waited += step)
+    for (double waited = 0; waited < limits_.abort && board().departed() < node_.size(); waited += step)
       ::usleep(static_cast<unsigned>(step * 1e6));
     mpi_end_job("shardkit: rank " + std::to_string(rank_) + " of " + std::to_string(size_) +
                     " ends the job, because rank " + std::to_string(board().culprit()) + " failed: " + board().reason(),
@@ -148,10 +146,10 @@ class mpi_launch {
   }
 
   const deadlines limits_;
-  int rank_ = -1, size_ = 0, node_size_ = 1;
-  MPI_Comm world_ = MPI_COMM_NULL, node_ = MPI_COMM_NULL;
-  MPI_Win window_ = MPI_WIN_NULL;
+  int rank_ = -1, size_ = 0;
+  MPI_Comm world_ = MPI_COMM_NULL;
   MPI_Errhandler former_handlers_[2] = {MPI_ERRHANDLER_NULL, MPI_ERRHANDLER_NULL};
+  mpi_node node_;
   mpi_failure_board own_;  // before the shared one is there and after it has gone
   std::atomic<mpi_failure_board*> board_{&own_};
   mpi_call_slot arrival_, calls_;

@@ -4,6 +4,7 @@
 
 #include <shardkit/backends/detail/mpi_api.hpp>
 #include <shardkit/backends/detail/mpi_in_call.hpp>
+#include <shardkit/backends/detail/mpi_node.hpp>
 #include <shardkit/comm/deadlines.hpp>
 
 #include <algorithm>
@@ -42,7 +43,7 @@ namespace shardkit::detail {
 
 /// Looks 20 times a second at what the process is doing. Ends the job when a call outlasts its deadline, when a call
 /// is still in progress the abort grace after the launch failed, and when the process itself is still there the
-/// grace after it gave up.
+/// grace after it gave up. Tells the ranks of the node what it sees, and hears from them.
 class mpi_watchdog {
  public:
   mpi_watchdog(const deadlines& limits, const mpi_failure_board* board)
@@ -72,10 +73,12 @@ class mpi_watchdog {
     slots_.erase(std::remove(slots_.begin(), slots_.end(), &slot), slots_.end());
   }
 
-  /// From now on this board counts; the old one is touched no more, here or by calls that are entered.
-  void follow(const mpi_failure_board* board) noexcept {
+  /// From now on this board counts; the old one, and the node it belongs to, are touched no more, here or by calls that
+  /// are entered. Without a node there is nobody to hear from.
+  void follow(const mpi_failure_board* board, mpi_node* node) noexcept {
     const std::lock_guard<std::mutex> lock(mutex_);
     board_ = board;
+    node_ = node;
     for (mpi_call_slot* slot : slots_) slot->board.store(board);
   }
   /// Who speaks in the messages.
@@ -106,6 +109,7 @@ class mpi_watchdog {
   }
 
   void look(double passed) {
+    if (node_ != nullptr) node_->note(here());
     const bool failed = board_->failed();
     if (failed) since_failure_ += passed;
     if (given_up_ && (since_given_up_ += passed) > limits_.abort)
@@ -119,8 +123,22 @@ class mpi_watchdog {
         end("is still in " + place(*slot, name) + " " + seconds(limits_.abort) + " after the failure, " + cause());
       if (slot->waited > slot->limit)
         end("has waited for its peers in " + place(*slot, name) + " for longer than the deadline of " +
-            seconds(slot->limit) + (failed ? ", " + cause() : ""));
+            seconds(slot->limit) + (failed ? ", " + cause() : node_ != nullptr ? node_->elsewhere() : ""));
     }
+  }
+
+  // Where this rank is, without a heap allocation: the calls are to be free of them, and tests count.
+  const char* here() noexcept {
+    here_[0] = '\0';
+    for (const mpi_call_slot* slot : slots_) {
+      const char* name = slot->name.load(std::memory_order_acquire);
+      if (name == nullptr) continue;
+      const auto line = static_cast<std::uint32_t>(slot->line.load());
+      if (line == 0) std::snprintf(here_, sizeof here_, "%s", name);
+      else std::snprintf(here_, sizeof here_, "%s at %s:%u", name, slot->file.load(), line);
+      break;
+    }
+    return here_;
   }
 
   std::string cause() const {
@@ -146,6 +164,8 @@ class mpi_watchdog {
   bool given_up_ = false;
   double since_failure_ = 0, since_given_up_ = 0;
   const mpi_failure_board* board_;
+  mpi_node* node_ = nullptr;
+  char here_[mpi_whereabouts::length] = {};
   std::string speaker_ = "a rank";
   std::vector<mpi_call_slot*> slots_;
   std::thread thread_;

@@ -1,0 +1,151 @@
+// What the ranks of one node know of each other without MPI, which may be stuck: the failure board and where each rank
+// is, in shared memory, and whether a process has ended.
+#pragma once
+
+#include <shardkit/backends/detail/mpi_failure_board.hpp>
+#include <shardkit/backends/detail/mpi_lifeline.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <string>
+#include <vector>
+
+#include <unistd.h>
+
+namespace shardkit::detail {
+
+/// Which call a rank is in, as its watchdog has seen it. Lies in shared memory.
+class mpi_whereabouts {
+ public:
+  static constexpr std::size_t length = 160;
+
+  void come(int world_rank) noexcept { rank_.store(world_rank); }
+  int rank() const noexcept { return rank_.load(); }
+
+  /// One look of the watchdog: empty text is "in no call".
+  void note(const char* place) noexcept {
+    for (std::size_t i = 0; i < length; ++i) {
+      place_[i].store(place[i], std::memory_order_relaxed);
+      if (place[i] == '\0') break;
+    }
+    beat();
+  }
+  void beat() noexcept { beats_.fetch_add(1); }
+  std::uint32_t beats() const noexcept { return beats_.load(); }
+  /// May be torn where the rank moves on meanwhile; who asks has waited long, and so have the others.
+  std::string place() const {
+    std::string text;
+    for (const auto& character : place_) {
+      const char one = character.load(std::memory_order_relaxed);
+      if (one == '\0') break;
+      text += one;
+    }
+    return text;
+  }
+
+  /// From now on the end of the process is no failure.
+  void leave() noexcept { left_.store(true); }
+  bool left() const noexcept { return left_.load(); }
+
+ private:
+  std::atomic<int> rank_{-1};
+  std::atomic<std::uint32_t> beats_{0};
+  std::atomic<bool> left_{false};
+  std::atomic<char> place_[length] = {};
+};
+
+class mpi_node {
+ public:
+  mpi_node() = default;
+  mpi_node(const mpi_node&) = delete;
+  mpi_node& operator=(const mpi_node&) = delete;
+
+  /// Collective over `world`.
+  void join(MPI_Comm world, int world_rank) {
+    mpi_check(MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &comm_), "MPI_Comm_split_type");
+    mpi_check(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    mpi_check(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
+    mpi_check(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
+    // All in the memory of the first.
+    void* memory = nullptr;
+    const std::size_t whole = sizeof(mpi_failure_board) + static_cast<std::size_t>(size_) * sizeof(mpi_whereabouts);
+    MPI_Aint bytes = rank_ == 0 ? static_cast<MPI_Aint>(whole) : 0;
+    mpi_check(MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, comm_, &memory, &window_), "MPI_Win_allocate_shared");
+    int unit = 0;
+    mpi_check(MPI_Win_shared_query(window_, 0, &bytes, &unit, &memory), "MPI_Win_shared_query");
+    board_ = static_cast<mpi_failure_board*>(memory);
+    static_assert(sizeof(mpi_failure_board) % alignof(mpi_whereabouts) == 0);
+    ranks_ = reinterpret_cast<mpi_whereabouts*>(board_ + 1);
+    if (rank_ == 0) {
+      new (board_) mpi_failure_board;
+      for (int r = 0; r < size_; ++r) new (ranks_ + r) mpi_whereabouts;
+    }
+    mpi_check(MPI_Barrier(comm_), "MPI_Barrier");
+    ranks_[rank_].come(world_rank);
+    lifeline_.connect(comm_);
+  }
+  /// Collective, after all ranks are known to come. An error is fatal by MPI's own handler.
+  void leave() noexcept {
+    ranks_[rank_].leave();
+    lifeline_.close();
+    MPI_Comm_set_errhandler(comm_, MPI_ERRORS_ARE_FATAL);
+    MPI_Win_free(&window_);
+    MPI_Comm_free(&comm_);
+  }
+
+  int size() const noexcept { return size_; }
+  mpi_failure_board& board() const noexcept { return *board_; }
+
+  // ---- For the watchdog
+
+  /// Where this rank is: "all_reduce at engine.cpp:12", or empty for in no call. Looks for a neighbour that has ended.
+  void note(const char* place) noexcept {
+    ranks_[rank_].note(place);
+    const int gone = lifeline_.ended();
+    if (gone < 0 || noticed_ || ranks_[gone].left()) return;
+    noticed_ = true;
+    board_->publish(ranks_[gone].rank(), "its process has ended without leaving MPI: killed, crashed or exited");
+    board_->depart();
+  }
+
+  /// The ranks that are not where this one is, "; rank 1 is in no call; rank 2 gives no sign of life". Takes a while.
+  std::string elsewhere() {
+    std::vector<std::uint32_t> beats(static_cast<std::size_t>(size_));
+    for (int r = 0; r < size_; ++r) beats[static_cast<std::size_t>(r)] = ranks_[r].beats();
+    for (int look = 0; look < 10; ++look) {
+      ::usleep(50000);
+      ranks_[rank_].beat();  // the others may be asking the same
+    }
+    const std::string here = ranks_[rank_].place();
+    std::string text;
+    int named = 0;
+    for (int r = 0; r < size_; ++r) {
+      if (r == rank_) continue;
+      const std::string place = ranks_[r].place();
+      const bool silent = ranks_[r].beats() == beats[static_cast<std::size_t>(r)];
+      if (!silent && place == here) continue;
+      if (++named > most_named) return text + "; and so on";
+      text += "; rank " + std::to_string(ranks_[r].rank());
+      if (silent) text += " gives no sign of life";
+      else if (place.empty()) text += " is in no call";
+      else text += " is in " + place;
+    }
+    return text;
+  }
+
+ private:
+  static constexpr int most_named = 16;
+
+  MPI_Comm comm_ = MPI_COMM_NULL;
+  MPI_Win window_ = MPI_WIN_NULL;
+  int rank_ = 0, size_ = 1;
+  mpi_failure_board* board_ = nullptr;
+  mpi_whereabouts* ranks_ = nullptr;
+  mpi_lifeline lifeline_;
+  bool noticed_ = false;  // that the neighbour has ended
+};
+
+}  // namespace shardkit::detail
