@@ -19,9 +19,15 @@
 #include <shardkit/data/split.hpp>
 #include <shardkit/data/split_indices.hpp>
 #include <shardkit/data/split_segments.hpp>
+#include <shardkit/launch/callback_bootstrap.hpp>
+#include <shardkit/launch/communicator_bootstrap.hpp>
+#include <shardkit/launch/file_bootstrap.hpp>
 #include <shardkit/launch/launch_environment.hpp>
 #include <shardkit/launch/launched_size.hpp>
 #include <shardkit/launch/run_ranks.hpp>
+#include <shardkit/launch/tcp_bootstrap.hpp>
+#include <shardkit/launch/tcp_launch.hpp>
+#include <shardkit/launch/thread_bootstrap.hpp>
 #include <shardkit/pipeline/balance.hpp>
 #include <shardkit/pipeline/decode_ring.hpp>
 #include <shardkit/pipeline/deliver.hpp>

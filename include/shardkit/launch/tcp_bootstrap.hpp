@@ -1,0 +1,112 @@
+// A bootstrap over TCP: rank 0 listens, the others connect. What comes is checked as backends/detail/tcp_gate.hpp says;
+// nothing listens any more once all ranks have come.
+#pragma once
+
+#include <shardkit/backends/detail/tcp_gate.hpp>
+#include <shardkit/backends/detail/tcp_join.hpp>
+#include <shardkit/comm/deadlines.hpp>
+#include <shardkit/launch/detail/bootstrap_errors.hpp>
+
+#include <array>
+#include <cstddef>
+#include <string>
+#include <vector>
+
+namespace shardkit {
+
+class tcp_bootstrap final : public bootstrap {
+ public:
+  /// Collective. Throws timeout_error naming the ranks that never came, usage_error where processes disagree about size,
+  /// version or who is who, transport_error where rank 0 cannot listen.
+  tcp_bootstrap(int rank, int size, const tcp_rendezvous& where, const deadlines& limits = {})
+      : rank_(rank), size_(size), seconds_(limits.init) {
+    require_valid(limits);
+    where.require_valid(rank, size);
+    if (size == 1) return;
+    if (rank == 0) peers_ = detail::tcp_gate(where, size).admit(seconds_);
+    else peers_.push_back(detail::tcp_join(where, rank, size, seconds_));
+  }
+
+  int rank() const noexcept override { return rank_; }
+  int size() const noexcept override { return size_; }
+
+  blob broadcast(const blob& from_rank_0) override {
+    if (rank_ != 0) return await_rank_0();
+    detail::require_bootstrap_length(from_rank_0.size());
+    tell_all(kind::go, from_rank_0);
+    return from_rank_0;
+  }
+
+  void barrier() override {
+    if (rank_ != 0) {
+      send(peers_.front(), kind::go, {});
+      await_rank_0();
+      return;
+    }
+    const double end = detail::now_seconds() + seconds_;
+    std::vector<int> missing;
+    for (int peer = 1; peer < size_; ++peer) {
+      blob nothing;
+      const auto result = receive(peers_[static_cast<std::size_t>(peer)], end - detail::now_seconds(), nothing);
+      if (result == detail::tcp_socket::outcome::expired) missing.push_back(peer);
+      if (result == detail::tcp_socket::outcome::closed) {
+        tell_all(kind::lost, {static_cast<char>(peer & 0xff), static_cast<char>(peer >> 8)});
+        throw peer_failed(peer, left_early);
+      }
+    }
+    if (missing.empty()) return tell_all(kind::go, {});
+    const std::string text = detail::absent_ranks(missing, size_, seconds_);
+    tell_all(kind::late, blob(text.begin(), text.end()));
+    throw timeout_error(text);
+  }
+
+ private:
+  enum class kind : char { go = 1, late = 2, lost = 3 };
+  static constexpr const char* left_early = "its connection closed before the bootstrap was over";
+
+  // One byte of kind, four of length, the payload.
+  void send(const detail::tcp_socket& to, kind what, const blob& payload) const {
+    std::array<unsigned char, 5> head{static_cast<unsigned char>(what)};
+    detail::put_u32(&head[1], static_cast<std::uint32_t>(payload.size()));
+    blob bytes(head.begin(), head.end());
+    bytes.insert(bytes.end(), payload.begin(), payload.end());
+    // Who is lost is noticed by whoever waits for it.
+    (void)to.send_all(bytes.data(), bytes.size(), seconds_);
+  }
+  void tell_all(kind what, const blob& payload) const {
+    for (std::size_t peer = 1; peer < peers_.size(); ++peer) send(peers_[peer], what, payload);
+  }
+
+  detail::tcp_socket::outcome receive(const detail::tcp_socket& from, double seconds, blob& payload) {
+    std::array<unsigned char, 5> head{};
+    const double end = detail::now_seconds() + seconds;
+    auto result = from.receive_all(head.data(), head.size(), seconds);
+    if (result != detail::tcp_socket::outcome::done) return result;
+    const std::uint32_t length = detail::get_u32(&head[1]);
+    if (head[0] < 1 || head[0] > 3 || length > largest_blob) return detail::tcp_socket::outcome::closed;
+    payload.resize(length);
+    said_ = static_cast<kind>(head[0]);
+    return from.receive_all(payload.data(), payload.size(), end - detail::now_seconds());
+  }
+
+  blob await_rank_0() {
+    blob payload;
+    // Its own deadline may end a little later than ours, and its text says more.
+    switch (receive(peers_.front(), seconds_ + (seconds_ < 2 ? seconds_ : 2), payload)) {
+      case detail::tcp_socket::outcome::expired: throw timeout_error(detail::absent_ranks({0}, size_, seconds_));
+      case detail::tcp_socket::outcome::closed: throw peer_failed(0, left_early);
+      case detail::tcp_socket::outcome::done: break;
+    }
+    if (said_ == kind::late) throw timeout_error(std::string(payload.begin(), payload.end()));
+    if (said_ == kind::lost && payload.size() == 2)
+      throw peer_failed(static_cast<unsigned char>(payload[0]) | static_cast<unsigned char>(payload[1]) << 8, left_early);
+    return payload;
+  }
+
+  const int rank_, size_;
+  const double seconds_;
+  kind said_ = kind::go;
+  std::vector<detail::tcp_socket> peers_;  // by rank on rank 0; elsewhere only rank 0
+};
+
+}  // namespace shardkit
