@@ -6,6 +6,8 @@
 #include "conformance/report.hpp"
 #include "conformance/sweep.hpp"
 
+#include <cstddef>
+#include <functional>
 #include <initializer_list>
 #include <vector>
 
@@ -28,9 +30,12 @@ inline conformance::sweep thread_sweep(std::size_t points) {
   return how;
 }
 
-/// body(comm, report, sweep) on every rank, for each number of ranks; `points` as in sweep.
-template <class Body>
-void on_threads(std::initializer_list<int> rank_counts, Body body, std::size_t points) {
+/// body(comm, report, sweep) on every rank, for each number of ranks; `points` as in sweep. No template, whose launch
+/// would be compiled again for each case.
+inline void on_threads(
+    std::initializer_list<int> rank_counts,
+    const std::function<void(shardkit::thread_communicator&, conformance::report&, const conformance::sweep&)>& body,
+    std::size_t points) {
   shardkit::launch_options options;
   options.limits.operation = SHARDKIT_TEST_SANITIZED ? 60 : 20;  // a hang ends here, with the call's name
   for (int ranks : rank_counts) {
