@@ -134,7 +134,7 @@ void special_extremes(Comm& comm, report& out, const sweep& how) {
   });
 }
 
-/// Whatever the values, every rank holds the same bits afterwards.
+/// Whatever the values, every rank holds the same bits afterwards; only what a NaN holds beside is open.
 template <class Comm>
 void same_bits_everywhere(Comm& comm, report& out, const sweep& how) {
   const auto operations = reducible_operations();
@@ -145,10 +145,10 @@ void same_bits_everywhere(Comm& comm, report& out, const sweep& how) {
     guarded data(dtype_at(type), count, source{point[2] == 0 ? values::wild : values::special, kind, seed_of(point)},
                  comm.rank());
     with_type(type, [&](auto element) { comm.all_reduce(in_place(data.as<decltype(element)>()), reduction{kind}); });
-    std::uint64_t hash = 14695981039346656037u;
-    for (std::size_t i = 0; i < count * size_of(data.type()); ++i)
-      hash = (hash ^ static_cast<unsigned char>(data.data()[i])) * 1099511628211u;
-    for (std::uint64_t other : comm.exchange(hash)) out.expect(other == hash, "ranks differ");
+    guarded others(dtype_at(type), count * as_index(comm.size()));
+    with_type(type, [&](auto element) { comm.all_gather(data.read<decltype(element)>(), others.as<decltype(element)>()); });
+    for (int rank = 0; rank < comm.size(); ++rank)
+      out.same(data.data(), others.data(as_index(rank) * count), data.type(), count, true);
   });
 }
 
