@@ -90,6 +90,7 @@ class mpi_backend {
                 [&] { detail::mpi_run(*state_, all_gather_call{in, out, bytes, dtype::u8, nullptr, site}); });
   }
 
+  control_lane& control() { return state_->control(); }
   void fail(const std::string& reason) noexcept { state_->launch->fail(reason.c_str()); }
 
  private:

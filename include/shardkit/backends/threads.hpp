@@ -2,6 +2,7 @@
 // order, so that results are the same bits on every rank and run. Created by run_ranks (launch/run_ranks.hpp).
 #pragma once
 
+#include <shardkit/backends/detail/thread_control.hpp>
 #include <shardkit/backends/detail/thread_rank.hpp>
 #include <shardkit/comm/communicator.hpp>
 
@@ -36,7 +37,8 @@ class thread_backend {
   using space = host_space;
 
   thread_backend(std::shared_ptr<detail::thread_room> room, int rank)
-      : state_(std::make_shared<detail::thread_rank>(std::move(room), rank)) {}
+      : state_(std::make_shared<detail::thread_rank>(std::move(room), rank)),
+        control_(std::make_unique<detail::thread_control>(state_->meeting())) {}
 
   int rank() const noexcept { return meeting().rank(); }
   int size() const noexcept { return meeting().room().size; }
@@ -59,6 +61,7 @@ class thread_backend {
     perform(all_gather_call{in, out, bytes, dtype::u8, nullptr, site});
   }
 
+  control_lane& control() noexcept { return *control_; }
   void fail(const std::string& reason) noexcept { meeting().raise(rank(), reason); }
 
  private:
@@ -66,6 +69,7 @@ class thread_backend {
   detail::thread_meeting& meeting() const noexcept { return state_->meeting(); }
 
   std::shared_ptr<detail::thread_rank> state_;
+  std::unique_ptr<detail::thread_control> control_;
 };
 
 /// The leader of each colour, its lowest rank, makes the room; the others take it while the leader waits.

@@ -48,12 +48,17 @@ class launch_state {
     return left_[static_cast<std::size_t>(rank)].load(std::memory_order_acquire);
   }
 
+  /// Wishes that all ranks stop, which is no failure.
+  void ask_to_stop() noexcept { stop_.store(true, std::memory_order_release); }
+  bool stop_asked() const noexcept { return stop_.load(std::memory_order_acquire); }
+
  private:
   enum : int { none_yet, being_written, published };
 
   deadlines limits_;
   std::unique_ptr<std::atomic<bool>[]> left_;
   std::atomic<int> phase_{none_yet};
+  std::atomic<bool> stop_{false};
   int culprit_ = -1;
   char reason_[512] = {};  // no allocation, which could fail, while failing
 };

@@ -30,6 +30,10 @@ class mpi_launch {
   int size() const noexcept { return size_; }
   const deadlines& limits() const noexcept { return limits_; }
   bool failed() const noexcept { return board().failed(); }
+  /// Throws peer_failed where the launch has failed.
+  void require_alive() const {
+    if (!board().clear()) board().throw_failure();
+  }
   mpi_watchdog& watchdog() noexcept { return watchdog_; }
   /// For calls before there is a communicator (init) and around those that make or end one.
   mpi_call_slot& arrival_slot() noexcept { return arrival_; }
@@ -81,6 +85,26 @@ class mpi_launch {
     }
   }
 
+  /// Wishes that all ranks stop, which is no failure. Heard by whoever asks `stop_asked`.
+  void ask_to_stop() noexcept {
+    if (stop_.exchange(true) || failed()) return;
+    for (int peer = 0; peer < size_; ++peer) {
+      MPI_Request sent = MPI_REQUEST_NULL;
+      if (peer != rank_ && MPI_Isend(nullptr, 0, MPI_BYTE, peer, stop_tag, world_, &sent) == MPI_SUCCESS)
+        MPI_Request_free(&sent);
+    }
+  }
+  bool stop_asked() {
+    int arrived = 0;
+    MPI_Message found = MPI_MESSAGE_NULL;
+    while (!failed() && MPI_Improbe(MPI_ANY_SOURCE, stop_tag, world_, &arrived, &found, MPI_STATUS_IGNORE) == MPI_SUCCESS &&
+           arrived != 0) {
+      MPI_Mrecv(nullptr, 0, MPI_BYTE, &found, MPI_STATUS_IGNORE);
+      stop_.store(true);
+    }
+    return stop_.load();
+  }
+
   /// Leaves MPI together with the other ranks. False where the launch has failed: they will not all come.
   bool close(bool finalize) noexcept {
     if (board().failed()) return false;
@@ -88,6 +112,7 @@ class mpi_launch {
     // Once all have arrived here nobody needs the board any more.
     if (MPI_Barrier(world_) != MPI_SUCCESS) fail("MPI_Barrier failed before MPI_Finalize");
     if (board().failed()) return false;
+    (void)stop_asked();  // takes wishes that nobody has asked for
     own_.close();
     board_.store(&own_);
     watchdog_.follow(&own_, nullptr);
@@ -145,9 +170,12 @@ class mpi_launch {
                 limits_.abort);
   }
 
+  static constexpr int stop_tag = 1;  // of the only messages on world_
+
   const deadlines limits_;
   int rank_ = -1, size_ = 0;
   MPI_Comm world_ = MPI_COMM_NULL;
+  std::atomic<bool> stop_{false};
   MPI_Errhandler former_handlers_[2] = {MPI_ERRHANDLER_NULL, MPI_ERRHANDLER_NULL};
   mpi_node node_;
   mpi_failure_board own_;  // before the shared one is there and after it has gone

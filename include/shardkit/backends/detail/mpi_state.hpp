@@ -2,6 +2,7 @@
 // backend object and the requests under way.
 #pragma once
 
+#include <shardkit/backends/detail/mpi_control.hpp>
 #include <shardkit/backends/detail/mpi_pending.hpp>
 #include <shardkit/core/buffer.hpp>
 #include <shardkit/core/partition.hpp>
@@ -39,6 +40,7 @@ class mpi_state {
     // After a failure nothing is freed: that is collective, and the process is about to end.
     if (mpi_is_running() && !launch->failed()) {
       const mpi_in_call in_call(slot, "MPI_Comm_free", {}, mpi_in_call::even_after_failure{});
+      if (control_) control_->close();
       if (inner_ != MPI_COMM_NULL) MPI_Comm_free(&inner_);
       if (ownership_ == mpi_ownership::owned) MPI_Comm_free(&comm);
       if (borrowed_handler_ != MPI_ERRHANDLER_NULL) {
@@ -80,6 +82,17 @@ class mpi_state {
     return inner_;
   }
 
+  /// Made at the first call, which is collective.
+  control_lane& control() {
+    if (!control_)
+      run("control", {}, [&] {
+        MPI_Comm copy = MPI_COMM_NULL;
+        mpi_check(MPI_Comm_dup(comm, &copy), "MPI_Comm_dup");
+        control_ = std::make_unique<mpi_control>(*launch, copy);
+      });
+    return *control_;
+  }
+
   /// At least so many bytes; grows and is kept.
   std::byte* scratch(std::size_t bytes) {
     if (scratch_.size() < bytes) scratch_ = buffer<std::byte>(bytes);
@@ -100,6 +113,7 @@ class mpi_state {
   const mpi_ownership ownership_;
   MPI_Errhandler borrowed_handler_ = MPI_ERRHANDLER_NULL;
   MPI_Comm inner_ = MPI_COMM_NULL;
+  std::unique_ptr<mpi_control> control_;
   std::vector<int> numbers_;
   buffer<std::byte> scratch_;
 };

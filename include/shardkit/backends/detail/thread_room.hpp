@@ -8,6 +8,7 @@
 #pragma once
 
 #include <shardkit/backends/detail/thread_channel.hpp>
+#include <shardkit/backends/detail/thread_letters.hpp>
 #include <shardkit/backends/detail/thread_progress.hpp>
 #include <shardkit/comm/detail/waiting.hpp>
 #include <shardkit/comm/fingerprint.hpp>
@@ -85,6 +86,7 @@ struct thread_room {
   const int spins;
   std::vector<thread_slot> slots;
   std::vector<thread_channel> channels;
+  thread_letters letters;  ///< of the control lanes
 };
 
 }  // namespace shardkit::detail
