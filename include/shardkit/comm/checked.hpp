@@ -26,7 +26,7 @@ template <class Backend>
 class checker : public std::enable_shared_from_this<checker<Backend>> {
  public:
   explicit checker(Backend backend)
-      : next(std::move(backend)), records_(next.rank(), next.size()) {}
+      : next(std::move(backend)), lane_(next.base().control()), records_(next.rank(), next.size()) {}
 
   complete<Backend> next;
 
@@ -60,12 +60,12 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
   void announce(const Call& call, agreement& until, bool waits) {
     const auto none = [](int) { return std::uint64_t{0}; };
     if constexpr (std::is_same<Call, send_call>::value) {
-      records_.announce_send(lane(), call.peer, message_bits(call.count, call.type), text_of(call), waits, call.site);
+      records_.announce_send(lane_, call.peer, message_bits(call.count, call.type), text_of(call), waits, call.site);
     } else if constexpr (std::is_same<Call, recv_call>::value) {
       until.messages.emplace_back(
           call.peer, records_.expect_message(call.peer, message_bits(call.count, call.type), text_of(call)));
     } else if constexpr (std::is_same<Call, send_recv_call>::value) {
-      records_.announce_send(lane(), call.to, message_bits(call.send_count, call.type), text_of(call), waits, call.site);
+      records_.announce_send(lane_, call.to, message_bits(call.send_count, call.type), text_of(call), waits, call.site);
       until.messages.emplace_back(
           call.from, records_.expect_message(call.from, message_bits(call.recv_count, call.type), text_of(call)));
     } else if constexpr (std::is_same<Call, group_call>::value) {
@@ -73,12 +73,12 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
         std::visit([&](const auto& one) { announce(one, until, false); }, call.calls[i]);
     } else if constexpr (std::is_same<Call, all_to_all_uneven_call>::value) {
       until.collective = records_.announce_collective(
-          lane(), fingerprint(call), text_of(call), call.site,
+          lane_, fingerprint(call), text_of(call), call.site,
           [&](int peer) { return std::uint64_t{call.send_layout->count(peer)}; },
           [&](int peer) { return std::uint64_t{call.receive_layout->count(peer)}; });
     } else {
       until.collective =
-          records_.announce_collective(lane(), fingerprint(call), text_of(call), call.site, none, none);
+          records_.announce_collective(lane_, fingerprint(call), text_of(call), call.site, none, none);
     }
   }
 
@@ -90,7 +90,7 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
     return records_.absent_from(until.collective);
   }
 
-  void receive() { records_.receive(lane()); }
+  void receive() { records_.receive(lane_); }
 
   /// Before a collective that all ranks make now.
   template <class Call>
@@ -107,7 +107,7 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
     receive();
     if (call.peer == next.rank() || reached(until)) return;
     const std::string text = text_of(call);
-    records_.announce_waiting(lane(), call.peer, until.messages.back().second, text, call.site);
+    records_.announce_waiting(lane_, call.peer, until.messages.back().second, text, call.site);
     await(until, call.site, [&] { records_.require_not_awaited(call.peer, text); });
   }
   void await(const agreement& until, const call_site& site) {
@@ -171,8 +171,6 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
   }
 
  private:
-  control_lane& lane() { return next.base().control(); }
-
   static std::uint64_t message_bits(std::size_t count, dtype type) noexcept {
     return fingerprint(send_call{nullptr, count, type, 0, nullptr, {}});
   }
@@ -191,7 +189,7 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
       const auto busy = std::find_if(under_way_.begin(), under_way_.end(), [](started* one) { return one->inner_.active(); });
       if (busy == under_way_.end()) {
         const int peer = absent(until);
-        records_.take(peer, lane().take(peer, control_topic::fingerprint, site));
+        records_.take(peer, lane_.take(peer, control_topic::fingerprint, site));
         continue;
       }
       // A peer may be in a call that this rank has started, and come only when that has gone on.
@@ -206,6 +204,7 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
     }
   }
 
+  control_lane& lane_;
   call_records records_;
   call_pool<started> pool_;
   std::vector<started*> under_way_;
@@ -316,7 +315,7 @@ class checked {
   std::shared_ptr<detail::checker<Backend>> shared_;
 };
 
-/// The same ranks, checked; the communicator is moved from.
+/// The same ranks, checked; the communicator is moved from. Collective: the control lane may have to be made.
 template <class Backend>
 communicator<checked<Backend>> with_checks(communicator<Backend>&& comm) {
   return communicator<checked<Backend>>(checked<Backend>(std::move(comm.backend())), comm.name());
