@@ -188,6 +188,15 @@ class thread_meeting final : private thread_worker {
   void raise(int rank, const std::string& reason) noexcept {
     room_->launch->raise(room_->launch_rank(rank), reason.c_str());
   }
+  /// Where nothing may be thrown: the reason is `text()`, or the shorter one where there is no memory for it.
+  template <class Text>
+  void raise(int rank, const char* shorter, Text text) noexcept {
+    try {
+      raise(rank, text());
+    } catch (...) {
+      room_->launch->raise(room_->launch_rank(rank), shorter);
+    }
+  }
 
   /// Ends this rank's part in a failed call: says that it reads no more, and waits until no peer can be reading its own
   /// buffers. A peer that publishes from now on sees the failure before it reads anything; one that has published

@@ -97,9 +97,11 @@ class thread_messages {
   void recycle(thread_request& message) noexcept {
     const thread_meeting::holding held(meeting_);
     if (message.phase_ != phase::complete) {
-      meeting_.raise(meeting_.rank(), std::string("a request of ") + (message.sends_ ? "send to" : "recv from") +
-                                          " rank " + std::to_string(message.peer_) + " was dropped before it completed" +
-                                          describe_site(message.end_.mine().site));
+      meeting_.raise(meeting_.rank(), "a request of a message was dropped before it completed", [&] {
+        return std::string("a request of ") + (message.sends_ ? "send to" : "recv from") + " rank " +
+               std::to_string(message.peer_) + " was dropped before it completed" +
+               describe_site(message.end_.mine().site);
+      });
       if (message.phase_ == phase::offered) message.end_.withdraw([] { sched_yield(); });
       under_way_.erase(std::remove(under_way_.begin(), under_way_.end(), &message), under_way_.end());
       show_progress();

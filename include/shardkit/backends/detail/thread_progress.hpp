@@ -4,9 +4,7 @@
 
 #include <sched.h>
 
-#include <algorithm>
 #include <atomic>
-#include <vector>
 
 namespace shardkit::detail {
 
@@ -49,35 +47,40 @@ class thread_worker {
 
  protected:
   ~thread_worker() = default;
+
+ private:
+  friend class thread_progress;
+  thread_worker* next_ = nullptr;
 };
 
 /// The communicators of one rank of a launch that have calls under way.
 class thread_progress {
  public:
-  void add(thread_worker& worker) {
+  // Linked through the workers: called where nothing may fail.
+  void add(thread_worker& worker) noexcept {
     lock_.lock();
-    workers_.push_back(&worker);
-    count_.store(workers_.size(), std::memory_order_relaxed);
+    worker.next_ = first_.load(std::memory_order_relaxed);
+    first_.store(&worker, std::memory_order_relaxed);
     lock_.unlock();
   }
   void remove(thread_worker& worker) noexcept {
     lock_.lock();
-    workers_.erase(std::remove(workers_.begin(), workers_.end(), &worker), workers_.end());
-    count_.store(workers_.size(), std::memory_order_relaxed);
+    if (first_.load(std::memory_order_relaxed) == &worker) first_.store(worker.next_, std::memory_order_relaxed);
+    for (thread_worker* each = first_.load(std::memory_order_relaxed); each != nullptr; each = each->next_)
+      if (each->next_ == &worker) each->next_ = worker.next_;
     lock_.unlock();
   }
   /// All but `own`.
   void go_on(const thread_worker* own) noexcept {
-    if (count_.load(std::memory_order_relaxed) == 0 || !lock_.try_lock()) return;
-    for (thread_worker* worker : workers_)
+    if (first_.load(std::memory_order_relaxed) == nullptr || !lock_.try_lock()) return;
+    for (thread_worker* worker = first_.load(std::memory_order_relaxed); worker != nullptr; worker = worker->next_)
       if (worker != own) worker->try_go_on();
     lock_.unlock();
   }
 
  private:
   thread_lock lock_;
-  std::atomic<std::size_t> count_{0};
-  std::vector<thread_worker*> workers_;
+  std::atomic<thread_worker*> first_{nullptr};
 };
 
 }  // namespace shardkit::detail

@@ -99,7 +99,8 @@ class thread_queue {
   void recycle(thread_started& entry) noexcept {
     const thread_meeting::holding held(meeting_);
     if (entry.phase_ != phase::complete) {
-      meeting_.raise(meeting_.rank(), "a request of " + text_of(entry) + " was dropped before it completed");
+      meeting_.raise(meeting_.rank(), "a request was dropped before it completed",
+                     [&] { return "a request of " + text_of(entry) + " was dropped before it completed"; });
       meeting_.withdraw();
       for (auto at = order_.begin(); at != order_.end(); ++at)
         if (*at == &entry) {
