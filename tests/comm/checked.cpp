@@ -3,7 +3,6 @@
 
 #include "failing_launch.hpp"
 #include "mutations.hpp"
-#include "test_lane.hpp"
 
 #include <shardkit/comm/checked.hpp>
 
@@ -28,7 +27,7 @@ void mutate_each(bool checks, Ends ends) {
         CAPTURE(mutated);
         ends(launch(ranks, [&](auto& world, auto&) {
           const bool is_mutated = world.rank() == mutated;
-          comm_type comm = checks ? erase(with_checks_in_test(std::move(world))) : erase(std::move(world));
+          comm_type comm = checks ? erase(with_checks(std::move(world))) : erase(std::move(world));
           one.make(comm, is_mutated);
           comm.barrier(mutations::right());  // a rank that needs nobody in its call hears of it in the next one
         }), mutated);
@@ -108,7 +107,7 @@ TEST_CASE("ranks that would wait for each other for ever are told so") {
       CAPTURE(std::string(one.what));
       CAPTURE(ranks);
       const auto result = launch(ranks, [&](auto& world, auto&) {
-        comm_type comm = erase(with_checks_in_test(std::move(world)));
+        comm_type comm = erase(with_checks(std::move(world)));
         one.make(comm);
       });
       CHECK(result.caller.how == ending::mismatch);
@@ -122,7 +121,7 @@ TEST_CASE("ranks that would wait for each other for ever are told so") {
 
 TEST_CASE("messages may cross collectives, and what is started may be met by what waits") {
   shardkit::run_ranks(3, [](thread_communicator& world) {
-    comm_type comm = erase(with_checks_in_test(std::move(world)));
+    comm_type comm = erase(with_checks(std::move(world)));
     const int me = comm.rank(), next = (me + 1) % 3, previous = (me + 2) % 3;
     for (std::size_t count : {std::size_t{1}, std::size_t{5000}})
       for (int round = 0; round < 20; ++round) {
@@ -161,7 +160,7 @@ TEST_CASE("a request of a checked communicator outlives it, moved or destroyed")
   shardkit::run_ranks(2, [](thread_communicator& world) {
     std::vector<int> x(9, world.rank() + 1), y(9);
     shardkit::request pending;
-    auto comm = with_checks_in_test(std::move(world));
+    auto comm = with_checks(std::move(world));
     {
       auto child = comm.split(0);
       auto moved = std::move(child);
@@ -175,7 +174,7 @@ TEST_CASE("a request of a checked communicator outlives it, moved or destroyed")
 
 TEST_CASE("failures of other kinds pass a checked communicator as they are") {
   const auto result = launch(3, [](auto& world, auto& clock) {
-    auto comm = with_checks_in_test(std::move(world));
+    auto comm = with_checks(std::move(world));
     comm.barrier();
     if (comm.rank() == 2) {
       clock.strike();

@@ -144,7 +144,7 @@ TEST_CASE("every verb reaches the wrapped backend exactly once, through every de
 
 TEST_CASE("a planned error is thrown at its call, and the peers learn who failed") {
   for (int ranks : {2, 3, 5})
-    for (std::uint64_t at_call : {1, 2, 4}) {
+    for (const std::uint64_t at_call : {1u, 2u, 4u}) {
       fault_plan plan;
       plan.kind = fault_kind::error;
       plan.rank = ranks - 1;

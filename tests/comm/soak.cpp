@@ -5,7 +5,6 @@
 #include "on_threads.hpp"
 
 #include "failing_launch.hpp"
-#include "test_lane.hpp"
 
 #include <shardkit/comm/any_communicator.hpp>
 #include <shardkit/comm/checked.hpp>
@@ -193,10 +192,10 @@ bool run_program(comm_type& comm, std::uint64_t seed, std::uint64_t steps, std::
 }
 
 /// Bare, checked or traced, with the faults of the plan on top.
-comm_type decorated(thread_communicator&& world, const fault_plan& plan, std::uint64_t seed, double deadline) {
+comm_type decorated(thread_communicator&& world, const fault_plan& plan, std::uint64_t seed) {
   switch (scrambled(seed, 50) % 3) {
     case 0: return erase(with_faults(std::move(world), plan));
-    case 1: return erase(with_faults(erase(with_checks_in_test(std::move(world), deadline)), plan));
+    case 1: return erase(with_faults(erase(with_checks(std::move(world))), plan));
     default: return erase(with_faults(erase(with_trace(std::move(world))), plan));
   }
 }
@@ -231,7 +230,7 @@ std::string run_with_fault(std::uint64_t seed, int& struck) {
   const double limit = !drops_out ? 20 : SHARDKIT_TEST_SANITIZED ? 2 : 0.25;
   std::atomic<int> right{0};
   const auto result = launch(ranks, [&](auto& world, auto&) {
-    auto comm = decorated(std::move(world), plan, seed, limit);
+    auto comm = decorated(std::move(world), plan, seed);
     right += run_program(comm, seed, steps, drops_out ? step::collectives : step::kinds);
   }, limit);
 
@@ -286,7 +285,7 @@ TEST_CASE("random delays without a fault raise no alarm, and every result is rig
     plan.longest_jitter = 5e-4;
     std::atomic<int> right{0};
     const auto result = launch(ranks, [&](auto& world, auto&) {
-      auto comm = decorated(std::move(world), plan, seed, 30);
+      auto comm = decorated(std::move(world), plan, seed);
       right += run_program(comm, seed, 2 + scrambled(seed, 11) % 8, step::kinds);
     }, SHARDKIT_TEST_SANITIZED ? 60 : 10);
     CHECK_MESSAGE(result.thrown == nullptr, "seed ", seed, ": ", result.caller.what);
@@ -299,13 +298,13 @@ TEST_CASE("failing and starting anew leaves no thread, descriptor or byte behind
     fault_plan plan = shardkit::random_fault(seed, 3, 3);
     plan.kind = fault_kind::error;
     const auto failed = launch(3, [&](auto& world, auto&) {
-      auto comm = decorated(std::move(world), plan, seed, 30);
+      auto comm = decorated(std::move(world), plan, seed);
       (void)run_program(comm, seed, 4, step::kinds);
     });
     CHECK(failed.caller.says("injected"));
     std::atomic<int> right{0};
     const auto fine = launch(3, [&](auto& world, auto&) {
-      auto comm = decorated(std::move(world), {}, seed, 30);
+      auto comm = decorated(std::move(world), {}, seed);
       right += run_program(comm, seed, 2, step::kinds);
     });
     CHECK(fine.thrown == nullptr);
