@@ -3,9 +3,11 @@
 // Where the meeting is `exposed` afterwards, peers may still read this rank's buffers, and the call has to be finished.
 #pragma once
 
+#include <shardkit/backends/detail/thread_copies.hpp>
 #include <shardkit/backends/detail/thread_meeting.hpp>
 #include <shardkit/core/space.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <vector>
@@ -22,84 +24,111 @@ class thread_collectives {
 
   void publish(const broadcast_call& call) {
     const std::size_t bytes = call.count * size_of(call.type);
-    share(call, call.data, call.data, rank() == call.root ? bytes : 0, bytes);
+    if (bytes > thread_limits::broadcast) return meeting_.publish_buffers(call, {call.data, call.data, nullptr});
+    carry(call, call.data, rank() == call.root ? bytes : 0, bytes);
   }
   void work(const broadcast_call& call) {
     const std::size_t bytes = call.count * size_of(call.type);
-    if (rank() != call.root) host_space::copy(call.data, input(meeting_.await(call, call.root), bytes), bytes);
+    if (bytes <= thread_limits::broadcast) {
+      if (rank() != call.root) host_space::copy(call.data, carried(call, call.root, bytes), bytes);
+      return;
+    }
+    // Every rank copies its share of the root's data to all others.
+    meeting_.await_all(call);
+    const partition shares = cut(bytes, dtype::u8);
+    const std::size_t first = shares.offset(rank()), end = first + shares.count(rank());
+    const bool streams = goes_past_caches(bytes * (ranks() - 1));
+    const char* from = static_cast<const char*>(meeting_.line(call.root).direct.in);
+    for (std::size_t at = first; at < end; at += thread_limits::piece)
+      for (int peer = 0; peer < size(); ++peer)
+        if (peer != call.root)
+          copy_bytes(static_cast<char*>(meeting_.line(peer).direct.out) + at, from + at,
+                     std::min(thread_limits::piece, end - at), streams);
   }
 
-  void publish(const reduce_call& call) { share_whole(call, call.count); }
+  void publish(const reduce_call& call) {
+    const std::size_t bytes = call.count * size_of(call.type);
+    if (!in_one_step(bytes)) meeting_.publish_buffers(call, {call.in, call.out, nullptr});
+    else carry(call, call.in, rank() == call.root ? 0 : bytes, bytes);
+  }
   void work(const reduce_call& call) {
     const std::size_t bytes = call.count * size_of(call.type);
-    if (inlined(bytes)) {
-      if (rank() == call.root) combine_all(call, 0, call.count, bytes, call.out);
+    if (in_one_step(bytes)) {
+      if (rank() == call.root) combine_carried(call, bytes);
       return;
     }
     // Every rank combines its share and writes it to the root.
     meeting_.await_all(call);
     const partition shares = cut(call.count, call.type);
-    void* out = meeting_.line(call.root).direct.out;
-    combine_all(call, shares.offset(rank()), shares.count(rank()), bytes, at(out, shares.offset(rank()), call.type));
+    const std::size_t first = shares.offset(rank());
+    outputs_[0] = at(meeting_.line(call.root).direct.out, first, call.type);
+    combine_shown(call, first, shares.count(rank()), 1);
   }
 
-  void publish(const all_reduce_call& call) { share_whole(call, call.count); }
+  void publish(const all_reduce_call& call) {
+    const std::size_t bytes = call.count * size_of(call.type);
+    if (in_one_step(bytes)) return carry(call, call.in, bytes, bytes);
+    if (call.in == call.out || bytes > thread_limits::staged)
+      return meeting_.publish_buffers(call, {call.in, call.out, nullptr});
+    // What the peers will read, they will also overwrite: data that goes back and forth between two cores travels much
+    // faster than data that goes one way.
+    const partition shares = cut(call.count, call.type);
+    const std::size_t first = shares.offset(rank()), after = first + shares.count(rank());
+    copy(call, call.out, call.in, first);
+    copy(call, at(call.out, after, call.type), at(call.in, after, call.type), call.count - after);
+    meeting_.publish_buffers(call, {call.out, call.out, nullptr});
+  }
   void work(const all_reduce_call& call) {
     const std::size_t bytes = call.count * size_of(call.type);
-    if (inlined(bytes)) return combine_all(call, 0, call.count, bytes, call.out);
+    if (in_one_step(bytes)) return combine_carried(call, bytes);
     // One pass: every rank combines its share of all inputs and writes it to all outputs.
     meeting_.await_all(call);
     const partition shares = cut(call.count, call.type);
     const std::size_t first = shares.offset(rank());
-    for (int peer = 0; peer < size(); ++peer) {
-      const auto& buffers = meeting_.line(peer).direct;
-      inputs_[index(peer)] = at(buffers.in, first, call.type);
-      outputs_[index(peer)] = at(buffers.out, first, call.type);
-    }
-    call.combine(call.op.kind, inputs_.data(), size(), outputs_.data(), size(), shares.count(rank()));
+    for (int peer = 0; peer < size(); ++peer)
+      outputs_[index(peer)] = at(meeting_.line(peer).direct.out, first, call.type);
+    combine_shown(call, first, shares.count(rank()), size());
   }
 
-  void publish(const reduce_scatter_call& call) { share_whole(call, call.count * index(size())); }
-  void work(const reduce_scatter_call& call) {
-    const std::size_t total = call.count * index(size());
-    combine_all(call, index(rank()) * call.count, call.count, total * size_of(call.type), call.out);
-  }
-  void publish(const reduce_scatter_uneven_call& call) { share_whole(call, call.layout->total()); }
-  void work(const reduce_scatter_uneven_call& call) {
-    combine_all(call, call.layout->offset(rank()), call.layout->count(rank()),
-                call.layout->total() * size_of(call.type), call.out);
-  }
+  void publish(const reduce_scatter_call& call) { carry_for_each(call, equal_parts{call.count, size()}); }
+  void work(const reduce_scatter_call& call) { combine_parts(call, equal_parts{call.count, size()}); }
+  void publish(const reduce_scatter_uneven_call& call) { carry_for_each(call, unequal_parts{*call.layout}); }
+  void work(const reduce_scatter_uneven_call& call) { combine_parts(call, unequal_parts{*call.layout}); }
 
-  void publish(const all_gather_call& call) { share_part(call, equal_parts{call.count}); }
-  void work(const all_gather_call& call) { collect(call, equal_parts{call.count}); }
-  void publish(const all_gather_uneven_call& call) { share_part(call, unequal_parts{*call.layout}); }
-  void work(const all_gather_uneven_call& call) { collect(call, unequal_parts{*call.layout}); }
+  void publish(const all_gather_call& call) { carry_part(call, equal_parts{call.count, size()}, thread_limits::box); }
+  void work(const all_gather_call& call) { collect(call, equal_parts{call.count, size()}, thread_limits::box); }
+  void publish(const all_gather_uneven_call& call) { carry_part(call, unequal_parts{*call.layout}, thread_limits::box); }
+  void work(const all_gather_uneven_call& call) { collect(call, unequal_parts{*call.layout}, thread_limits::box); }
 
-  void publish(const gather_call& call) { share_part(call, equal_parts{call.count}); }
+  void publish(const gather_call& call) { carry_part(call, equal_parts{call.count, size()}, thread_limits::one_way); }
   void work(const gather_call& call) {
-    if (rank() == call.root) collect(call, equal_parts{call.count});
+    if (rank() == call.root) collect(call, equal_parts{call.count, size()}, thread_limits::one_way);
   }
-  void publish(const gather_uneven_call& call) { share_part(call, unequal_parts{*call.layout}); }
+  void publish(const gather_uneven_call& call) { carry_part(call, unequal_parts{*call.layout}, thread_limits::one_way); }
   void work(const gather_uneven_call& call) {
-    if (rank() == call.root) collect(call, unequal_parts{*call.layout});
+    if (rank() == call.root) collect(call, unequal_parts{*call.layout}, thread_limits::one_way);
   }
 
-  void publish(const scatter_call& call) { share_of_root(call, call.count * index(size())); }
+  void publish(const scatter_call& call) { carry_from_root(call, call.count * ranks()); }
   void work(const scatter_call& call) {
-    distribute(call, index(rank()) * call.count, call.count, call.count * index(size()));
+    distribute(call, index(rank()) * call.count, call.count, call.count * ranks());
   }
-  void publish(const scatter_uneven_call& call) { share_of_root(call, call.layout->total()); }
+  void publish(const scatter_uneven_call& call) { carry_from_root(call, call.layout->total()); }
   void work(const scatter_uneven_call& call) {
     distribute(call, call.layout->offset(rank()), call.layout->count(rank()), call.layout->total());
   }
 
-  void publish(const all_to_all_call& call) { share_whole(call, call.count * index(size())); }
+  void publish(const all_to_all_call& call) { carry_for_each(call, equal_parts{call.count, size()}); }
   void work(const all_to_all_call& call) {
-    const std::size_t bytes = call.count * index(size()) * size_of(call.type);
+    const equal_parts parts{call.count, size()};
+    const std::size_t count = call.count, largest = parts.largest_for_others() * size_of(call.type);
+    const bool streams = goes_past_caches(parts.total() * ranks() * size_of(call.type));
     each_peer([&](int peer) {
-      const void* from = input(meeting_.await(call, peer), bytes);
-      copy(call, at(call.out, index(peer) * call.count, call.type), at(from, index(rank()) * call.count, call.type),
-           call.count);
+      void* to = at(call.out, index(peer) * count, call.type);
+      const void* from = peer == rank()            ? at(call.in, parts.offset(peer), call.type)
+                         : largest <= thread_limits::box ? part_for_me(call, peer, parts, largest)
+                                                   : at(shown(call, peer), index(rank()) * count, call.type);
+      copy(call, to, from, count, streams);
     });
   }
   /// Always by pointers: ranks need not agree on any one size.
@@ -119,19 +148,25 @@ class thread_collectives {
  private:
   struct equal_parts {
     std::size_t each;
+    int ranks;
     std::size_t offset(int rank) const noexcept { return index(rank) * each; }
     std::size_t count(int) const noexcept { return each; }
+    std::size_t total() const noexcept { return each * index(ranks); }
     std::size_t largest() const noexcept { return each; }
+    std::size_t largest_for_others() const noexcept { return each * index(ranks - 1); }
   };
   struct unequal_parts {
     const partition& layout;
     std::size_t offset(int rank) const noexcept { return layout.offset(rank); }
     std::size_t count(int rank) const noexcept { return layout.count(rank); }
+    std::size_t total() const noexcept { return layout.total(); }
     std::size_t largest() const noexcept { return layout.padded_count(); }
+    std::size_t largest_for_others() const noexcept { return layout.total(); }
   };
 
   int rank() const noexcept { return meeting_.rank(); }
   int size() const noexcept { return meeting_.room().size; }
+  std::size_t ranks() const noexcept { return index(size()); }
   static std::size_t index(int rank) noexcept { return static_cast<std::size_t>(rank); }
   static const void* at(const void* base, std::size_t elements, dtype type) noexcept {
     return static_cast<const char*>(base) + elements * size_of(type);
@@ -140,75 +175,141 @@ class thread_collectives {
     return static_cast<char*>(base) + elements * size_of(type);
   }
   template <class Call>
-  static void copy(const Call& call, void* to, const void* from, std::size_t count) {
-    host_space::copy(to, from, count * size_of(call.type));
+  static void copy(const Call& call, void* to, const void* from, std::size_t count, bool streams = false) {
+    copy_bytes(to, from, count * size_of(call.type), streams);
   }
-
-  // `largest` is what decides, the same on every rank, whether contributions travel inside the lines.
-  static bool inlined(std::size_t largest) noexcept { return largest <= thread_line::inline_bytes; }
-  static const void* input(const thread_line& line, std::size_t largest) noexcept {
-    return inlined(largest) ? line.bytes : line.direct.in;
-  }
-  template <class Call>
-  void share(const Call& call, const void* in, void* out, std::size_t bytes, std::size_t largest) {
-    if (inlined(largest)) meeting_.publish_inline(call, in, bytes);
-    else meeting_.publish_buffers(call, {in, out, nullptr});
-  }
-  template <class Call>
-  void share_whole(const Call& call, std::size_t count) {
-    const std::size_t bytes = count * size_of(call.type);
-    share(call, call.in, call.out, bytes, bytes);
-  }
-  template <class Call, class Parts>
-  void share_part(const Call& call, Parts parts) {
-    const std::size_t size = size_of(call.type);
-    share(call, call.in, call.out, parts.count(rank()) * size, parts.largest() * size);
-  }
-  template <class Call>
-  void share_of_root(const Call& call, std::size_t total) {
-    const std::size_t bytes = total * size_of(call.type);
-    share(call, call.in, call.out, rank() == call.root ? bytes : 0, bytes);
-  }
-
   // Shares of whole cache lines, so that no line is written by two ranks.
   partition cut(std::size_t count, dtype type) const {
     return partition::balanced(count, size(), host_space::alignment / size_of(type));
   }
-
   // Begins with this rank and its successor, so that the ranks do not all read the same peer at once.
   template <class Visit>
   void each_peer(Visit visit) {
-    for (int step = 0; step < size(); ++step) visit((rank() + step) % size());
+    for (int step = 0, peer = rank(); step < size(); ++step, peer = peer + 1 == size() ? 0 : peer + 1) visit(peer);
   }
 
-  // Elements [first, first + count) of all inputs, combined into `out`.
+  // Whether each rank should combine everything by itself: one exchange instead of two, and more to read.
+  bool in_one_step(std::size_t bytes) const noexcept {
+    return bytes * (ranks() - 1) <= thread_limits::one_step || bytes <= thread_line::inline_bytes;
+  }
+
+  // `largest`, the same on every rank, decides where contributions travel: within the line or in a box.
+  template <class Call, class Fill>
+  void carry(const Call& call, std::size_t largest, Fill fill) {
+    if (size() == 1) meeting_.publish_inline(call, nullptr, 0);
+    else if (largest <= thread_line::inline_bytes) meeting_.publish_inline(call, fill);
+    else meeting_.publish_boxed(call, fill);
+  }
   template <class Call>
-  void combine_all(const Call& call, std::size_t first, std::size_t count, std::size_t largest, void* out) {
+  void carry(const Call& call, const void* in, std::size_t bytes, std::size_t largest) {
+    carry(call, largest, [&](void* place) { copy_small(place, in, bytes); });
+  }
+  template <class Call>
+  const void* carried(const Call& call, int peer, std::size_t largest) {
+    const thread_line& line = meeting_.await(call, peer);
+    return largest <= thread_line::inline_bytes ? line.bytes : meeting_.box(peer);
+  }
+  // The buffer that a peer shows.
+  template <class Call>
+  const void* shown(const Call& call, int peer) {
+    return meeting_.await(call, peer).direct.in;
+  }
+
+  template <class Call, class Parts>
+  void carry_part(const Call& call, Parts parts, std::size_t limit) {
+    const std::size_t size = size_of(call.type), largest = parts.largest() * size;
+    if (largest > limit) meeting_.publish_buffers(call, {call.in, call.out, nullptr});
+    else carry(call, call.in, parts.count(rank()) * size, largest);
+  }
+  // A part for each peer, one after the other.
+  template <class Call, class Parts>
+  void carry_for_each(const Call& call, Parts parts) {
+    const std::size_t size = size_of(call.type), largest = parts.largest_for_others() * size;
+    if (largest > thread_limits::box) return meeting_.publish_buffers(call, {call.in, call.out, nullptr});
+    carry(call, largest, [&](void* place) {
+      const std::size_t before = parts.offset(rank()), after = before + parts.count(rank());
+      copy(call, place, call.in, before);
+      copy(call, at(place, before, call.type), at(call.in, after, call.type), parts.total() - after);
+    });
+  }
+  template <class Call, class Parts>
+  const void* part_for_me(const Call& call, int peer, Parts parts, std::size_t largest) {
+    const std::size_t skipped = peer < rank() ? parts.count(peer) : 0;
+    return at(carried(call, peer, largest), parts.offset(rank()) - skipped, call.type);
+  }
+  template <class Call>
+  void carry_from_root(const Call& call, std::size_t total) {
+    const std::size_t bytes = total * size_of(call.type);
+    if (bytes > thread_limits::one_way) meeting_.publish_buffers(call, {call.in, call.out, nullptr});
+    else carry(call, call.in, rank() == call.root ? bytes : 0, bytes);
+  }
+
+  // All contributions, combined into this rank's `out`.
+  template <class Call>
+  void combine_carried(const Call& call, std::size_t bytes) {
     for (int peer = 0; peer < size(); ++peer)
-      inputs_[index(peer)] = at(input(meeting_.await(call, peer), largest), first, call.type);
-    call.combine(call.op.kind, inputs_.data(), size(), &out, 1, count);
+      inputs_[index(peer)] = peer == rank() ? call.in : carried(call, peer, bytes);
+    outputs_[0] = call.out;
+    call.combine(call.op.kind, inputs_.data(), size(), outputs_.data(), 1, call.count);
+  }
+  template <class Call, class Parts>
+  void combine_parts(const Call& call, Parts parts) {
+    const std::size_t largest = parts.largest_for_others() * size_of(call.type);
+    for (int peer = 0; peer < size(); ++peer)
+      inputs_[index(peer)] = peer == rank()            ? at(call.in, parts.offset(peer), call.type)
+                             : largest <= thread_limits::box ? part_for_me(call, peer, parts, largest)
+                                                       : at(shown(call, peer), parts.offset(rank()), call.type);
+    outputs_[0] = call.out;
+    call.combine(call.op.kind, inputs_.data(), size(), outputs_.data(), 1, parts.count(rank()));
+  }
+  // Elements [first, first + count) of what all ranks show, combined into the first `outputs`.
+  template <class Call>
+  void combine_shown(const Call& call, std::size_t first, std::size_t count, int outputs) {
+    for (int peer = 0; peer < size(); ++peer) {
+      const void* in = peer == rank() ? call.in : meeting_.line(peer).direct.in;
+      inputs_[index(peer)] = at(in, first, call.type);
+    }
+    if (inputs_[0] == outputs_[0] || !goes_past_caches(call.count * index(outputs) * size_of(call.type)))
+      return call.combine(call.op.kind, inputs_.data(), size(), outputs_.data(), outputs, count);
+    // Block by block in the first-level cache, and from there past the others.
+    alignas(64) unsigned char block[4096];
+    void* const result = block;
+    const std::size_t step = sizeof block / size_of(call.type);
+    for (std::size_t done = 0; done < count; done += step) {
+      const std::size_t n = std::min(step, count - done);
+      call.combine(call.op.kind, inputs_.data(), size(), &result, 1, n);
+      for (int target = 0; target < outputs; ++target) {
+        copy(call, outputs_[index(target)], block, n, true);
+        outputs_[index(target)] = at(outputs_[index(target)], n, call.type);
+      }
+      for (const void*& input : inputs_) input = at(input, n, call.type);
+    }
   }
 
   // Every rank's part to its place in `out`.
   template <class Call, class Parts>
-  void collect(const Call& call, Parts parts) {
+  void collect(const Call& call, Parts parts, std::size_t limit) {
     const std::size_t largest = parts.largest() * size_of(call.type);
+    const bool streams = goes_past_caches(parts.total() * ranks() * size_of(call.type));
     each_peer([&](int peer) {
-      copy(call, at(call.out, parts.offset(peer), call.type), input(meeting_.await(call, peer), largest),
-           parts.count(peer));
+      const void* from = peer == rank() ? call.in : largest <= limit ? carried(call, peer, largest) : shown(call, peer);
+      copy(call, at(call.out, parts.offset(peer), call.type), from, parts.count(peer), streams);
     });
   }
 
   template <class Call>
   void distribute(const Call& call, std::size_t first, std::size_t count, std::size_t total) {
-    const void* from = input(meeting_.await(call, call.root), total * size_of(call.type));
-    copy(call, call.out, at(from, first, call.type), count);
+    const std::size_t bytes = total * size_of(call.type);
+    const void* from = rank() == call.root              ? call.in
+                       : bytes <= thread_limits::one_way ? carried(call, call.root, bytes)
+                                                        : shown(call, call.root);
+    copy(call, call.out, at(from, first, call.type), count, goes_past_caches(bytes));
   }
 
   [[noreturn]] void refuse_all_to_all(const all_to_all_uneven_call& call, int peer, std::size_t sent) {
     const auto named = [&](int rank) { return "rank " + std::to_string(meeting_.room().launch_rank(rank)); };
     meeting_.leave_mismatched_call("all_to_all: " + named(peer) + " sends " + std::to_string(sent) + " elements to " +
-                                   named(rank()) + describe_site(meeting_.line(peer).site) + ", which expects " +
+                                   named(rank()) + describe_site(meeting_.site(peer)) + ", which expects " +
                                    std::to_string(call.receive_layout->count(peer)) + describe_site(call.site));
   }
 

@@ -31,20 +31,40 @@ class thread_meeting final : private thread_worker {
   thread_room& room() const noexcept { return *room_; }
   const std::shared_ptr<thread_room>& shared_room() const noexcept { return room_; }
 
-  /// Publishes a contribution of at most thread_line::inline_bytes. Nothing is left to read afterwards.
+  /// Publishes a contribution of at most thread_line::inline_bytes, which `fill` puts into the line. Nothing is left to
+  /// read of this rank's own buffers afterwards.
+  template <class Call, class Fill>
+  void publish_inline(const Call& call, Fill fill) {
+    thread_line& line = begin(call);
+    // One after the other, so that a peer that looks at the line does not take it away in between.
+    fill(line.bytes);
+    line.fingerprint = fingerprints_[call_ & 1] = fingerprint(call);
+    line.call.store(call_, std::memory_order_release);
+    exposed_ = false;
+  }
   template <class Call>
   void publish_inline(const Call& call, const void* data, std::size_t bytes) {
+    publish_inline(call, [&](void* place) {
+      if (bytes != 0) std::memcpy(place, data, bytes);
+    });
+  }
+  /// Publishes a contribution of at most thread_room::box_bytes, which `fill` puts into this rank's box. Nothing is left
+  /// to read of its own buffers afterwards.
+  template <class Call, class Fill>
+  void publish_boxed(const Call& call, Fill fill) {
     thread_line& line = begin(call);
-    if (bytes != 0) std::memcpy(line.bytes, data, bytes);
+    fill(room_->box(rank_, call_));
+    line.fingerprint = fingerprints_[call_ & 1] = fingerprint(call);
     line.call.store(call_, std::memory_order_release);
     exposed_ = false;
   }
 
-  /// Publishes pointers; the peers may read the buffers until `finish` returns or this rank has thrown.
+  /// Publishes pointers; the peers may use the buffers until `finish` returns or this rank has thrown.
   template <class Call>
   void publish_buffers(const Call& call, const thread_line::buffers& buffers) {
     thread_line& line = begin(call);
     line.direct = buffers;
+    line.fingerprint = fingerprints_[call_ & 1] = fingerprint(call);
     // Sequentially consistent against a failing rank, which raises the failure and then looks whose line is out.
     line.call.store(call_);
     exposed_ = true;
@@ -58,7 +78,7 @@ class thread_meeting final : private thread_worker {
     if (rank == rank_) return line;
     wait(call, rank, [&] { return line.call.load(std::memory_order_acquire) >= call_; });
     seen_[static_cast<std::size_t>(rank)] = call_;
-    require_same(rank, room_->line(rank_, call_), line);
+    require_same(rank, call_);
     return line;
   }
   template <class Call>
@@ -66,6 +86,10 @@ class thread_meeting final : private thread_worker {
     for (int rank = 0; rank < room_->size; ++rank) await(call, rank);
   }
   const thread_line& line(int rank) const { return room_->line(rank, call_); }
+  /// The box of a rank whose line has come.
+  const unsigned char* box(int rank) const { return room_->box(rank, call_); }
+  /// Where a rank whose line has come makes the call.
+  const call_site& site(int rank) const { return room_->site(rank, call_); }
 
   /// After publish_buffers: returns once no peer reads this rank's buffers any more.
   template <class Call>
@@ -210,7 +234,7 @@ class thread_meeting final : private thread_worker {
       const thread_line& theirs = room_->line(rank, call_);
       const auto quiet = [&] {
         return peer.withdrawn.load() || peer.done.load() >= call_ || theirs.call.load() < call_ ||
-               theirs.fingerprint != room_->line(rank_, call_).fingerprint ||
+               theirs.fingerprint != fingerprints_[call_ & 1] ||
                (peer.deferred.load() == call_ && !peer.reading.load()) ||
                room_->launch->has_left(room_->launch_rank(rank));
       };
@@ -241,11 +265,10 @@ class thread_meeting final : private thread_worker {
       if (rank == rank_ || seen_[static_cast<std::size_t>(rank)] + 1 >= call_) continue;
       const thread_line& previous = room_->line(rank, call_ - 1);
       wait(call, rank, [&] { return previous.call.load(std::memory_order_acquire) >= call_ - 1; });
-      require_same(rank, room_->line(rank_, call_ - 1), previous);
+      require_same(rank, call_ - 1);
     }
     thread_line& line = room_->line(rank_, call_);
-    line.fingerprint = fingerprint(call);
-    line.site = call.site;
+    room_->site(rank_, call_) = call.site;
     return line;
   }
 
@@ -285,21 +308,22 @@ class thread_meeting final : private thread_worker {
     return -1;
   }
 
-  void require_same(int rank, const thread_line& mine, const thread_line& theirs) {
-    if (theirs.fingerprint != mine.fingerprint) leave_different_calls(rank, mine, theirs);
+  void require_same(int rank, std::uint64_t call) {
+    if (room_->line(rank, call).fingerprint != fingerprints_[call & 1]) leave_different_calls(rank, call);
   }
-  [[noreturn, gnu::cold, gnu::noinline]] void leave_different_calls(int rank, const thread_line& mine,
-                                                                    const thread_line& theirs) {
-    leave_mismatched_call("ranks make different calls: rank " + std::to_string(room_->launch_rank(rank_)) + " " +
-                          describe_fingerprint(mine.fingerprint) + describe_site(mine.site) + ", rank " +
-                          std::to_string(room_->launch_rank(rank)) + " " +
-                          describe_fingerprint(theirs.fingerprint) + describe_site(theirs.site));
+  [[noreturn, gnu::cold, gnu::noinline]] void leave_different_calls(int peer, std::uint64_t call) {
+    const auto told = [&](int rank) {
+      return "rank " + std::to_string(room_->launch_rank(rank)) + " " +
+             describe_fingerprint(room_->line(rank, call).fingerprint) + describe_site(room_->site(rank, call));
+    };
+    leave_mismatched_call("ranks make different calls: " + told(rank_) + ", " + told(peer));
   }
 
   std::shared_ptr<thread_room> room_;
   int rank_;
   std::uint64_t call_ = 0;
   bool exposed_ = false;
+  std::uint64_t fingerprints_[2] = {};  // of the own lines, which may have gone to a core that looks at them
   std::vector<std::uint64_t> seen_;  // the last call of each peer that this rank has seen published
 
   struct progress_entry {

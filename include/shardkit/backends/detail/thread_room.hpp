@@ -1,10 +1,10 @@
 // The shared memory of one communicator of thread ranks, and the protocol by which its ranks meet.
 //
 // Each call has a number, the same on all ranks. A rank publishes a line for it: the number, a fingerprint of the
-// call, and either its whole contribution (inline, up to 88 bytes) or pointers to its buffers. Having seen the
-// peers' lines, a rank reads the buffers, and after pointers it publishes `done`; nobody returns before all are
-// done, because its buffers may still be read. Lines alternate between two, so a line is free again once every
-// peer has published the call after it.
+// call, and its contribution: inside the line where it is small, else in a box, or as pointers to its buffers. Having
+// seen the peers' lines, a rank reads what they contribute, and after pointers it publishes `done`; nobody returns
+// before all are done, because its buffers may still be used. Lines and boxes alternate between two, so that one is
+// free again once every peer has published the call after it.
 #pragma once
 
 #include <shardkit/backends/detail/thread_channel.hpp>
@@ -13,6 +13,7 @@
 #include <shardkit/comm/detail/waiting.hpp>
 #include <shardkit/comm/fingerprint.hpp>
 #include <shardkit/comm/launch_state.hpp>
+#include <shardkit/core/buffer.hpp>
 
 #include <atomic>
 #include <cstddef>
@@ -25,7 +26,7 @@ namespace shardkit::detail {
 
 /// What a rank shows the others of one call.
 struct alignas(128) thread_line {
-  static constexpr std::size_t inline_bytes = 88;
+  static constexpr std::size_t inline_bytes = 112;
 
   struct buffers {
     const void* in;
@@ -35,7 +36,6 @@ struct alignas(128) thread_line {
 
   std::atomic<std::uint64_t> call{0};
   std::uint64_t fingerprint = 0;
-  call_site site;
   union {
     buffers direct;
     alignas(8) unsigned char bytes[inline_bytes];
@@ -46,6 +46,7 @@ struct alignas(128) thread_line {
 
 struct thread_slot {
   thread_line lines[2];
+  call_site sites[2];  ///< of the calls in the lines; apart, since peers look only where calls differ
   alignas(128) std::atomic<std::uint64_t> done{0};  ///< the last call after which this rank reads no buffers
   std::atomic<bool> withdrawn{false};               ///< this rank gave up within a call and reads no buffers
   std::atomic<std::uint64_t> deferred{0};           ///< the last call that this rank has started and not waited for...
@@ -65,16 +66,28 @@ class thread_launch : public launch_state {
 
 /// Shared by the ranks of one communicator.
 struct thread_room {
+  static constexpr std::size_t box_bytes = std::size_t{256} << 10;  ///< of memory that is not touched before it is used
+
   thread_room(std::shared_ptr<thread_launch> of_launch, std::vector<int> ranks_of_launch)
       : launch(std::move(of_launch)),
         launch_ranks(std::move(ranks_of_launch)),
         size(static_cast<int>(launch_ranks.size())),
         spins(spins_for(size)),
         slots(launch_ranks.size()),
+        boxes(size < 2 ? 0 : 2 * launch_ranks.size() * box_bytes),
         channels(launch_ranks.size() * launch_ranks.size()) {}
 
   thread_slot& slot(int rank) { return slots[static_cast<std::size_t>(rank)]; }
   thread_line& line(int rank, std::uint64_t call) { return slot(rank).lines[call & 1]; }
+  call_site& site(int rank, std::uint64_t call) { return slot(rank).sites[call & 1]; }
+  /// Where `rank` puts what it contributes to `call`. The ranks take the boxes in turn, so that each is written by one
+  /// that has read it before: data that goes back and forth between cores travels several times as fast as data that
+  /// goes one way.
+  unsigned char* box(int rank, std::uint64_t call) noexcept {
+    const auto ranks = static_cast<std::uint64_t>(size), own = static_cast<std::uint64_t>(rank);
+    const std::uint64_t at = (call & 1) * ranks + ((call >> 1) + own) % ranks;
+    return boxes.data() + at * box_bytes;
+  }
   thread_channel& channel(int from, int to) {
     return channels[static_cast<std::size_t>(from) * launch_ranks.size() + static_cast<std::size_t>(to)];
   }
@@ -85,6 +98,7 @@ struct thread_room {
   const int size;
   const int spins;
   std::vector<thread_slot> slots;
+  buffer<unsigned char> boxes;
   std::vector<thread_channel> channels;
   thread_letters letters;  ///< of the control lanes
 };

@@ -43,9 +43,11 @@ enum class wait_result { ready, interrupted, expired };
 /// Waits until `ready()`. `interrupted()` is asked only off the fast path. `seconds` may be infinite.
 template <class Ready, class Interrupted>
 wait_result wait_for(int spins, double seconds, Ready&& ready, Interrupted&& interrupted) {
+  // A pause takes about as long as a line takes from one core to another: at first there is none.
+  constexpr int eager = 1000;
   for (int i = 0; i < spins; ++i) {
     if (ready()) return wait_result::ready;
-    pause_core();
+    if (i >= eager) pause_core();
   }
   const double start = now_seconds();
   for (;;) {

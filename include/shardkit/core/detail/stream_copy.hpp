@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include <unistd.h>
+
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define SHARDKIT_PLAIN_STORES  // which the sanitizers see
 #elif defined(__has_feature)
@@ -18,6 +20,15 @@
 #endif
 
 namespace shardkit::detail {
+
+/// The cache that the cores share, 32 MiB where it is unknown.
+inline std::size_t last_level_cache_bytes() noexcept {
+#if defined(_SC_LEVEL3_CACHE_SIZE)
+  static const long known = sysconf(_SC_LEVEL3_CACHE_SIZE);
+  if (known > 0) return static_cast<std::size_t>(known);
+#endif
+  return std::size_t{32} << 20;
+}
 
 /// Copies `bytes` past the caches; the ranges may not overlap. The copy is visible to whoever sees a later release.
 inline void stream_copy(void* to, const void* from, std::size_t bytes) noexcept {
