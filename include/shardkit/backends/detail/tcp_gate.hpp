@@ -59,7 +59,7 @@ class tcp_gate {
     greeting::wire hello{};
   };
 
-  static constexpr double hello_seconds = 5;        // an honest process sends its hello at once
+  static constexpr double hello_seconds = 2;         // an honest process sends its hello at once, or comes again
   static constexpr std::size_t most_newcomers = 64;  // beyond them the oldest is dropped; honest ones come again
 
   std::vector<int> missing_ranks() const {
