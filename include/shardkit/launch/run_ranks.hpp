@@ -2,6 +2,7 @@
 #pragma once
 
 #include <shardkit/backends/threads.hpp>
+#include <shardkit/launch/detail/cpu_sets.hpp>
 
 #include <cstdio>
 #include <exception>
@@ -17,8 +18,20 @@
 
 namespace shardkit {
 
+/// Where the threads of the ranks may run.
+enum class pinning {
+  none,        ///< wherever the calling thread may
+  cores,       ///< each on one processor, on cores of their own as far as there are so many
+  numa_nodes,  ///< each on the processors of one NUMA node, next to its neighbours in rank
+};
+
 struct launch_options {
   deadlines limits;
+  /// Only processors that the calling thread may use are given out.
+  pinning pin = pinning::none;
+  /// Called on each rank's thread before the function, already pinned: to set the number of threads that a BLAS uses
+  /// for this rank. What it throws fails the rank.
+  std::function<void(int rank, int size)> on_rank_start = {};
   /// Told, on the calling thread, which rank failed first and why, before run_ranks rethrows. By default one line on
   /// standard error.
   std::function<void(int rank, const char* reason)> on_failure = [](int rank, const char* reason) {
@@ -83,9 +96,15 @@ void run_ranks(int size, const launch_options& options, Function&& function) {
   std::iota(ranks.begin(), ranks.end(), 0);
   const auto room = std::make_shared<detail::thread_room>(launch, std::move(ranks));
   detail::first_cause cause;
+  std::vector<detail::cpu_list> places;
+  if (options.pin == pinning::cores) places = detail::one_cpu_each(size, detail::allowed_cpus(), "/sys/devices/system");
+  if (options.pin == pinning::numa_nodes)
+    places = detail::one_node_each(size, detail::allowed_cpus(), "/sys/devices/system");
 
   const auto run = [&](int rank) {
     try {
+      if (!places.empty()) detail::run_on(places[static_cast<std::size_t>(rank)]);
+      if (options.on_rank_start) options.on_rank_start(rank, size);
       thread_communicator comm(thread_backend(room, rank));
       function(comm);
     } catch (...) {
