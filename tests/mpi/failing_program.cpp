@@ -153,6 +153,67 @@ const std::map<std::string, std::function<void(mpi_communicator&)>> scenarios = 
        pass_seconds(0.3);
        reduce_something(world);
      }},
+    {"drops a started sum",
+     [](mpi_communicator& world) {
+       std::vector<float> data(large);
+       if (world.rank() == 1) shardkit::request dropped = world.all_reduce_async(in_place(data), sum);
+       pass_seconds(0.3);
+       reduce_something(world);
+     }},
+    {"drops a started sum that every rank has started",
+     [](mpi_communicator& world) {
+       std::vector<float> data(large);
+       shardkit::request pending = world.all_reduce_async(in_place(data), sum);
+       if (world.rank() == 1) pending = {};
+       else pass_seconds(0.3);
+       pending.wait();
+     }},
+    {"throws while a sum is waited for",
+     [](mpi_communicator& world) {
+       if (world.rank() == 1) {
+         pass_seconds(0.3);
+         throw std::runtime_error("the disk is full");
+       }
+       std::vector<float> data(large);
+       world.all_reduce_async(in_place(data), sum).wait();
+     }},
+    {"throws while a sum is tested",
+     [](mpi_communicator& world) {
+       if (world.rank() == 1) {
+         pass_seconds(0.3);
+         throw std::runtime_error("the disk is full");
+       }
+       std::vector<float> data(large);
+       shardkit::request pending = world.all_reduce_async(in_place(data), sum);
+       try {
+         while (!pending.test()) {
+         }
+       } catch (const shardkit::peer_failed& failure) {
+         std::fprintf(stderr, "the test on rank %d says that rank %d failed\n", world.rank(), failure.culprit());
+         throw;
+       }
+     }},
+    {"a started sum is never joined",
+     [](mpi_communicator& world) {
+       std::vector<float> data(large);
+       if (world.rank() == 1) pass_seconds(60);
+       world.all_reduce_async(in_place(data), sum).wait();
+     }},
+    {"a group of two communicators is never joined",
+     [](mpi_communicator& world) {
+       auto other = world.split(0);
+       std::vector<float> data(large);
+       if (world.rank() == 1) pass_seconds(60);
+       try {
+         world.group([&](auto& g) {
+           g.barrier();
+           g.with(other).all_reduce(in_place(data), sum);
+         });
+       } catch (const shardkit::timeout_error& late) {
+         std::fprintf(stderr, "the group on rank %d: %s\n", world.rank(), late.what());
+         throw;
+       }
+     }},
     {"outlives MPI",
      [](mpi_communicator& world) {
        kept = world.split(0);

@@ -102,7 +102,8 @@ using mpi_communicator = communicator<mpi_backend>;
 /// The same on every rank.
 struct mpi_options {
   deadlines limits;
-  /// The most that MPI gets in one call: more goes in pieces. At most INT_MAX, and no less than 8.
+  /// The most that MPI's functions with int counts get in one call: more goes in pieces, or from MPI 4 on, to those with
+  /// large counts. At most INT_MAX, and no less than 8.
   std::size_t piece_bytes = std::size_t{1} << 30;
   /// What MPI_Init_thread is asked for. By default calls may come from any thread, one at a time.
   int thread_level = MPI_THREAD_SERIALIZED;

@@ -21,6 +21,12 @@
 
 namespace shardkit::detail {
 
+#if SHARDKIT_MPI_LARGE_COUNTS
+using mpi_count = MPI_Count;
+#else
+using mpi_count = int;
+#endif
+
 /// Throws what MPI reported about one of its functions.
 [[noreturn, gnu::cold, gnu::noinline]] inline void mpi_throw(int code, const char* function) {
   char text[MPI_MAX_ERROR_STRING + 1] = {};

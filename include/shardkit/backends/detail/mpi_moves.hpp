@@ -56,6 +56,12 @@ void mpi_move_pieces(mpi_state& state, dtype type, const void* in, Outgoing outg
 inline void mpi_run(mpi_state& state, const barrier_call&) { mpi_check(MPI_Barrier(state.comm), "MPI_Barrier"); }
 
 inline void mpi_run(mpi_state& state, const broadcast_call& call) {
+#if SHARDKIT_MPI_LARGE_COUNTS
+  if (!state.fits(call.count, call.type))
+    return mpi_check(MPI_Bcast_c(call.data, static_cast<MPI_Count>(call.count), mpi_moving_type(call.type), call.root,
+                                 state.comm),
+                     "MPI_Bcast_c");
+#endif
   const std::size_t each = state.piece_bytes / size_of(call.type);
   std::size_t done = 0;
   do {

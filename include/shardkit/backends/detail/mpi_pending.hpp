@@ -7,6 +7,7 @@
 #include <shardkit/core/ordered_reduce.hpp>
 
 #include <cstddef>
+#include <cstdio>
 #include <memory>
 #include <string>
 #include <utility>
@@ -99,14 +100,16 @@ class mpi_pending final : public pending_call {
   }
   double deadline() const noexcept override { return launch_.limits().operation; }
   [[noreturn]] void expire() override {
-    const std::string what = std::string(name_) + " was not complete at the operation deadline of " +
-                             std::to_string(deadline()) + " s: a peer has not made its part of it";
-    launch_.fail(what.c_str());
+    char what[200];
+    std::snprintf(what, sizeof what,
+                  "%s was not complete at the operation deadline of %g s: a peer has not made its part of it", name_,
+                  deadline());
+    launch_.fail(what);
     throw timeout_error(what);
   }
   void release() noexcept override {
     if (!transfer.empty()) {
-      launch_.fail((std::string("the request of a ") + name_ + " was dropped before it was complete").c_str());
+      launch_.fail((std::string("a request of ") + name_ + " was dropped before it completed").c_str());
       const mpi_in_call in_call(slot_, name_, site_, mpi_in_call::even_after_failure{});
       transfer.abandon();
     }

@@ -38,12 +38,18 @@ inline void mpi_run(mpi_state& state, const reduce_call& call) {
 /// Everything but the one call of ordinary size.
 [[gnu::cold, gnu::noinline]] inline void mpi_all_reduce_otherwise(mpi_state& state, const all_reduce_call& call) {
   if (!mpi_reduces_exactly(call.type, call.op)) return mpi_all_reduce_in_order(state, call);
+#if SHARDKIT_MPI_LARGE_COUNTS
+  mpi_check(MPI_Allreduce_c(call.in == call.out ? MPI_IN_PLACE : call.in, call.out, static_cast<MPI_Count>(call.count),
+                            mpi_reducing_type(call), mpi_operation(call), state.comm),
+            "MPI_Allreduce_c");
+#else
   const std::size_t each = state.piece_bytes / size_of(call.type);
   for (std::size_t done = 0; done < call.count; done += each)
     mpi_check(MPI_Allreduce(call.in == call.out ? MPI_IN_PLACE : mpi_at(call.in, done, call.type),
                             mpi_at(call.out, done, call.type), static_cast<int>(std::min(each, call.count - done)),
                             mpi_reducing_type(call), mpi_operation(call), state.comm),
               "MPI_Allreduce");
+#endif
   mpi_finish_average(state, call, call.out, call.count);
 }
 

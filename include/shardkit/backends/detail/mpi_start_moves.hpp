@@ -14,15 +14,13 @@ namespace shardkit::detail {
 /// sides never begin at the same address: Open MPI 4.1 takes that for a call in place.
 struct mpi_side {
 #if SHARDKIT_MPI_LARGE_COUNTS
-  using count_type = MPI_Count;
   using offset_type = MPI_Aint;
 #else
-  using count_type = int;
   using offset_type = int;
 #endif
   std::size_t first = 0;  ///< element of the buffer
   bool empty = true;
-  count_type* counts;
+  mpi_count* counts;
   offset_type* offsets;  ///< in bytes from there
   MPI_Datatype* types;
 };
@@ -51,7 +49,7 @@ template <class Parts>
 mpi_side mpi_describe_side(mpi_state& state, mpi_pending& pending, dtype type, Parts parts) {
   const std::size_t ranks = state.ranks();
   mpi_side side;
-  side.counts = pending.room<mpi_side::count_type>(ranks);
+  side.counts = pending.room<mpi_count>(ranks);
   side.offsets = pending.room<mpi_side::offset_type>(ranks);
   side.types = pending.room<MPI_Datatype>(ranks);
   for (int rank = 0; rank < state.size; ++rank) {
@@ -71,7 +69,7 @@ mpi_side mpi_describe_side(mpi_state& state, mpi_pending& pending, dtype type, P
       continue;
     }
 #endif
-    side.counts[r] = static_cast<mpi_side::count_type>(part.count);
+    side.counts[r] = static_cast<mpi_count>(part.count);
     side.offsets[r] = static_cast<mpi_side::offset_type>(part.offset * size_of(type));
   }
   return side;

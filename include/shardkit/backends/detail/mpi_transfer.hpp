@@ -1,5 +1,6 @@
-// Sends, receives and collectives under way together. A message larger than MPI should get in one call travels in
-// pieces, whose number is its tag, so that a receive of another size is recognised at its first piece.
+// Sends, receives and collectives under way together. A message larger than MPI gets in one call travels in pieces,
+// whose number is its tag, so that a receive of another size is recognised at its first piece. From MPI 4 on no message
+// is too large.
 #pragma once
 
 #include <shardkit/backends/detail/mpi_launch.hpp>
@@ -14,7 +15,7 @@ namespace shardkit::detail {
 /// Elements of a type that go in one MPI call, and how a message is cut accordingly.
 struct mpi_cut {
   mpi_cut(std::size_t count, dtype type, std::size_t piece_bytes) noexcept
-      : each(piece_bytes / size_of(type)),
+      : each(SHARDKIT_MPI_LARGE_COUNTS && count != 0 ? count : piece_bytes / size_of(type)),
         pieces(count == 0 ? 1 : count / each + (count % each != 0)),
         tag(static_cast<int>(std::min<std::size_t>(pieces, 32767))) {}  // the least upper bound MPI grants
 
@@ -48,8 +49,12 @@ inline void mpi_require_expected(int code, const MPI_Status& status, const mpi_p
     if (kind == MPI_ERR_TRUNCATE) mpi_throw_mismatch(expected, "a longer message");
     mpi_throw(code, function);
   }
-  int count = 0;
+  mpi_count count = 0;
+#if SHARDKIT_MPI_LARGE_COUNTS
+  mpi_check(MPI_Get_count_c(&status, mpi_moving_type(expected.type), &count), "MPI_Get_count_c");
+#else
   mpi_check(MPI_Get_count(&status, mpi_moving_type(expected.type), &count), "MPI_Get_count");
+#endif
   if (count == MPI_UNDEFINED) mpi_throw_mismatch(expected, "a message of elements of another size");
   if (static_cast<std::size_t>(count) != expected.count) [[unlikely]]
     mpi_throw_mismatch(expected, "a message of " + std::to_string(count) + " elements");
@@ -80,15 +85,23 @@ class mpi_transfer {
   }
 
   void receive(MPI_Comm comm, void* out, std::size_t count, dtype type, int peer) {
-    post(count, type, peer, true, [&](std::size_t offset, std::size_t n, int, MPI_Request* request) {
-      return MPI_Irecv(static_cast<char*>(out) + offset, static_cast<int>(n), mpi_moving_type(type), peer, MPI_ANY_TAG,
-                       comm, request);
+    post(count, type, peer, true, [&](std::size_t offset, mpi_count n, int, MPI_Request* request) {
+      void* to = static_cast<char*>(out) + offset;
+#if SHARDKIT_MPI_LARGE_COUNTS
+      return MPI_Irecv_c(to, n, mpi_moving_type(type), peer, MPI_ANY_TAG, comm, request);
+#else
+      return MPI_Irecv(to, n, mpi_moving_type(type), peer, MPI_ANY_TAG, comm, request);
+#endif
     });
   }
   void send(MPI_Comm comm, const void* in, std::size_t count, dtype type, int peer) {
-    post(count, type, peer, false, [&](std::size_t offset, std::size_t n, int tag, MPI_Request* request) {
-      return MPI_Isend(static_cast<const char*>(in) + offset, static_cast<int>(n), mpi_moving_type(type), peer, tag,
-                       comm, request);
+    post(count, type, peer, false, [&](std::size_t offset, mpi_count n, int tag, MPI_Request* request) {
+      const void* from = static_cast<const char*>(in) + offset;
+#if SHARDKIT_MPI_LARGE_COUNTS
+      return MPI_Isend_c(from, n, mpi_moving_type(type), peer, tag, comm, request);
+#else
+      return MPI_Isend(from, n, mpi_moving_type(type), peer, tag, comm, request);
+#endif
     });
   }
 
@@ -129,7 +142,7 @@ class mpi_transfer {
     const mpi_cut cut(count, type, piece_bytes_);
     for (std::size_t piece = 0; piece < cut.pieces; ++piece) {
       const std::size_t offset = piece * cut.each, n = std::min(cut.each, count - offset);
-      mpi_check(start(offset * size_of(type), n, cut.tag, &add({received, n, type, peer, cut.tag})),
+      mpi_check(start(offset * size_of(type), static_cast<mpi_count>(n), cut.tag, &add({received, n, type, peer, cut.tag})),
                 received ? "MPI_Irecv" : "MPI_Isend");
     }
   }
