@@ -29,12 +29,23 @@ class thread_started final : public pending_call {
 
   enum class phase { queued, published, worked, complete };
 
+  // What depends on the kind of call. Pointers, and not a visit, so that a program compiles only what it starts.
+  struct kind {
+    void (*publish)(thread_queue&, const any_call&);
+    void (*work)(thread_queue&, const any_call&);
+    void (*wait)(thread_queue&, const any_call&, int peer);
+    void (*expire)(thread_queue&, const any_call&, int peer);
+    std::string (*text)(const any_call&);
+    call_site (*site)(const any_call&);
+  };
+
   template <class Action>
   auto with_context(Action action);
 
   thread_queue* queue_ = nullptr;
   std::shared_ptr<void> owner_;  // of the queue
   any_call call_;
+  const kind* kind_ = nullptr;
   phase phase_ = phase::complete;
 };
 
@@ -51,6 +62,7 @@ class thread_queue {
     entry->queue_ = this;
     entry->owner_ = std::move(owner);
     entry->call_ = call;
+    entry->kind_ = &kind_of<Call>;
     entry->phase_ = phase::queued;
     order_.push_back(entry);
     show_progress();
@@ -80,9 +92,7 @@ class thread_queue {
       meeting_.require_not_failed();
       const int peer = missing();
       if (peer < 0) continue;  // it has come meanwhile
-      visit(*order_.front(), [&](const auto& call) {
-        meeting_.wait(call, peer, [&] { return order_.empty() || missing() != peer; });
-      });
+      order_.front()->kind_->wait(*this, order_.front()->call_, peer);
     }
   }
   bool test(thread_started& entry) {
@@ -92,7 +102,7 @@ class thread_queue {
   }
   [[noreturn]] void expire() {
     const int peer = missing();
-    visit(*order_.front(), [&](const auto& call) { meeting_.throw_timeout(call, peer < 0 ? meeting_.rank() : peer); });
+    order_.front()->kind_->expire(*this, order_.front()->call_, peer < 0 ? meeting_.rank() : peer);
     throw timeout_error("a started collective");
   }
 
@@ -114,44 +124,28 @@ class thread_queue {
 
   thread_meeting& meeting() const noexcept { return meeting_; }
   error_context context_of(const thread_started& entry) const {
-    call_site site;
-    visit(entry, [&](const auto& call) { site = call.site; });
-    return {meeting_.rank(), meeting_.room().size, {}, text_of(entry), 0, site};
+    return {meeting_.rank(), meeting_.room().size, {}, text_of(entry), 0, entry.kind_->site(entry.call_)};
   }
 
  private:
   using phase = thread_started::phase;
 
-  template <class Use>
-  static void visit(const thread_started& entry, Use use) {
-    std::visit(
-        [&](const auto& call) {
-          if constexpr (!is_message<std::decay_t<decltype(call)>>) use(call);
-        },
-        entry.call_);
-  }
-  static std::string text_of(const thread_started& entry) {
-    std::string text;
-    visit(entry, [&](const auto& call) { text = describe(call); });
-    return text;
-  }
+  template <class Call>
+  static const thread_started::kind kind_of;
+
+  static std::string text_of(const thread_started& entry) { return entry.kind_->text(entry.call_); }
 
   // True when the entry is complete.
   bool step(thread_started& entry) {
     if (entry.phase_ == phase::queued) {
       if (missing() >= 0) return false;
       meeting_.defer_next();
-      visit(entry, [&](const auto& call) { collectives_.publish(call); });
+      entry.kind_->publish(*this, entry.call_);
       entry.phase_ = phase::published;
     }
     if (entry.phase_ == phase::published) {
       if (missing() >= 0) return false;
-      visit(entry, [&](const auto& call) {
-        const thread_meeting::reading now(meeting_);
-        meeting_.await_all(call);  // they are there; compares the calls
-        collectives_.work(call);
-        if (meeting_.exposed()) meeting_.mark_done();
-      });
+      entry.kind_->work(*this, entry.call_);
       entry.phase_ = meeting_.exposed() ? phase::worked : phase::complete;
     }
     if (entry.phase_ == phase::worked && missing() < 0) {
@@ -190,6 +184,22 @@ class thread_queue {
   std::vector<std::unique_ptr<thread_started>> pool_;
   std::vector<thread_started*> free_, order_;
 };
+
+template <class Call>
+const thread_started::kind thread_queue::kind_of{
+  [](thread_queue& q, const any_call& call) { q.collectives_.publish(std::get<Call>(call)); },
+  [](thread_queue& q, const any_call& call) {
+    const thread_meeting::reading now(q.meeting_);
+    q.meeting_.await_all(std::get<Call>(call));  // they are there; compares the calls
+    q.collectives_.work(std::get<Call>(call));
+    if (q.meeting_.exposed()) q.meeting_.mark_done();
+  },
+  [](thread_queue& q, const any_call& call, int peer) {
+    q.meeting_.wait(std::get<Call>(call), peer, [&] { return q.order_.empty() || q.missing() != peer; });
+  },
+  [](thread_queue& q, const any_call& call, int peer) { q.meeting_.throw_timeout(std::get<Call>(call), peer); },
+  [](const any_call& call) { return describe(std::get<Call>(call)); },
+  [](const any_call& call) { return std::get<Call>(call).site; }};
 
 template <class Action>
 auto thread_started::with_context(Action action) {
