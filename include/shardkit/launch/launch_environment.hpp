@@ -188,7 +188,8 @@ class environment_reader {
     bool any = false;
     for (const char* name : names) {
       any = any || has(name);
-      all += ":" + text(name);
+      all += ':';
+      all += text(name);
     }
     return any ? all : std::string();
   }
