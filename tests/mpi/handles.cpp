@@ -3,9 +3,20 @@
 #include <shardkit/backends/mpi.hpp>
 #include "support/mpi_world.hpp"
 
+#include <string>
+#include <utility>
 #include <vector>
 
 using namespace shardkit;
+
+namespace {
+bool only_funneled = false;  // what MPI says about itself
+}
+extern "C" int MPI_Query_thread(int* provided) {
+  const int code = PMPI_Query_thread(provided);
+  if (only_funneled) *provided = MPI_THREAD_FUNNELED;
+  return code;
+}
 
 namespace {
 
@@ -56,6 +67,32 @@ TEST_CASE("a borrowed MPI communicator is not freed, and gets its error handler 
   CHECK(freed == 1);
 }
 
+TEST_CASE("a borrowed MPI communicator has its error handler back only when the last request is complete") {
+  MPI_Comm handle = marked_duplicate();
+  MPI_Comm_set_errhandler(handle, MPI_ERRORS_ARE_FATAL);
+  const auto is_fatal = [&] {
+    MPI_Errhandler handler = MPI_ERRHANDLER_NULL;
+    MPI_Comm_get_errhandler(handle, &handler);
+    const bool fatal = handler == MPI_ERRORS_ARE_FATAL;
+    MPI_Errhandler_free(&handler);
+    return fatal;
+  };
+  int value = 1;
+  request pending;
+  {
+    auto borrowed = shardkit_test::mpi().borrow(handle, "mine");
+    auto child = borrowed.split(0);  // its own, and freed
+    CHECK(child.all_reduce(1, sum) == child.size());
+    pending = borrowed.all_reduce_async(in_place(view(&value, 1)), sum);
+  }
+  CHECK_FALSE(is_fatal());
+  pending.wait();
+  CHECK(is_fatal());
+  CHECK(value == shardkit_test::mpi().size());
+  CHECK(freed == 0);
+  MPI_Comm_free(&handle);
+}
+
 TEST_CASE("MPI_COMM_NULL is refused") {
   CHECK_THROWS_AS(shardkit_test::mpi().adopt(MPI_COMM_NULL, "nothing"), usage_error);
 }
@@ -95,7 +132,7 @@ TEST_CASE("communicators of split are freed: thousands of them, one after the ot
   auto world = shardkit_test::mpi().world();
   if (world.size() > 2) return;  // too slow where ranks outnumber cores
   int wrong = 0;
-  for (int i = 0; i < 5000; ++i) wrong += world.split(world.rank() % 2, i % 3).size() > 1;
+  for (int i = 0; i < 2500; ++i) wrong += world.split(world.rank() % 2, i % 3).size() > 1;
   CHECK(wrong == 0);
 }
 
@@ -108,6 +145,31 @@ TEST_CASE("options that make no sense are refused before MPI is touched") {
   options = {};
   options.limits.operation = 0;
   CHECK_THROWS_AS(mpi_environment{options}, usage_error);
+}
+
+TEST_CASE("a thread level that MPI does not provide is refused with the remedy") {
+  const auto refusal = [](int level) {
+    mpi_options options;
+    options.thread_level = level;
+    try {
+      mpi_environment none(options);
+    } catch (const usage_error& refused) {
+      return refused.message();
+    }
+    return std::string("none");
+  };
+  only_funneled = true;
+  const std::string serialized = refusal(MPI_THREAD_SERIALIZED), multiple = refusal(MPI_THREAD_MULTIPLE);
+  const std::string funneled = refusal(MPI_THREAD_FUNNELED);
+  only_funneled = false;
+  CHECK(serialized ==
+        "the program has initialised MPI with MPI_THREAD_FUNNELED, and mpi_options::thread_level asks for "
+        "MPI_THREAD_SERIALIZED; ask for less, call MPI_Init_thread with MPI_THREAD_SERIALIZED, or leave that to "
+        "mpi_environment");
+  CHECK(multiple.find("call MPI_Init_thread with MPI_THREAD_MULTIPLE") != std::string::npos);
+  CHECK(funneled == "none");
+  // The refusals have left MPI as it was.
+  CHECK(shardkit_test::mpi().world().all_reduce(1, sum) == shardkit_test::mpi().size());
 }
 
 TEST_CASE("an environment inside another neither initialises nor finalises MPI") {

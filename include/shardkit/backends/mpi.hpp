@@ -105,7 +105,8 @@ struct mpi_options {
   /// The most that MPI's functions with int counts get in one call: more goes in pieces, or from MPI 4 on, to those with
   /// large counts. At most INT_MAX, and no less than 8.
   std::size_t piece_bytes = std::size_t{1} << 30;
-  /// What MPI_Init_thread is asked for. By default calls may come from any thread, one at a time.
+  /// What MPI_Init_thread is asked for. By default calls may come from any thread, one at a time; with
+  /// MPI_THREAD_MULTIPLE threads may be in calls at once, each with communicators of its own.
   int thread_level = MPI_THREAD_SERIALIZED;
 };
 
@@ -193,9 +194,13 @@ class mpi_environment {
       refuse("MPI sees 1 rank, but " + std::string(launched.variable) + " says that the launcher started " +
              std::to_string(launched.size) + " processes: it belongs to another MPI library than this program is built "
              "with. Start the program with the mpiexec of its own MPI; to run it alone, unset " + launched.variable);
-    if (provided < options_.thread_level)
-      refuse("MPI provides thread level " + std::to_string(provided) + ", and mpi_options::thread_level asks for " +
-             std::to_string(options_.thread_level) + "; ask for less, or use another MPI library");
+    if (provided < options_.thread_level) {
+      const std::string asked = detail::mpi_name_of_thread_level(options_.thread_level);
+      refuse(std::string(owns_mpi_ ? "MPI provides " : "the program has initialised MPI with ") +
+             detail::mpi_name_of_thread_level(provided) + ", and mpi_options::thread_level asks for " + asked + "; " +
+             (owns_mpi_ ? "ask for less, or use another MPI library"
+                        : "ask for less, call MPI_Init_thread with " + asked + ", or leave that to mpi_environment"));
+    }
   }
   // On every rank alike, so that MPI can be finalised.
   [[noreturn]] void refuse(const std::string& reason) {

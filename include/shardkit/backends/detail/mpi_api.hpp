@@ -93,6 +93,12 @@ template <class Call>
   return MPI_OP_NULL;
 }
 
+inline const char* mpi_name_of_thread_level(int level) noexcept {
+  if (level == MPI_THREAD_SINGLE) return "MPI_THREAD_SINGLE";
+  if (level == MPI_THREAD_FUNNELED) return "MPI_THREAD_FUNNELED";
+  return level == MPI_THREAD_SERIALIZED ? "MPI_THREAD_SERIALIZED" : "MPI_THREAD_MULTIPLE";
+}
+
 /// Destructors may run after MPI has ended.
 inline bool mpi_is_running() noexcept {
   int initialized = 0, finalized = 0;
