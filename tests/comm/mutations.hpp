@@ -21,8 +21,8 @@ inline where wrong() { return where({}, {"wrong.cpp", "test", 20}); }
 struct mutation {
   std::string what;
   void (*make)(comm_type& comm, bool mutated);
-  /// The ranks it concerns see it; all others only hear of it.
-  bool between_two = false;
+  bool between_two = false;            ///< ranks 0 and 1, who see it; all others only hear of it
+  bool leaves_others_waiting = false;  ///< until the launch fails
 };
 
 /// Buffers for any of the calls.
@@ -122,7 +122,7 @@ inline std::vector<mutation> all() {
       {"all_reduce type", type<all_reduce>},
       {"all_reduce operation", kind<all_reduce>},
       {"all_reduce by_rank", order<all_reduce>},
-      {"all_reduce_async operation", kind<all_reduce_async>},
+      {"all_reduce_async operation", kind<all_reduce_async>, false, true},
       {"all_gather count", count<all_gather>},
       {"all_gather type", type<all_gather>},
       {"reduce_scatter count", count<reduce_scatter>},
@@ -164,7 +164,7 @@ inline std::vector<mutation> all() {
          const auto to = shardkit::partition::from_counts(counts);
          std::vector<double> x(to.total()), y(from.total());
          comm.all_to_all(x, to, y, from, site_of(mutated));
-       }},
+       }, false, true},  // only the next rank sees it
       {"size of an exchange", [](comm_type& comm, bool mutated) {
          if (mutated) (void)comm.exchange(std::int64_t{1}, wrong());
          else (void)comm.exchange(std::int32_t{1}, right());
@@ -193,13 +193,13 @@ inline std::vector<mutation> all() {
       {"message count", [](comm_type& comm, bool mutated) {
          std::vector<float> x(mutated ? 5 : 6);
          message(comm, [&] { comm.send(x, 1, site_of(mutated)); }, [&] { comm.recv(x, 0, site_of(mutated)); });
-       }, true},
+       }, true, true},
       {"message type", [](comm_type& comm, bool mutated) {
          std::vector<float> x(6);
          std::vector<std::int32_t> y(6);
          message(comm, [&] { mutated ? comm.send(y, 1, wrong()) : comm.send(x, 1, right()); },
                  [&] { mutated ? comm.recv(y, 0, wrong()) : comm.recv(x, 0, right()); });
-       }, true},
+       }, true, true},
   };
 }
 
