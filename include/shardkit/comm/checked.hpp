@@ -123,7 +123,7 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
       until_.collective = until.collective;
       until_.messages = until.messages;
       site_ = site;
-      inner_ = std::move(inner);
+      (void)(inner_ = std::move(inner));  // nvcc sees a request ignored
       if (inner_.active()) owner_->limit_ = inner_.pending()->deadline();
       owner_->under_way_.push_back(this);
       return request(this);
@@ -151,7 +151,7 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
       throw timeout_error(text);
     }
     void release() noexcept override {
-      inner_ = request();
+      (void)(inner_ = request());
       const std::shared_ptr<checker> owner = std::move(owner_);  // may be the last, and take this object with it
       owner->under_way_.erase(std::find(owner->under_way_.begin(), owner->under_way_.end(), this));
       owner->pool_.give_back(*this);

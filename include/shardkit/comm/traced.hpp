@@ -95,7 +95,7 @@ class traced_call final : public pending_call {
   request begin(std::shared_ptr<owner> of, const operation& what, request inner) noexcept {
     owner_ = std::move(of);
     what_ = what;
-    inner_ = std::move(inner);
+    (void)(inner_ = std::move(inner));  // nvcc sees a request ignored
     return request(this);
   }
 
@@ -116,7 +116,7 @@ class traced_call final : public pending_call {
     throw timeout_error("an operation that is complete");
   }
   void release() noexcept override {
-    inner_ = request();
+    (void)(inner_ = request());
     if (what_.state == operation_state::started) owner_->ring->change(what_, operation_state::failed);
     const std::shared_ptr<owner> keep = std::move(owner_);  // may be the last, and take this object with it
     keep->pool.give_back(*this);
