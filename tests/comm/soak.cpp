@@ -34,12 +34,13 @@ constexpr int faulty_runs = SOAK_NIGHTLY ? 10000 : SHARDKIT_TEST_SANITIZED ? 100
 constexpr int clean_runs = SOAK_NIGHTLY ? 10000 : SHARDKIT_TEST_SANITIZED ? 60 : 300;
 constexpr int cycles = SOAK_NIGHTLY ? 1000 : SHARDKIT_TEST_SANITIZED ? 20 : 100;
 
-std::atomic<long long> live_bytes{0}, live_blocks{0};
+std::atomic<long long> live_bytes{0}, live_blocks{0}, allocations{0};
 
 void* allocated(void* memory) {
   if (memory == nullptr) throw std::bad_alloc();
   live_bytes += static_cast<long long>(malloc_usable_size(memory));
   ++live_blocks;
+  ++allocations;
   return memory;
 }
 void released(void* memory) {
@@ -314,4 +315,32 @@ TEST_CASE("failing and starting anew leaves no thread, descriptor or byte behind
   const resources before;
   for (std::uint64_t seed = 0; seed < cycles; ++seed) cycle(seed);
   check_same(before, resources());
+}
+
+TEST_CASE("tracing and planned faults take nothing from the heap in a steady state") {
+  long long before = -1, after = -2;
+  shardkit::run_ranks(2, [&](thread_communicator& world) {
+    comm_type comm = erase(with_faults(erase(with_trace(std::move(world))), {}));
+    values x(5, 1), y(5), z(5);
+    const int peer = 1 - comm.rank();
+    const auto round = [&] {
+      comm.barrier();
+      comm.all_reduce(in_place(x), shardkit::maximum);
+      auto pending = comm.all_reduce_async(x, z, sum);
+      auto receive = comm.recv_async(y, peer);
+      comm.send(x, peer);
+      pending.wait();
+      receive.wait();
+      comm.send_recv(x, peer, y, peer);
+    };
+    for (int i = 0; i < 100; ++i) round();
+    comm.barrier();
+    if (comm.rank() == 0) before = allocations.load();
+    comm.barrier();
+    for (int i = 0; i < 100; ++i) round();
+    comm.barrier();
+    if (comm.rank() == 0) after = allocations.load();
+    comm.barrier();
+  });
+  CHECK(after == before);
 }
