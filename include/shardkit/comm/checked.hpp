@@ -219,7 +219,9 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
 ///
 /// A rank that can see that it waits for ever throws mismatch_error, too: in a collective while a peer is in a receive
 /// from it that it has not sent for, or in a send to it that it has not made the receive for; in a receive from a rank
-/// that waits to receive from it. Ranks are named as ranks of this communicator.
+/// that waits to receive from it. A rank that is in a send when another finds the mismatch learns of it as of any failure
+/// of a peer: over MPI a large one may be blocked, and the watchdog ends the job. Ranks are named as ranks of this
+/// communicator.
 template <class Backend>
 class checked {
  public:
