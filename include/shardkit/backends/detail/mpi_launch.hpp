@@ -116,7 +116,7 @@ class mpi_launch {
     own_.close();
     board_.store(&own_);
     watchdog_.follow(&own_, nullptr);
-    live().store(nullptr);
+    live().store(outer_);
     // There is nobody left to throw to: an error from here on is fatal by MPI's own handler.
     node_.leave();
     MPI_Comm_set_errhandler(world_, MPI_ERRORS_ARE_FATAL);
@@ -151,7 +151,8 @@ class mpi_launch {
 
   // After MPI_Init: before MPI's own handlers then.
   void watch_exit() noexcept {
-    live().store(this);
+    mpi_launch* const before = live().exchange(this);
+    if (before != this) outer_ = before;
     static const int once = std::atexit([] {
       if (mpi_launch* const left_open = live().load()) left_open->end_at_exit();
     });
@@ -178,6 +179,7 @@ class mpi_launch {
   std::atomic<bool> stop_{false};
   MPI_Errhandler former_handlers_[2] = {MPI_ERRHANDLER_NULL, MPI_ERRHANDLER_NULL};
   mpi_node node_;
+  mpi_launch* outer_ = nullptr;  // of the environment around this one
   mpi_failure_board own_;  // before the shared one is there and after it has gone
   std::atomic<mpi_failure_board*> board_{&own_};
   mpi_call_slot arrival_, calls_;

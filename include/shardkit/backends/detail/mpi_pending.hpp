@@ -9,7 +9,6 @@
 #include <cstddef>
 #include <cstdio>
 #include <memory>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -109,7 +108,9 @@ class mpi_pending final : public pending_call {
   }
   void release() noexcept override {
     if (!transfer.empty()) {
-      launch_.fail((std::string("a request of ") + name_ + " was dropped before it completed").c_str());
+      char text[100];  // not a string: nothing may be thrown here
+      std::snprintf(text, sizeof text, "a request of %s was dropped before it completed", name_);
+      launch_.fail(text);
       const mpi_in_call in_call(slot_, name_, site_, mpi_in_call::even_after_failure{});
       transfer.abandon();
     }
