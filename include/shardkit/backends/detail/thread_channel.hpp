@@ -1,7 +1,9 @@
-// Messages from one thread rank to another: a ring of slots in which sender and receiver meet. Whoever comes second
-// copies straight between the two buffers; a small message whose receiver is late waits inside the slot.
+// Messages from one thread rank to another: a ring of slots in which sender and receiver meet. A small message travels
+// inside the slot; one of medium size whose sender waits, in a box that it has to spare and that the receiver keeps for
+// its own next message the other way. Else whoever comes second copies straight between the buffers.
 #pragma once
 
+#include <shardkit/backends/detail/thread_copies.hpp>
 #include <shardkit/core/call_site.hpp>
 #include <shardkit/core/dtype.hpp>
 
@@ -32,16 +34,22 @@ struct alignas(64) message_slot {
     awaited,    ///< the receiver's buffer is on offer
     copying,    ///< the later side has taken the offer and copies
     copied,     ///< the side that waits may go on
-    given_up    ///< an offer was withdrawn; the communicator has failed
+    given_up,   ///< an offer was withdrawn; the communicator has failed
+    sent_boxed  ///< the message lies in `box`, which is now the receiver's; the sender is gone
   };
-  static constexpr std::size_t small_bytes = 128;
+  static constexpr std::size_t small_bytes = 88;
 
   /// The state of the slot on its `turn`-th use.
   static constexpr std::uint64_t state_of(std::uint64_t turn, phase now) noexcept { return turn << 3 | now; }
 
+  // What a receiver reads of a short message lies in one line.
   std::atomic<std::uint64_t> state{0};
-  message_side sender, receiver;
-  unsigned char small[small_bytes];
+  std::size_t count = 0;  ///< of a message in `small` or `box`
+  dtype type = dtype::u8;
+  unsigned char* box = nullptr;
+  alignas(8) unsigned char small[small_bytes];
+  alignas(64) message_side sender;
+  alignas(64) message_side receiver;
 };
 
 /// All messages from one rank to another, in order.
@@ -58,7 +66,12 @@ struct thread_channel {
 /// One rank's end of message number `message`: offered, taken or complete.
 class message_end {
  public:
-  enum class outcome { waiting, complete, mismatch };
+  enum class outcome {
+    early,  ///< the other side has not come, and nothing is on offer
+    waiting,
+    complete,
+    mismatch
+  };
 
   message_end(thread_channel& channel, std::uint64_t message, bool sends, const message_side& mine) noexcept
       : slot_(&channel.slot(message)), turn_(thread_channel::turn(message)), sends_(sends), mine_(mine) {}
@@ -66,20 +79,32 @@ class message_end {
   /// Whether the slot's earlier message is out of the way, so that this one can be offered.
   bool can_offer() const noexcept { return slot_->state.load(std::memory_order_acquire) >> 3 == turn_; }
 
-  /// Offers this side, or takes the other's offer and copies.
-  outcome offer() noexcept {
+  /// Offers this side, or takes the other's offer and copies. `spare` is a box for a message of medium size, or null;
+  /// it goes away with a message sent and comes with one received. Where this rank does nothing but look for the other
+  /// side (`looks`), what travels in a slot or a box needs no offer.
+  outcome offer(unsigned char*& spare, bool looks) noexcept {
     using slot = message_slot;
+    const std::size_t bytes = mine_.bytes();
     std::uint64_t expected = slot::state_of(turn_, slot::empty);
+    const bool alone = slot_->state.load(std::memory_order_acquire) == expected;
+    if (!sends_ && looks && alone && bytes <= thread_limits::box) return outcome::early;
     (sends_ ? slot_->sender : slot_->receiver) = mine_;
-    if (sends_ && mine_.bytes() <= slot::small_bytes) {
-      if (slot_->state.load(std::memory_order_acquire) == expected) {
-        if (mine_.bytes() != 0) std::memcpy(slot_->small, mine_.data, mine_.bytes());
-        if (exchange(expected, slot::sent_here)) return outcome::complete;
+    if (sends_ && (bytes <= slot::small_bytes || (spare != nullptr && bytes <= thread_limits::box))) {
+      if (alone) {
+        const bool is_small = bytes <= slot::small_bytes;
+        copy_small(is_small ? slot_->small : spare, mine_.data, bytes);
+        slot_->count = mine_.count;
+        slot_->type = mine_.type;
+        if (!is_small) slot_->box = spare;
+        if (exchange(expected, is_small ? slot::sent_here : slot::sent_boxed)) {
+          if (!is_small) spare = nullptr;
+          return outcome::complete;
+        }
       }
     } else if (exchange(expected, sends_ ? slot::sent : slot::awaited)) {
       return outcome::waiting;
     }
-    return take();
+    return take(spare);
   }
 
   /// Looks whether the other side has copied meanwhile.
@@ -99,6 +124,7 @@ class message_end {
     while (slot_->state.load(std::memory_order_acquire) == message_slot::state_of(turn_, message_slot::copying)) relax();
   }
 
+  bool sends() const noexcept { return sends_; }
   const message_side& mine() const noexcept { return mine_; }
   /// The other side, where `offer` reported a mismatch.
   const message_side& other() const noexcept { return sends_ ? slot_->receiver : slot_->sender; }
@@ -110,11 +136,14 @@ class message_end {
   }
 
   // The other side was first: its offer is taken, unless it is withdrawn at this moment.
-  outcome take() noexcept {
+  outcome take(unsigned char*& spare) noexcept {
     using slot = message_slot;
-    if (!sends_ && slot_->state.load(std::memory_order_acquire) == slot::state_of(turn_, slot::sent_here)) {
-      if (!mine_.matches(slot_->sender)) return outcome::mismatch;
-      if (mine_.bytes() != 0) std::memcpy(mine_.data, slot_->small, mine_.bytes());
+    const std::uint64_t now = slot_->state.load(std::memory_order_acquire);
+    const bool is_small = now == slot::state_of(turn_, slot::sent_here);
+    if (!sends_ && (is_small || now == slot::state_of(turn_, slot::sent_boxed))) {
+      if (mine_.count != slot_->count || mine_.type != slot_->type) return outcome::mismatch;
+      copy_small(mine_.data, is_small ? slot_->small : slot_->box, mine_.bytes());
+      if (!is_small) spare = slot_->box;
       next_turn();
       return outcome::complete;
     }
@@ -124,7 +153,7 @@ class message_end {
       slot_->state.store(slot::state_of(turn_, slot::given_up), std::memory_order_release);
       return outcome::mismatch;
     }
-    if (mine_.bytes() != 0) std::memcpy(slot_->receiver.data, slot_->sender.data, mine_.bytes());
+    copy_bytes(slot_->receiver.data, slot_->sender.data, mine_.bytes(), goes_past_caches(2 * mine_.bytes()));
     slot_->state.store(slot::state_of(turn_, slot::copied), std::memory_order_release);
     return outcome::complete;
   }

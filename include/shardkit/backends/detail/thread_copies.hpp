@@ -2,7 +2,6 @@
 // not depend on any of it.
 #pragma once
 
-#include <shardkit/backends/detail/thread_room.hpp>
 #include <shardkit/core/detail/stream_copy.hpp>
 #include <shardkit/core/space.hpp>
 
@@ -12,7 +11,7 @@
 namespace shardkit::detail {
 
 struct thread_limits {
-  static constexpr std::size_t box = thread_room::box_bytes;  ///< both ways: contributions go through boxes
+  static constexpr std::size_t box = 256 << 10;               ///< both ways: through boxes, whose size this is
   static constexpr std::size_t one_way = 16 << 10;            ///< to or from a root: through boxes
   static constexpr std::size_t broadcast = 1 << 10;           ///< through the root's box, else everybody copies a share
   static constexpr std::size_t one_step = 8 << 10;            ///< reductions: every rank reads everything

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -50,14 +51,31 @@ class thread_messages {
  public:
   explicit thread_messages(thread_meeting& meeting)
       : meeting_(meeting),
-        sent_(static_cast<std::size_t>(meeting_.room().size)),
-        received_(static_cast<std::size_t>(meeting_.room().size)) {}
+        peers_(static_cast<std::size_t>(meeting_.room().size)) {}
 
   thread_meeting& meeting() noexcept { return meeting_; }
 
-  /// Sends or receives and waits. A message to oneself that would wait for ever is refused.
+  /// Sends or receives and waits, where nothing else is under way and the peer is another rank.
   template <class Call>
-  void perform(const Call& call, std::shared_ptr<void> owner) {
+  void perform(const Call& call) {
+    meeting_.require_alive();
+    constexpr bool sends = std::is_same<Call, send_call>::value;
+    sole_message message{number(sends, call.peer, side_of(call))};
+    const auto ready = [&] {
+      using outcome = message_end::outcome;
+      const outcome now = next_step(message.end, message.offered, call.peer, true);
+      if (now == outcome::mismatch) {
+        message.offered = false;
+        throw_mismatch(message.end, sends, call.peer);
+      }
+      return now == outcome::complete;
+    };
+    if (!ready()) meeting_.wait(call, call.peer, ready);
+    message.offered = false;
+  }
+  /// The same with a request. A message to oneself that would wait for ever is refused.
+  template <class Call>
+  void perform_as_request(const Call& call, std::shared_ptr<void> owner) {
     thread_request* const message = prepare(call, std::move(owner));
     const request dropped_at_the_end(message);
     if (call.peer == meeting_.rank() && !is_complete(*message)) {
@@ -71,12 +89,9 @@ class thread_messages {
 
   /// Numbers the message and offers it if its slot is free; what is not complete is under way until it is. `owner`
   /// keeps these messages until the request is released.
-  thread_request* prepare(const send_call& call, std::shared_ptr<void> owner) {
-    // The buffer is only read; one field serves both directions.
-    return prepare(true, call.peer, {const_cast<void*>(call.in), call.count, call.type, call.site}, std::move(owner));
-  }
-  thread_request* prepare(const recv_call& call, std::shared_ptr<void> owner) {
-    return prepare(false, call.peer, {call.out, call.count, call.type, call.site}, std::move(owner));
+  template <class Call>
+  thread_request* prepare(const Call& call, std::shared_ptr<void> owner) {
+    return prepare(std::is_same<Call, send_call>::value, call.peer, side_of(call), std::move(owner));
   }
 
   /// Goes on with everything under way as far as possible without waiting; true if this message is complete.
@@ -120,11 +135,8 @@ class thread_messages {
 
   thread_request* prepare(bool sends, int peer, const message_side& mine, std::shared_ptr<void> owner) {
     meeting_.require_alive();
-    thread_room& room = meeting_.room();
     thread_request* message = take();
-    auto& number = (sends ? sent_ : received_)[static_cast<std::size_t>(peer)];
-    thread_channel& channel = sends ? room.channel(meeting_.rank(), peer) : room.channel(peer, meeting_.rank());
-    message->end_ = message_end(channel, number++, sends, mine);
+    message->end_ = number(sends, peer, mine);
     message->peer_ = peer;
     message->sends_ = sends;
     message->phase_ = phase::unoffered;
@@ -151,16 +163,70 @@ class thread_messages {
   }
   void step(thread_request& message) {
     using outcome = message_end::outcome;
-    outcome now = outcome::waiting;
-    if (message.phase_ == phase::offered) {
-      now = message.end_.poll();
-    } else if (message.phase_ == phase::unoffered && message.end_.can_offer()) {
-      message.phase_ = phase::offered;
-      now = message.end_.offer();
+    if (message.phase_ != phase::unoffered && message.phase_ != phase::offered) return;
+    bool offered = message.phase_ == phase::offered;
+    const outcome now = next_step(message.end_, offered, message.peer_, false);
+    message.phase_ = now == outcome::complete ? phase::complete : offered ? phase::offered : phase::unoffered;
+    if (now == outcome::mismatch) {
+      message.phase_ = phase::mismatched;
+      throw_mismatch(message.end_, message.sends_, message.peer_);
     }
-    if (now == outcome::complete) message.phase_ = phase::complete;
-    if (now == outcome::mismatch) throw_mismatch(message);
   }
+
+  // A message that its own call waits for. Taken back where the wait ends in an exception.
+  struct sole_message {
+    message_end end;
+    bool offered = false;
+    ~sole_message() {
+      if (offered) end.withdraw([] { sched_yield(); });
+    }
+  };
+
+  // The buffer of a send is only read; one field serves both directions.
+  static message_side side_of(const send_call& call) noexcept {
+    return {const_cast<void*>(call.in), call.count, call.type, call.site};
+  }
+  static message_side side_of(const recv_call& call) noexcept { return {call.out, call.count, call.type, call.site}; }
+
+  // What this rank has with another: messages so far, and boxes that are its turn to fill, of two at most.
+  struct with_peer {
+    std::uint64_t sent = 0, received = 0;
+    unsigned char* boxes[2] = {};
+    int spare = 0;
+    bool made = false;
+  };
+  with_peer& with(int peer) noexcept { return peers_[static_cast<std::size_t>(peer)]; }
+
+  message_end number(bool sends, int peer, const message_side& mine) {
+    thread_room& room = meeting_.room();
+    with_peer& state = with(peer);
+    thread_channel& channel = sends ? room.channel(meeting_.rank(), peer) : room.channel(peer, meeting_.rank());
+    if (!sends) return message_end(channel, state.received++, false, mine);
+    const std::size_t bytes = mine.bytes();
+    if (!state.made && peer != meeting_.rank() && bytes > message_slot::small_bytes && bytes <= thread_limits::box) {
+      state.boxes[state.spare] = room.make_message_box(meeting_.rank(), peer);
+      ++state.spare;
+      state.made = true;
+    }
+    // By the time of the next message its slot is at hand.
+    __builtin_prefetch(&channel.slot(state.sent + 1), 1);
+    return message_end(channel, state.sent++, true, mine);
+  }
+
+  message_end::outcome next_step(message_end& end, bool& offered, int peer, bool looks) {
+    using outcome = message_end::outcome;
+    if (offered) return end.poll();
+    if (!end.can_offer()) return outcome::early;
+    with_peer& state = with(peer);
+    unsigned char* box = end.sends() && looks && state.spare != 0 ? state.boxes[state.spare - 1] : nullptr;
+    const bool had = box != nullptr;
+    const outcome now = end.offer(box, looks);
+    if (had && box == nullptr) --state.spare;
+    if (!had && box != nullptr) state.boxes[state.spare++] = box;
+    offered = now == outcome::waiting;
+    return now;
+  }
+
   void show_progress() noexcept {
     using source = thread_meeting::progress_source;
     if (under_way_.empty()) meeting_.set_progress(source::messages, nullptr, nullptr);
@@ -186,18 +252,17 @@ class thread_messages {
     return message;
   }
 
-  [[noreturn]] void throw_mismatch(thread_request& message) {
-    const auto side = [&](bool sends, int rank, const message_side& what) {
-      return "rank " + std::to_string(meeting_.room().launch_rank(rank)) + (sends ? " sends " : " receives ") +
+  [[noreturn, gnu::cold, gnu::noinline]] void throw_mismatch(const message_end& end, bool sends, int peer) {
+    const auto side = [&](bool sending, int rank, const message_side& what) {
+      return "rank " + std::to_string(meeting_.room().launch_rank(rank)) + (sending ? " sends " : " receives ") +
              elements(what.count, what.type) + describe_site(what.site);
     };
-    message.phase_ = phase::mismatched;
-    meeting_.leave_mismatched_call("message sizes differ: " + side(message.sends_, meeting_.rank(), message.end_.mine()) +
-                                   ", " + side(!message.sends_, message.peer_, message.end_.other()));
+    meeting_.leave_mismatched_call("message sizes differ: " + side(sends, meeting_.rank(), end.mine()) + ", " +
+                                   side(!sends, peer, end.other()));
   }
 
   thread_meeting& meeting_;
-  std::vector<std::uint64_t> sent_, received_;  // messages so far, by peer
+  std::vector<with_peer> peers_;
   std::vector<std::unique_ptr<thread_request>> pool_;
   std::vector<thread_request*> free_, under_way_;
 };

@@ -108,8 +108,9 @@ class thread_rank : public std::enable_shared_from_this<thread_rank> {
   template <class Call>
   void exchange(const Call& call) {
     // Where nothing else is under way, a message that is waited for needs no lock, either.
-    if (!meeting_.active()) return messages_.perform(call, shared_from_this());
-    start(call).wait();
+    if (meeting_.active()) return start(call).wait();
+    if (call.peer != meeting_.rank()) messages_.perform(call);
+    else messages_.perform_as_request(call, shared_from_this());
   }
 
   template <class Call>

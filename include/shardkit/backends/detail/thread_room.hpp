@@ -66,7 +66,7 @@ class thread_launch : public launch_state {
 
 /// Shared by the ranks of one communicator.
 struct thread_room {
-  static constexpr std::size_t box_bytes = std::size_t{256} << 10;  ///< of memory that is not touched before it is used
+  static constexpr std::size_t box_bytes = thread_limits::box;  ///< of memory that is not touched before it is used
 
   thread_room(std::shared_ptr<thread_launch> of_launch, std::vector<int> ranks_of_launch)
       : launch(std::move(of_launch)),
@@ -75,7 +75,8 @@ struct thread_room {
         spins(spins_for(size)),
         slots(launch_ranks.size()),
         boxes(size < 2 ? 0 : 2 * launch_ranks.size() * box_bytes),
-        channels(launch_ranks.size() * launch_ranks.size()) {}
+        channels(launch_ranks.size() * launch_ranks.size()),
+        message_boxes(channels.size()) {}
 
   thread_slot& slot(int rank) { return slots[static_cast<std::size_t>(rank)]; }
   thread_line& line(int rank, std::uint64_t call) { return slot(rank).lines[call & 1]; }
@@ -91,6 +92,12 @@ struct thread_room {
   thread_channel& channel(int from, int to) {
     return channels[static_cast<std::size_t>(from) * launch_ranks.size() + static_cast<std::size_t>(to)];
   }
+  /// A box for messages between two ranks, which take it over from each other. Only once, by `from`.
+  unsigned char* make_message_box(int from, int to) {
+    auto& box = message_boxes[static_cast<std::size_t>(from) * launch_ranks.size() + static_cast<std::size_t>(to)];
+    box = buffer<unsigned char>(box_bytes);
+    return box.data();
+  }
   int launch_rank(int rank) const { return launch_ranks[static_cast<std::size_t>(rank)]; }
 
   const std::shared_ptr<thread_launch> launch;
@@ -100,6 +107,7 @@ struct thread_room {
   std::vector<thread_slot> slots;
   buffer<unsigned char> boxes;
   std::vector<thread_channel> channels;
+  std::vector<buffer<unsigned char>> message_boxes;  ///< by channel; made by the sender when it first needs one
   thread_letters letters;  ///< of the control lanes
 };
 
