@@ -198,8 +198,10 @@ TEST_CASE("Wrong shapes are errors on every rank and no hang, at size 1 too") {
 }
 
 TEST_CASE("A shape error reads as shapes") {
+  shardkit::launch_options quiet;
+  quiet.on_failure = nullptr;
   CHECK_THROWS_WITH_AS(
-      run_ranks(1, shardkit::launch_options{{}, nullptr},
+      run_ranks(1, quiet,
                 [](thread_communicator& comm) {
                   gapped local(2, 3, 0), out(2, 4, 0);
                   std::vector<double> workspace(8);
