@@ -3,10 +3,12 @@
 #include <doctest/doctest.h>
 #include "fuzz_target.hpp"
 
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <random>
+#include <string>
 #include <vector>
 
 namespace {
@@ -61,4 +63,33 @@ TEST_CASE("what comes over a connection is read safely, seeds and 20,000 mutatio
     if (input[0] % 5 >= 2 && i % 16 != 0) input[0] = static_cast<unsigned char>(i % 2);
     fuzzing::one_input(input.data(), input.size());
   }
+}
+
+TEST_CASE("a frame that breaks any one rule is refused as soon as its header is there") {
+  namespace detail = shardkit::detail;
+  detail::tcp_frame frame;
+  frame.source = 1;
+  frame.targets = {0, 4};
+  frame.payload.assign(100, 'x');
+  const std::vector<char> good = encode(frame);
+  const auto verdict = [](std::vector<char> wire, std::size_t place, std::uint64_t value, std::size_t width, std::size_t cut) {
+    for (std::size_t i = 0; i < width; ++i) wire[place + i] = static_cast<char>(value >> (8 * i));
+    detail::tcp_frame_parser parser(5, 4096);
+    parser.append(wire.data(), std::min(cut, wire.size()));
+    detail::tcp_frame read;
+    const auto result = parser.next(read);
+    if (result == detail::tcp_frame_parser::outcome::frame) return std::string("frame");
+    return std::string(parser.complaint() == nullptr ? "incomplete" : parser.complaint());
+  };
+  const std::size_t header = detail::tcp_frame_header, all = good.size();
+  CHECK(verdict(good, 0, 1, 1, all) == "frame");
+  for (std::size_t cut = 0; cut < all; ++cut) CHECK(verdict(good, 0, 1, 1, cut) == "incomplete");
+  for (const std::uint64_t kind : {0, 8, 255}) CHECK(verdict(good, 0, kind, 1, header) == "an unknown kind");
+  CHECK(verdict(good, 1, shardkit::control_topics, 1, header) == "an unknown topic");
+  for (const std::size_t place : {2u, 3u, 36u, 39u}) CHECK(verdict(good, place, 1, 1, header) == "something where nothing may be");
+  CHECK(verdict(good, 4, 5, 4, header) == "a source that is no rank");
+  CHECK(verdict(good, 32, 6, 4, header) == "more targets than ranks");
+  for (const std::uint64_t bytes : {std::uint64_t{4097}, std::uint64_t{1} << 63, ~std::uint64_t{0}, ~std::uint64_t{0} - 55})
+    CHECK(verdict(good, 40, bytes, 8, header) == "a payload beyond the limit");
+  CHECK(verdict(good, header + 4, 5, 4, header + 8) == "a target that is no rank");
 }
