@@ -63,7 +63,8 @@ inline void put_piece(view<std::byte> to, std::size_t first, const std::byte* pi
 /// differ, 0 included.
 template <class Communicator, class Blob>
 std::vector<Blob> all_gather_bytes(Communicator& comm, const Blob& mine, typename Communicator::where w = {}) {
-  static_assert(detail::is_blob<Blob>, "shardkit: all_gather_bytes takes a std::string or a vector of one-byte elements");
+  static_assert(detail::is_blob<Blob>,
+                "shardkit: all_gather_bytes takes a std::string or a vector of one-byte elements");
   const std::vector<std::size_t> lengths = comm.exchange(mine.size(), w);
   std::vector<Blob> all(lengths.size());
   for (std::size_t rank = 0; rank < all.size(); ++rank) all[rank].resize(lengths[rank]);
@@ -83,11 +84,12 @@ std::vector<Blob> all_gather_bytes(Communicator& comm, const Blob& mine, typenam
   return all;
 }
 
-/// Collective: returns the root's `blob` on every rank, a std::string or a vector of one-byte elements; what others pass
-/// is ignored.
+/// Collective: returns the root's `blob` on every rank, a std::string or a vector of one-byte elements; what others
+/// pass is ignored.
 template <class Communicator, class Blob>
 Blob broadcast_bytes(Communicator& comm, Blob blob, int root = 0, typename Communicator::where w = {}) {
-  static_assert(detail::is_blob<Blob>, "shardkit: broadcast_bytes takes a std::string or a vector of one-byte elements");
+  static_assert(detail::is_blob<Blob>,
+                "shardkit: broadcast_bytes takes a std::string or a vector of one-byte elements");
   detail::require_rank(comm, "broadcast_bytes", root, w);
   if constexpr (std::is_same<typename Communicator::space, host_space>::value) {
     std::size_t length = blob.size();

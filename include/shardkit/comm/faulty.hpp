@@ -21,11 +21,11 @@ enum class fault_kind {
   none,
   delay,     ///< the rank comes late to the call
   error,     ///< the call throws injected_fault
-  drop_out,  ///< the rank stops, as a process that is lost: it makes no further call until its peers have given up on it
+  drop_out,  ///< the rank stops, as a process that is lost: it makes no further call until its peers have given up
 };
 
-/// What is to go wrong; the same on every rank. Ranks are those of the communicator that is decorated, calls are counted
-/// per rank from 1, those on children of `split` included.
+/// What is to go wrong; the same on every rank. Ranks are those of the communicator that is decorated, calls are
+/// counted per rank from 1, those on children of `split` included.
 struct fault_plan {
   fault_kind kind = fault_kind::none;
   int rank = 0;             ///< which rank it happens to

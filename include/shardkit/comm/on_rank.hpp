@@ -105,8 +105,9 @@ auto on_rank(Communicator& comm, int rank, Function&& function, typename Communi
 ///   { root_first turn(comm);  weights = fetch(url); }
 ///
 /// Collective: on the root the constructor returns at once, elsewhere once the root's guard is gone; the others then
-/// go on together. The root makes no other call on the communicator while it holds the guard. Where the root leaves its scope by an exception, their constructors throw remote_error. For one
-/// rank per node, use a communicator of the node. The others wait no longer than the operation deadline.
+/// go on together. The root makes no other call on the communicator while it holds the guard. Where it leaves its scope
+/// by an exception, the others' constructors throw remote_error. For one rank per node, use a communicator of the node.
+/// The others wait no longer than the operation deadline.
 template <class Communicator>
 class root_first {
  public:

@@ -159,7 +159,8 @@ class traced : public decorator<Backend> {
   }
 
   traced split(int colour, int key, const call_site& site) {
-    return noted(split_operation{site}, [&] { return traced(this->next_.split(colour, key, site), ring().of_child()); });
+    return noted(split_operation{site},
+                 [&] { return traced(this->next_.split(colour, key, site), ring().of_child()); });
   }
   void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) {
     noted(exchange_operation{bytes, dtype::u8, site}, [&] { this->next_.exchange(in, out, bytes, site); });

@@ -109,7 +109,7 @@ class call_records {
     switch (record.fields.what) {
       case kind::collective:
         if (record.fields.number != ++from.announced)
-          throw usage_error("fingerprints of two kinds arrive: this communicator is checked twice, or not on all ranks");
+          throw usage_error("fingerprints come out of order: this communicator is checked twice, or not on all ranks");
         if (record.fields.number > collectives_) return from.early.push_back(std::move(record));
         match_collective(peer, record);
         return forget_compared();
@@ -191,7 +191,8 @@ class call_records {
     }
   }
 
-  [[noreturn, gnu::cold, gnu::noinline]] void differ(int peer, const std::string& own, const std::string& theirs) const {
+  [[noreturn, gnu::cold, gnu::noinline]] void differ(int peer, const std::string& own,
+                                                     const std::string& theirs) const {
     throw mismatch_error(mismatch_text(rank_, own, peer, theirs));
   }
 
