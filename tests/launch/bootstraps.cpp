@@ -143,8 +143,9 @@ TEST_CASE("a communicator and a pair of functions serve as bootstraps") {
   std::vector<std::vector<std::string>> wrong(3);
   shardkit::run_ranks(3, [&](shardkit::thread_communicator& comm) {
     shardkit::communicator_bootstrap over(comm);
-    shardkit::callback_bootstrap start(comm.rank(), comm.size(), [&](const bootstrap::blob& blob) { return over.broadcast(blob); },
-                                       [&] { over.barrier(); });
+    shardkit::callback_bootstrap start(
+        comm.rank(), comm.size(), [&](const bootstrap::blob& blob) { return over.broadcast(blob); },
+        [&] { over.barrier(); });
     exercise(start, arrived, wrong[static_cast<std::size_t>(comm.rank())]);
   });
   for (const auto& one : wrong) CHECK((one.empty() ? "" : one.front()) == std::string());
@@ -209,7 +210,8 @@ TEST_CASE("a rank that is late at a barrier is named, and a later barrier does n
 TEST_CASE("two processes with the same rank are refused") {
   meeting threads(way::threads, 2, 5);
   const auto first = threads.join(1);
-  CHECK_THROWS_WITH_AS(threads.join(1), doctest::Contains("two threads say that they are rank 1"), shardkit::usage_error);
+  CHECK_THROWS_WITH_AS(threads.join(1), doctest::Contains("two threads say that they are rank 1"),
+                       shardkit::usage_error);
 
   meeting files(way::files, 3, 1);
   int refused = 0;
@@ -283,9 +285,11 @@ TEST_CASE("wrong arguments are refused before anything is done") {
     CHECK_THROWS_AS(shardkit::callback_bootstrap(rank, size, {}, {}), shardkit::usage_error);
   }
   CHECK_THROWS_AS(shardkit::callback_bootstrap(0, 1, {}, {}), shardkit::usage_error);
-  CHECK_THROWS_WITH_AS(shardkit::file_bootstrap(0, 2, "/nowhere", "t"), doctest::Contains("/nowhere"), shardkit::transport_error);
+  CHECK_THROWS_WITH_AS(shardkit::file_bootstrap(0, 2, "/nowhere", "t"), doctest::Contains("/nowhere"),
+                       shardkit::transport_error);
   where.port = 0;
-  CHECK_THROWS_WITH_AS(shardkit::tcp_bootstrap(1, 2, where), doctest::Contains("no port is given"), shardkit::usage_error);
+  CHECK_THROWS_WITH_AS(shardkit::tcp_bootstrap(1, 2, where), doctest::Contains("no port is given"),
+                       shardkit::usage_error);
   where.port = 70000;
   CHECK_THROWS_AS(shardkit::tcp_bootstrap(1, 2, where), shardkit::usage_error);
   where.port = 80;

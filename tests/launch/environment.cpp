@@ -30,9 +30,14 @@ const variables hydra{{"PMI_RANK", "5"}, {"PMI_SIZE", "6"}, {"MPI_LOCALRANKID", 
 const variables torchrun{{"RANK", "2"}, {"WORLD_SIZE", "4"}, {"LOCAL_RANK", "0"}, {"LOCAL_WORLD_SIZE", "2"},
                          {"MASTER_ADDR", "node7"}, {"MASTER_PORT", "29500"}, {"TORCHELASTIC_RUN_ID", "r17"},
                          {"TORCHELASTIC_RESTART_COUNT", "0"}};
-const variables srun{{"SLURM_PROCID", "4"}, {"SLURM_STEP_NUM_TASKS", "7"}, {"SLURM_LOCALID", "1"}, {"SLURM_NODEID", "1"},
-                     {"SLURM_STEP_TASKS_PER_NODE", "3(x2),1"}, {"SLURM_STEP_NODELIST", "gpu[003-005]"},
-                     {"SLURM_JOB_ID", "99"}, {"SLURM_STEP_ID", "0"}};
+const variables srun{{"SLURM_PROCID", "4"},
+                     {"SLURM_STEP_NUM_TASKS", "7"},
+                     {"SLURM_LOCALID", "1"},
+                     {"SLURM_NODEID", "1"},
+                     {"SLURM_STEP_TASKS_PER_NODE", "3(x2),1"},
+                     {"SLURM_STEP_NODELIST", "gpu[003-005]"},
+                     {"SLURM_JOB_ID", "99"},
+                     {"SLURM_STEP_ID", "0"}};
 const variables batch_script{{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "8"}, {"SLURM_LOCALID", "0"},
                              {"SLURM_JOB_ID", "99"}, {"SLURM_NODELIST", "gpu[003-005]"}, {"SLURM_NODEID", "0"}};
 const variables given{{"SHARDKIT_RANK", "1"}, {"SHARDKIT_SIZE", "9"}};
@@ -97,7 +102,8 @@ TEST_CASE("incomplete, wrong and contradictory variables are refused by name") {
       {{{"RANK", "99999999999"}, {"WORLD_SIZE", "2"}}, {"RANK is '99999999999'"}},
       {{{"RANK", "2"}, {"WORLD_SIZE", "2"}}, {"rank 2 is not below the size 2", "RANK=2", "WORLD_SIZE=2"}},
       {{{"RANK", "0"}, {"WORLD_SIZE", "0"}}, {"the size is 0"}},
-      {{{"RANK", "1"}, {"WORLD_SIZE", "2"}, {"LOCAL_RANK", "3"}, {"LOCAL_WORLD_SIZE", "2"}}, {"local rank 3", "LOCAL_RANK=3"}},
+      {{{"RANK", "1"}, {"WORLD_SIZE", "2"}, {"LOCAL_RANK", "3"}, {"LOCAL_WORLD_SIZE", "2"}},
+       {"local rank 3", "LOCAL_RANK=3"}},
       {{{"RANK", "1"}, {"WORLD_SIZE", "2"}, {"LOCAL_RANK", "0"}, {"LOCAL_WORLD_SIZE", "4"}}, {"the node has 4 ranks"}},
       {{{"RANK", "1"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "a"}}, {"MASTER_ADDR", "MASTER_PORT"}},
       {{{"RANK", "1"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "a"}, {"MASTER_PORT", "70000"}}, {"MASTER_PORT is 70000"}},
@@ -126,9 +132,10 @@ TEST_CASE("incomplete, wrong and contradictory variables are refused by name") {
 TEST_CASE("the first host of a compressed list is found") {
   const struct {
     const char *list, *first;
-  } table[] = {{"login", "login"},          {"login,gpu[1-3]", "login"},      {"gpu[003-007,12]-b,login", "gpu003-b"},
-               {"r[1-2]n[08-15]", "r1n08"}, {"node[7]", "node7"},             {"a.b-c[10,20].example.org", "a.b-c10.example.org"},
-               {"10.0.0.[5-9]", "10.0.0.5"}};
+  } table[] = {
+      {"login", "login"},          {"login,gpu[1-3]", "login"}, {"gpu[003-007,12]-b,login", "gpu003-b"},
+      {"r[1-2]n[08-15]", "r1n08"}, {"node[7]", "node7"},        {"a.b-c[10,20].example.org", "a.b-c10.example.org"},
+      {"10.0.0.[5-9]", "10.0.0.5"}};
   for (const auto& row : table) {
     CAPTURE(row.list);
     CHECK(shardkit::detail::first_host(row.list) == row.first);

@@ -36,12 +36,14 @@ inline void greet(const unsigned char* data, std::size_t size) {
   if (decode(wire, token, read) != detail::greeting_check::good) return;
   require(read.token == token, "another token was taken for ours");
   detail::greeting again;
-  require(decode(encode(read), token, again) == detail::greeting_check::good, "a greeting is not read as it was written");
+  require(decode(encode(read), token, again) == detail::greeting_check::good,
+          "a greeting is not read as it was written");
   require(again.kind == read.kind && again.rank == read.rank && again.size == read.size && again.text == read.text,
           "a greeting changed");
 }
 
-inline std::vector<detail::tcp_frame> parse(const unsigned char* data, std::size_t size, std::size_t step, bool& malformed) {
+inline std::vector<detail::tcp_frame> parse(const unsigned char* data, std::size_t size, std::size_t step,
+                                            bool& malformed) {
   detail::tcp_frame_parser parser(5, 4096);
   std::vector<detail::tcp_frame> frames;
   malformed = false;
@@ -69,8 +71,9 @@ inline void frames(const unsigned char* data, std::size_t size) {
   for (const detail::tcp_frame& one : whole) {
     require(one.source < 5 && one.targets.size() <= 5 && one.payload.size() <= 4096, "a frame beyond the limits");
     const auto bytes = encode(one);
-    require(at + bytes.size() <= size && std::equal(bytes.begin(), bytes.end(), reinterpret_cast<const char*>(data) + at),
-            "a frame is not what was sent");
+    require(
+        at + bytes.size() <= size && std::equal(bytes.begin(), bytes.end(), reinterpret_cast<const char*>(data) + at),
+        "a frame is not what was sent");
     at += bytes.size();
   }
 }

@@ -37,7 +37,8 @@ class two_hosts {
   std::string on(int rank) const { return "ip netns exec " + (rank == 0 ? first_ : second_) + " "; }
   void cut() const { shell("ip -n " + second_ + " link set " + cable_ + " down"); }
 
-  std::vector<outcome> run(int size, const std::string& arguments, const std::function<void()>& meanwhile = [] {}) const {
+  std::vector<outcome> run(
+      int size, const std::string& arguments, const std::function<void()>& meanwhile = [] {}) const {
     std::vector<std::string> commands;
     const std::string job = std::to_string(::getpid()) + std::to_string(++launches_);
     for (int rank = 0; rank < size; ++rank)

@@ -30,14 +30,21 @@ void mutate(bytes& input, const bytes& other, std::mt19937& random) {
   for (std::size_t times = 1 + below(4); times > 0; --times) {
     const auto at = static_cast<std::ptrdiff_t>(below(input.size()));
     switch (below(7)) {
-      case 0: if (!input.empty()) input[static_cast<std::size_t>(at)] ^= static_cast<unsigned char>(1u << below(8)); break;
+      case 0:
+        if (!input.empty()) input[static_cast<std::size_t>(at)] ^= static_cast<unsigned char>(1u << below(8));
+        break;
       case 1: if (!input.empty()) input[static_cast<std::size_t>(at)] = static_cast<unsigned char>(random()); break;
       case 2: input.insert(input.begin() + at, static_cast<unsigned char>(random())); break;
-      case 3: input.erase(input.begin() + at, input.begin() + at + static_cast<std::ptrdiff_t>(below(input.size() - static_cast<std::size_t>(at) + 1))); break;
+      case 3:
+        input.erase(
+            input.begin() + at,
+            input.begin() + at + static_cast<std::ptrdiff_t>(below(input.size() - static_cast<std::size_t>(at) + 1)));
+        break;
       case 4: input.resize(below(input.size() + 1)); break;
       case 5: input.insert(input.end(), other.begin(), other.end()); break;
       default:
-        for (std::size_t i = static_cast<std::size_t>(at); i < input.size() && i < static_cast<std::size_t>(at) + 8; ++i)
+        for (std::size_t i = static_cast<std::size_t>(at); i < input.size() && i < static_cast<std::size_t>(at) + 8;
+             ++i)
           input[i] = static_cast<unsigned char>(random() % 2 == 0 ? 0xff : 0);
     }
   }
@@ -72,7 +79,8 @@ TEST_CASE("a frame that breaks any one rule is refused as soon as its header is 
   frame.targets = {0, 4};
   frame.payload.assign(100, 'x');
   const std::vector<char> good = encode(frame);
-  const auto verdict = [](std::vector<char> wire, std::size_t place, std::uint64_t value, std::size_t width, std::size_t cut) {
+  const auto verdict = [](std::vector<char> wire, std::size_t place, std::uint64_t value, std::size_t width,
+                          std::size_t cut) {
     for (std::size_t i = 0; i < width; ++i) wire[place + i] = static_cast<char>(value >> (8 * i));
     detail::tcp_frame_parser parser(5, 4096);
     parser.append(wire.data(), std::min(cut, wire.size()));
@@ -86,10 +94,12 @@ TEST_CASE("a frame that breaks any one rule is refused as soon as its header is 
   for (std::size_t cut = 0; cut < all; ++cut) CHECK(verdict(good, 0, 1, 1, cut) == "incomplete");
   for (const std::uint64_t kind : {0, 8, 255}) CHECK(verdict(good, 0, kind, 1, header) == "an unknown kind");
   CHECK(verdict(good, 1, shardkit::control_topics, 1, header) == "an unknown topic");
-  for (const std::size_t place : {2u, 3u, 36u, 39u}) CHECK(verdict(good, place, 1, 1, header) == "something where nothing may be");
+  for (const std::size_t place : {2u, 3u, 36u, 39u})
+    CHECK(verdict(good, place, 1, 1, header) == "something where nothing may be");
   CHECK(verdict(good, 4, 5, 4, header) == "a source that is no rank");
   CHECK(verdict(good, 32, 6, 4, header) == "more targets than ranks");
-  for (const std::uint64_t bytes : {std::uint64_t{4097}, std::uint64_t{1} << 63, ~std::uint64_t{0}, ~std::uint64_t{0} - 55})
+  for (const std::uint64_t bytes :
+       {std::uint64_t{4097}, std::uint64_t{1} << 63, ~std::uint64_t{0}, ~std::uint64_t{0} - 55})
     CHECK(verdict(good, 40, bytes, 8, header) == "a payload beyond the limit");
   CHECK(verdict(good, header + 4, 5, 4, header + 8) == "a target that is no rank");
 }

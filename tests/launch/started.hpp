@@ -16,7 +16,8 @@ using shardkit_test::run_command;
 inline const std::string program = SHARDKIT_TEST_PROGRAM;
 
 /// One command for each rank, all at once; `meanwhile` runs beside them.
-inline std::vector<outcome> together(const std::vector<std::string>& commands, const std::function<void()>& meanwhile = [] {}) {
+inline std::vector<outcome> together(
+    const std::vector<std::string>& commands, const std::function<void()>& meanwhile = [] {}) {
   std::vector<outcome> results(commands.size());
   std::vector<std::thread> threads;
   for (std::size_t rank = 0; rank < commands.size(); ++rank)

@@ -29,7 +29,9 @@ tcp_socket connect_to(int port) {
 greeting::wire hello(const std::string& token, std::uint32_t rank, std::uint32_t size) {
   return encode({greeting::current_version, greeting_kind::hello, rank, size, token, ""});
 }
-void send(const tcp_socket& socket, const greeting::wire& bytes) { (void)socket.send_all(bytes.data(), bytes.size(), 1); }
+void send(const tcp_socket& socket, const greeting::wire& bytes) {
+  (void)socket.send_all(bytes.data(), bytes.size(), 1);
+}
 
 /// What rank 0 answers; "closed" where it only closes.
 std::string answer(const tcp_socket& socket, const std::string& token, double seconds = 5) {
@@ -290,7 +292,8 @@ TEST_CASE("a connection that is lost without a word names its rank; so does one 
     for (const outcome& one : outcomes) {
       CAPTURE(one.text);
       CHECK(is<shardkit::peer_failed>(one));
-      CHECK(has(one.text, garbage ? "rank 2 failed: it sent a malformed frame" : "rank 2 failed: its connection closed"));
+      CHECK(
+          has(one.text, garbage ? "rank 2 failed: it sent a malformed frame" : "rank 2 failed: its connection closed"));
     }
   }
 }

@@ -1,6 +1,6 @@
 // How processes that have nothing in common yet get started together: rank 0 hands a small blob (a NCCL id, an address)
-// to all others. Implementations are in launch/: over threads, TCP, a shared folder, any communicator, or the user's own
-// functions.
+// to all others. Implementations are in launch/: over threads, TCP, a shared folder, any communicator, or the user's
+// own functions.
 #pragma once
 
 #include <cstddef>
@@ -8,8 +8,8 @@
 
 namespace shardkit {
 
-/// A rank's end. Both calls are collective, are made by all ranks in the same order, and end at the init deadline with a
-/// timeout_error that names the ranks which never came. Afterwards the bootstrap is of no further use.
+/// A rank's end. Both calls are collective, are made by all ranks in the same order, and end at the init deadline with
+/// a timeout_error that names the ranks which never came. Afterwards the bootstrap is of no further use.
 class bootstrap {
  public:
   using blob = std::vector<char>;

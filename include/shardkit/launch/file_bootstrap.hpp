@@ -1,5 +1,5 @@
-// A bootstrap over a folder that all processes see: no ports, no MPI. For clusters with a shared file system, and as the
-// last resort; the slowest of all.
+// A bootstrap over a folder that all processes see: no ports, no MPI. For clusters with a shared file system, and as
+// the last resort; the slowest of all.
 #pragma once
 
 #include <shardkit/comm/deadlines.hpp>
@@ -21,8 +21,8 @@
 namespace shardkit {
 
 /// The token tells this launch from all others that use the folder: files with another token are left alone. A launch
-/// that is started again needs a token of its own. What a launch has written is removed when rank 0's object goes, which
-/// waits up to the abort deadline for the others to have gone.
+/// that is started again needs a token of its own. What a launch has written is removed when rank 0's object goes,
+/// which waits up to the abort deadline for the others to have gone.
 class file_bootstrap final : public bootstrap {
  public:
   /// Collective. Throws usage_error where two processes say that they are the same rank, or where sizes or versions
@@ -68,7 +68,9 @@ class file_bootstrap final : public bootstrap {
   static constexpr int version = 1;
 
   std::string path(const char* what, int rank) const { return prefix_ + what + "-" + std::to_string(rank); }
-  std::string path(const char* what, int rank, int round) const { return path(what, rank) + "-" + std::to_string(round); }
+  std::string path(const char* what, int rank, int round) const {
+    return path(what, rank) + "-" + std::to_string(round);
+  }
 
   [[noreturn]] static void refuse(const std::string& what, const std::string& file) {
     throw transport_error("file_bootstrap: " + what + " " + file + ": " + std::strerror(errno));
@@ -84,7 +86,8 @@ class file_bootstrap final : public bootstrap {
     }
     if (errno != EEXIST) refuse("cannot create", file);
     throw usage_error("file_bootstrap: " + file + " exists: another process says that it is rank " +
-                      std::to_string(rank_) + ", or an earlier launch with the same token ended badly; give each process "
+                      std::to_string(rank_) +
+                      ", or an earlier launch with the same token ended badly; give each process "
                       "a rank and each launch a token of its own, or remove the file");
   }
 
@@ -96,7 +99,8 @@ class file_bootstrap final : public bootstrap {
     std::FILE* out = std::fopen(fresh.c_str(), "wb");
     if (out == nullptr) refuse("cannot create", fresh);
     const bool written = std::fwrite(bytes.data(), 1, bytes.size(), out) == bytes.size();
-    if (std::fclose(out) != 0 || !written || std::rename(fresh.c_str(), file.c_str()) != 0) refuse("cannot write", file);
+    if (std::fclose(out) != 0 || !written || std::rename(fresh.c_str(), file.c_str()) != 0)
+      refuse("cannot write", file);
   }
 
   std::string header() const {

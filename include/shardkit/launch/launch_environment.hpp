@@ -32,10 +32,10 @@ struct launch_environment {
   int ports = 1;     ///< how many ports from that one on rank 0 may choose from
   std::string job;   ///< tells this launch from others: a run id, job and step; empty: not known
 
-  /// Reads SHARDKIT_RANK and SHARDKIT_SIZE (with SHARDKIT_LOCAL_RANK, SHARDKIT_LOCAL_SIZE, SHARDKIT_HOST, SHARDKIT_PORT,
-  /// SHARDKIT_JOB_TOKEN where wanted), which count before any launcher; else the variables of Open MPI, of MPICH or
-  /// Intel MPI, of torchrun, of an srun step. Nothing set: one process. Throws usage_error naming the variables that
-  /// are incomplete, not numbers, or contradict each other.
+  /// Reads SHARDKIT_RANK and SHARDKIT_SIZE (with SHARDKIT_LOCAL_RANK, SHARDKIT_LOCAL_SIZE, SHARDKIT_HOST,
+  /// SHARDKIT_PORT, SHARDKIT_JOB_TOKEN where wanted), which count before any launcher; else the variables of Open MPI,
+  /// of MPICH or Intel MPI, of torchrun, of an srun step. Nothing set: one process. Throws usage_error naming the
+  /// variables that are incomplete, not numbers, or contradict each other.
   static launch_environment detect(const environment_lookup& variable = [](const char* name) -> const char* {
     return std::getenv(name);
   });
@@ -50,7 +50,8 @@ struct launch_environment {
       refuse("the node has " + std::to_string(local_size) + " ranks, the whole launch " + std::to_string(size));
     if (local_rank < -1 || (local_size != -1 && (local_size < 1 || local_rank >= local_size)))
       refuse("local rank " + std::to_string(local_rank) + " is not below the local size " + std::to_string(local_size));
-    if (port < 0 || ports < 1 || port + ports > 65536) refuse("port " + std::to_string(port) + " is not from 0 to 65535");
+    if (port < 0 || ports < 1 || port + ports > 65536)
+      refuse("port " + std::to_string(port) + " is not from 0 to 65535");
   }
 
   /// "rank 3 of 8, local rank 1 of 4, by torchrun (RANK=3, ...)".

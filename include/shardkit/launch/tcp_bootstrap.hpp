@@ -16,8 +16,8 @@ namespace shardkit {
 
 class tcp_bootstrap final : public bootstrap {
  public:
-  /// Collective. Throws timeout_error naming the ranks that never came, usage_error where processes disagree about size,
-  /// version or who is who, transport_error where rank 0 cannot listen.
+  /// Collective. Throws timeout_error naming the ranks that never came, usage_error where processes disagree about
+  /// size, version or who is who, transport_error where rank 0 cannot listen.
   tcp_bootstrap(int rank, int size, const tcp_rendezvous& where, const deadlines& limits = {})
       : rank_(rank), size_(size), seconds_(limits.init) {
     require_valid(limits);
@@ -99,7 +99,8 @@ class tcp_bootstrap final : public bootstrap {
     }
     if (said_ == kind::late) throw timeout_error(std::string(payload.begin(), payload.end()));
     if (said_ == kind::lost && payload.size() == 2)
-      throw peer_failed(static_cast<unsigned char>(payload[0]) | static_cast<unsigned char>(payload[1]) << 8, left_early);
+      throw peer_failed(static_cast<unsigned char>(payload[0]) | static_cast<unsigned char>(payload[1]) << 8,
+                        left_early);
     return payload;
   }
 

@@ -80,7 +80,9 @@ class mpi_control final : public control_lane {
   };
   static constexpr int spins = 20;
 
-  static int tag_of(control_topic topic, bool exchanged) noexcept { return static_cast<int>(topic) * 2 + (exchanged ? 1 : 0); }
+  static int tag_of(control_topic topic, bool exchanged) noexcept {
+    return static_cast<int>(topic) * 2 + (exchanged ? 1 : 0);
+  }
 
   /// What is thrown fails the launch, so that no peer waits for this rank.
   template <class Body>
@@ -105,8 +107,9 @@ class mpi_control final : public control_lane {
     reap();
     outgoing_.push_back({message});
     outgoing& one = outgoing_.back();
-    mpi_check(MPI_Isend(one.message.data(), static_cast<int>(one.message.size()), MPI_BYTE, peer, tag, comm_, &one.request),
-              "MPI_Isend");
+    mpi_check(
+        MPI_Isend(one.message.data(), static_cast<int>(one.message.size()), MPI_BYTE, peer, tag, comm_, &one.request),
+        "MPI_Isend");
   }
   /// Lets go of what has been sent; whether nothing is left.
   bool reap() {

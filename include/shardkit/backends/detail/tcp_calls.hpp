@@ -60,9 +60,10 @@ class tcp_calls {
       room_->link->post(frame, in + static_cast<std::size_t>(peer) * bytes, bytes);
     }
     const int rank = room_->rank;
-    return expect(call, everyone(), [call, rank, own = in + static_cast<std::size_t>(rank) * bytes](contributions& from) {
-      combine(call, own, from, rank);
-    });
+    return expect(call, everyone(),
+                  [call, rank, own = in + static_cast<std::size_t>(rank) * bytes](contributions& from) {
+                    combine(call, own, from, rank);
+                  });
   }
 
   request start(const send_call& call) {
@@ -108,8 +109,8 @@ class tcp_calls {
   }
 
   template <class Call, class Finish>
-  request begin(const Call& call, std::size_t bytes, const std::vector<int>& to, const void* data, std::vector<int> from,
-                Finish finish) {
+  request begin(const Call& call, std::size_t bytes, const std::vector<int>& to, const void* data,
+                std::vector<int> from, Finish finish) {
     const auto held = ready(call, bytes);
     tcp_frame frame = numbered(call);
     for (const int peer : to) frame.targets.push_back(static_cast<std::uint32_t>(room_->launch_rank(peer)));

@@ -60,7 +60,9 @@ inline std::vector<char> encode(const tcp_frame& from, const void* payload, std:
   if (bytes != 0) std::memcpy(at, payload, bytes);
   return to;
 }
-inline std::vector<char> encode(const tcp_frame& from) { return encode(from, from.payload.data(), from.payload.size()); }
+inline std::vector<char> encode(const tcp_frame& from) {
+  return encode(from, from.payload.data(), from.payload.size());
+}
 
 /// Takes a stream of bytes apart. Never reads beyond what it was given, and allocates in proportion to that alone.
 class tcp_frame_parser {

@@ -130,7 +130,8 @@ class tcp_gate {
     if (hello.kind != greeting_kind::hello) return stranger();
     if (hello.size != admitted_.size())
       refuse(one, "rank " + std::to_string(hello.rank) + " was started as one of " + std::to_string(hello.size) +
-                      " ranks, rank 0 as one of " + std::to_string(admitted_.size()) + "; start all with the same size");
+                      " ranks, rank 0 as one of " + std::to_string(admitted_.size()) +
+                      "; start all with the same size");
     if (hello.rank >= admitted_.size() || hello.rank == 0)
       refuse(one, "a second process says that it is rank " + std::to_string(hello.rank) + " of " +
                       std::to_string(admitted_.size()) + "; give each process a rank of its own");

@@ -46,7 +46,8 @@ inline std::uint64_t get_u64(const unsigned char* from) noexcept {
   return get_u32(from) | static_cast<std::uint64_t>(get_u32(from + 4)) << 32;
 }
 
-// 0 magic, 8 version, 12 token length, 16 token, 144 kind, 148 rank, 152 size, 156 text (ends at its first zero), padded.
+// 0 magic, 8 version, 12 token length, 16 token, 144 kind, 148 rank, 152 size, 156 text (ends at its first zero),
+// padded.
 inline greeting::wire encode(const greeting& from) {
   greeting::wire to{};
   std::memcpy(to.data(), "shardkit", 8);
@@ -57,7 +58,8 @@ inline greeting::wire encode(const greeting& from) {
   put_u32(&to[144], static_cast<std::uint32_t>(from.kind));
   put_u32(&to[148], from.rank);
   put_u32(&to[152], from.size);
-  const std::size_t text = from.text.size() < greeting::longest_text - 1 ? from.text.size() : greeting::longest_text - 1;
+  const std::size_t text =
+      from.text.size() < greeting::longest_text - 1 ? from.text.size() : greeting::longest_text - 1;
   std::memcpy(&to[greeting::text_at], from.text.data(), text);
   return to;
 }
@@ -77,7 +79,8 @@ inline greeting_check decode(const greeting::wire& from, const std::string& toke
   std::memcpy(expected, token.data(), length);
   unsigned different = get_u32(&from[12]) ^ static_cast<std::uint32_t>(length);
   for (std::size_t i = 0; i < sizeof expected; ++i) different |= static_cast<unsigned>(from[16 + i] ^ expected[i]);
-  for (std::size_t i = 0; i < 8; ++i) different |= static_cast<unsigned>(from[i] ^ static_cast<unsigned char>("shardkit"[i]));
+  for (std::size_t i = 0; i < 8; ++i)
+    different |= static_cast<unsigned>(from[i] ^ static_cast<unsigned char>("shardkit"[i]));
   if (different != 0) return greeting_check::stranger;
   to.version = get_u32(&from[8]);
   if (to.version != greeting::current_version) return greeting_check::other_version;

@@ -23,7 +23,8 @@ class tcp_hub {
  public:
   /// `connections` by rank.
   explicit tcp_hub(std::vector<tcp_socket> connections) {
-    for (tcp_socket& one : connections) lines_.emplace_back(std::move(one), static_cast<std::uint32_t>(connections.size()));
+    for (tcp_socket& one : connections)
+      lines_.emplace_back(std::move(one), static_cast<std::uint32_t>(connections.size()));
     int wake[2];
     if (::pipe2(wake, O_CLOEXEC | O_NONBLOCK) != 0) throw transport_error(system_complaint("pipe"));
     wake_in_ = tcp_socket(wake[0]);
@@ -76,7 +77,8 @@ class tcp_hub {
     entries_.clear();
     entries_.push_back({wake_in_.descriptor(), POLLIN, 0});
     for (const line& one : lines_)
-      entries_.push_back({one.socket.descriptor(), static_cast<short>(one.outgoing.empty() ? POLLIN : POLLIN | POLLOUT), 0});
+      entries_.push_back(
+          {one.socket.descriptor(), static_cast<short>(one.outgoing.empty() ? POLLIN : POLLIN | POLLOUT), 0});
     (void)::poll(entries_.data(), entries_.size(), tcp_socket::milliseconds(end_.load() - now_seconds()));
     char byte;
     if (entries_[0].revents != 0) (void)!::read(wake_in_.descriptor(), &byte, 1);
@@ -94,7 +96,8 @@ class tcp_hub {
     if (got < 0) return;
     if (got == 0) {
       one.socket.close();
-      if (!one.left) fail(rank, "its connection closed: the process has ended, or was cut off, without leaving the launch");
+      if (!one.left)
+        fail(rank, "its connection closed: the process has ended, or was cut off, without leaving the launch");
       return;
     }
     one.parser.append(buffer, static_cast<std::size_t>(got));

@@ -15,15 +15,18 @@ inline bool read_greeting(const tcp_socket& socket, const std::string& token, do
                           std::string& complaint) {
   greeting::wire wire{};
   switch (socket.receive_all(wire.data(), wire.size(), seconds)) {
-    case tcp_socket::outcome::closed: complaint = "it closed the connection: another job's token, or not shardkit"; return false;
+    case tcp_socket::outcome::closed:
+      complaint = "it closed the connection: another job's token, or not shardkit";
+      return false;
     case tcp_socket::outcome::expired: complaint = "it did not answer"; return false;
     case tcp_socket::outcome::done: break;
   }
   switch (decode(wire, token, into)) {
     case greeting_check::good: return true;
     case greeting_check::other_version:
-      throw usage_error("rank 0 speaks version " + std::to_string(into.version) + " of the protocol, this process version " +
-                        std::to_string(greeting::current_version) + "; build all ranks with the same shardkit");
+      throw usage_error("rank 0 speaks version " + std::to_string(into.version) +
+                        " of the protocol, this process version " + std::to_string(greeting::current_version) +
+                        "; build all ranks with the same shardkit");
     default: complaint = "it is not rank 0 of this launch"; return false;
   }
 }
@@ -45,7 +48,8 @@ inline tcp_socket tcp_join(const tcp_rendezvous& where, int rank, int size, doub
       const bool answered =
           socket.send_all(hello.data(), hello.size(), 1) == tcp_socket::outcome::done &&
           // Where there are other ports to try, a service that says nothing does not keep us for long.
-          read_greeting(socket, where.token, std::min(where.ports > 1 ? 2.0 : 10.0, end - now_seconds()), reply, answer);
+          read_greeting(socket, where.token, std::min(where.ports > 1 ? 2.0 : 10.0, end - now_seconds()), reply,
+                        answer);
       // A connection to a free port of this machine can meet itself.
       if (!answered || reply.kind == greeting_kind::hello) {
         complaint = where.host + " port " + std::to_string(port) + ": " + answer;

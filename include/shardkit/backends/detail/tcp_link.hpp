@@ -236,8 +236,9 @@ class tcp_link {
         throw_failure();
       case tcp_socket::outcome::expired:
         note_failure(0, "its process took nothing for the operation deadline");
-        throw timeout_error("the process of rank 0, which carries the TCP lane, took nothing for the operation deadline of " +
-                            std::to_string(limits_.operation) + " s");
+        throw timeout_error(
+            "the process of rank 0, which carries the TCP lane, took nothing for the operation deadline of " +
+            std::to_string(limits_.operation) + " s");
     }
   }
 

@@ -142,7 +142,10 @@ class tcp_receive final : public tcp_operation {
  public:
   /// With the lock held.
   tcp_receive(std::shared_ptr<tcp_room> room, const recv_call& call)
-      : tcp_operation(std::move(room), call), out_(call.out), bytes_(call.count * size_of(call.type)), peer_(call.peer) {
+      : tcp_operation(std::move(room), call),
+        out_(call.out),
+        bytes_(call.count * size_of(call.type)),
+        peer_(call.peer) {
     queue().push_back(this);
   }
 
@@ -217,7 +220,8 @@ class tcp_collective final : public tcp_operation {
       return;
     }
     // It has gone on without sending anything for this call.
-    if (wanted != expected_.end() && !arrived.empty() && arrived.back().sequence > number_) different(rank, arrived.back());
+    if (wanted != expected_.end() && !arrived.empty() && arrived.back().sequence > number_)
+      different(rank, arrived.back());
   }
   [[noreturn]] void different(int rank, const tcp_frame& theirs) {
     mismatch("ranks make different calls: rank " + std::to_string(room_->link->rank()) + " call " +

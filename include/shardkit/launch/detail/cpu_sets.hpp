@@ -25,7 +25,8 @@ inline cpu_list allowed_cpus() {
   cpu_set_t set;
   CPU_ZERO(&set);
   if (sched_getaffinity(0, sizeof set, &set) != 0)
-    throw unsupported_error(std::string("pinning: the processors of this process cannot be told: ") + std::strerror(errno));
+    throw unsupported_error(std::string("pinning: the processors of this process cannot be told: ") +
+                            std::strerror(errno));
   cpu_list cpus;
   for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
     if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
@@ -37,7 +38,8 @@ inline void run_on(const cpu_list& cpus) {
   CPU_ZERO(&set);
   for (const int cpu : cpus) CPU_SET(cpu, &set);
   if (sched_setaffinity(0, sizeof set, &set) != 0)
-    throw unsupported_error(std::string("pinning: this thread cannot be bound to its processors: ") + std::strerror(errno));
+    throw unsupported_error(std::string("pinning: this thread cannot be bound to its processors: ") +
+                            std::strerror(errno));
 }
 
 /// The first line of a file of the system; empty where there is none.
