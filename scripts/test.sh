@@ -108,6 +108,7 @@ for name in "${configurations[@]}"; do
     *) fail "there is no configuration '$name'" ;;
   esac
 done
+if [ $nightly = yes ]; then packages+=(clang-19 libclang-rt-19-dev); fi  # for the fuzzers
 need_packages "${packages[@]}"
 use_ccache
 
