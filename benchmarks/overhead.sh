@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Instructions and heap allocations per call, raw MPI against the library, as a table. Needs valgrind.
+#   benchmarks/overhead.sh [mpicxx] [calls]
+set -euo pipefail
+cd "$(dirname "$0")"
+compiler=${1:-mpicxx}
+calls=${2:-2000}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+"$compiler" -std=c++20 -O2 -DNDEBUG -I../include overhead.cpp -o "$scratch/overhead" -pthread
+
+count() {
+  valgrind --tool=callgrind --callgrind-out-file=/dev/null --toggle-collect='*measured*' \
+    "$scratch/overhead" "$1" "$2" "$calls" 2>&1 |
+    awk -v calls="$calls" '/Collected/ {i = $4} /allocations_per_call/ {a = $2} END {printf "%.1f %s\n", i / calls, a}'
+}
+echo "| verb | raw: instructions | shardkit | added | raw: allocations | shardkit |"
+echo "|---|---|---|---|---|---|"
+for verb in all_reduce broadcast all_gather barrier; do
+  read -r raw raw_allocations < <(count raw "$verb")
+  read -r ours our_allocations < <(count shardkit "$verb")
+  echo "| $verb | $raw | $ours | $(awk "BEGIN {printf \"%.1f\", $ours - $raw}") | $raw_allocations | $our_allocations |"
+done
