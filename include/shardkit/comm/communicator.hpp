@@ -2,8 +2,8 @@
 //
 // Each verb has a form that returns when the call has taken effect on this rank, and one, X_async, that returns a
 // request at once: the buffers, and a partition, must then stay until the request is complete. What is under way goes
-// on in every later call and wait of this rank. A call is started by all ranks or by none: over MPI the two forms of a
-// collective do not meet.
+// on in every later call and wait of this rank. A collective is started, or listed in a group, by all ranks or by none:
+// over MPI the two forms do not meet.
 //
 // A communicator is a set of ranks that call the same verbs in the same order. Calls take effect in program order;
 // on a device they are ordered by their stream, which is never synchronised. What each verb exchanges and when a
