@@ -1,4 +1,4 @@
-// Every verb, from 8 bytes to 256 MB: thread ranks, MPI ranks of the library, and raw MPI calls, interleaved in one run,
+// Every verb, from 8 bytes to 256 MB: thread ranks, MPI ranks of the library and raw MPI calls, interleaved in one run,
 // because only ratios within a run mean anything on a machine that does other things too. Results are checked.
 //
 //   collectives --ranks=2                                    thread ranks alone (the only form without MPI)
@@ -125,8 +125,12 @@ struct library {
   void all_to_all(const float* x, float* y, std::size_t n) {
     comm.all_to_all(view(x, n * ranks()), view(y, n * ranks()));
   }
-  void gather(const float* x, float* y, std::size_t n, int root) { comm.gather(view(x, n), view(y, n * ranks()), root); }
-  void scatter(const float* x, float* y, std::size_t n, int root) { comm.scatter(view(x, n * ranks()), view(y, n), root); }
+  void gather(const float* x, float* y, std::size_t n, int root) {
+    comm.gather(view(x, n), view(y, n * ranks()), root);
+  }
+  void scatter(const float* x, float* y, std::size_t n, int root) {
+    comm.scatter(view(x, n * ranks()), view(y, n), root);
+  }
   void send(const float* x, std::size_t n, int to) { comm.send(view(x, n), to); }
   void recv(float* x, std::size_t n, int from) { comm.recv(view(x, n), from); }
   std::vector<double> maximum(std::vector<double> values) {
@@ -160,7 +164,9 @@ struct raw_mpi {
   void reduce_scatter(const float* x, float* y, std::size_t n) {
     MPI_Reduce_scatter_block(x, y, of(n), MPI_FLOAT, MPI_SUM, comm);
   }
-  void all_to_all(const float* x, float* y, std::size_t n) { MPI_Alltoall(x, of(n), MPI_FLOAT, y, of(n), MPI_FLOAT, comm); }
+  void all_to_all(const float* x, float* y, std::size_t n) {
+    MPI_Alltoall(x, of(n), MPI_FLOAT, y, of(n), MPI_FLOAT, comm);
+  }
   void gather(const float* x, float* y, std::size_t n, int root) {
     MPI_Gather(x, of(n), MPI_FLOAT, y, of(n), MPI_FLOAT, root, comm);
   }
@@ -359,8 +365,8 @@ class report {
     rows_[{verb, bytes}][peer].push_back(r.microseconds);
     if (csv_ == nullptr) return;
     const double rate = r.microseconds > 0 ? static_cast<double>(bytes) / r.microseconds * 1e-3 : 0;
-    std::fprintf(csv_, "%s,%d,%s,%zu,%.4f,%.4f,%.4f,%d\n", peer.c_str(), ranks_, verb.c_str(), bytes, r.microseconds, rate,
-                 rate * bus_factor(verb), r.clean_percent);
+    std::fprintf(csv_, "%s,%d,%s,%zu,%.4f,%.4f,%.4f,%d\n", peer.c_str(), ranks_, verb.c_str(), bytes, r.microseconds,
+                 rate, rate * bus_factor(verb), r.clean_percent);
     std::fflush(csv_);
   }
 
@@ -376,7 +382,8 @@ class report {
         std::printf("| %zu |", key.second);
         for (const std::string& peer : peers_) std::printf(" %.3f |", at(peers, peer));
         if (has("raw MPI"))
-          std::printf(" %.2f | %.2f |", at(peers, "raw MPI") / at(peers, "threads"), at(peers, "raw MPI") / at(peers, "MPI"));
+          std::printf(" %.2f | %.2f |", at(peers, "raw MPI") / at(peers, "threads"),
+                      at(peers, "raw MPI") / at(peers, "MPI"));
         std::printf("\n");
       }
     }

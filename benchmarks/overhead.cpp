@@ -1,5 +1,5 @@
-// What the library adds to the MPI call that it wraps: instructions and heap allocations per call. overhead.sh counts them
-// with callgrind inside measured() only. One rank, so that no waiting is counted: figures repeat to the instruction.
+// What the library adds to the MPI call that it wraps: instructions and heap allocations per call. overhead.sh counts
+// them with callgrind inside measured() only. One rank, so that no waiting is counted: figures repeat exactly.
 //
 //   overhead raw|shardkit|empty [all_reduce|broadcast|all_gather|barrier] [calls]
 #include <shardkit/backends/mpi.hpp>

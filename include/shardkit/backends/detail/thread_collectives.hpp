@@ -97,14 +97,18 @@ class thread_collectives {
 
   void publish(const all_gather_call& call) { carry_part(call, equal_parts{call.count, size()}, thread_limits::box); }
   void work(const all_gather_call& call) { collect(call, equal_parts{call.count, size()}, thread_limits::box); }
-  void publish(const all_gather_uneven_call& call) { carry_part(call, unequal_parts{*call.layout}, thread_limits::box); }
+  void publish(const all_gather_uneven_call& call) {
+    carry_part(call, unequal_parts{*call.layout}, thread_limits::box);
+  }
   void work(const all_gather_uneven_call& call) { collect(call, unequal_parts{*call.layout}, thread_limits::box); }
 
   void publish(const gather_call& call) { carry_part(call, equal_parts{call.count, size()}, thread_limits::one_way); }
   void work(const gather_call& call) {
     if (rank() == call.root) collect(call, equal_parts{call.count, size()}, thread_limits::one_way);
   }
-  void publish(const gather_uneven_call& call) { carry_part(call, unequal_parts{*call.layout}, thread_limits::one_way); }
+  void publish(const gather_uneven_call& call) {
+    carry_part(call, unequal_parts{*call.layout}, thread_limits::one_way);
+  }
   void work(const gather_uneven_call& call) {
     if (rank() == call.root) collect(call, unequal_parts{*call.layout}, thread_limits::one_way);
   }

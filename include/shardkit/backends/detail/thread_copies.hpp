@@ -1,5 +1,5 @@
-// Up to which sizes thread ranks move data in which way. Measured on two cores that share a last-level cache; results do
-// not depend on any of it.
+// Up to which sizes thread ranks move data in which way. Measured on two cores that share a last-level cache; results
+// do not depend on any of it.
 #pragma once
 
 #include <shardkit/core/detail/stream_copy.hpp>

@@ -1,5 +1,5 @@
-// Element-wise combination of the ranks' elements with vector instructions: the innermost loops of ordered_reduce. Every
-// unit gives the same bits, since lanes do not see each other.
+// Element-wise combination of the ranks' elements with vector instructions: the innermost loops of ordered_reduce.
+// Every unit gives the same bits, since lanes do not see each other.
 #pragma once
 
 #include <shardkit/core/detail/vector_unit.hpp>
