@@ -62,13 +62,12 @@ class thread_messages {
     constexpr bool sends = std::is_same<Call, send_call>::value;
     sole_message message{number(sends, call.peer, side_of(call))};
     const auto ready = [&] {
-      using outcome = message_end::outcome;
-      const outcome now = next_step(message.end, message.offered, call.peer, true);
-      if (now == outcome::mismatch) {
+      const message_end::outcome now = next_step(message.end, message.offered, call.peer, true);
+      if (now == message_end::outcome::mismatch) {
         message.offered = false;
         throw_mismatch(message.end, sends, call.peer);
       }
-      return now == outcome::complete;
+      return now == message_end::outcome::complete;
     };
     if (!ready()) meeting_.wait(call, call.peer, ready);
     message.offered = false;
