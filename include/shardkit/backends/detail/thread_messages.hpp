@@ -62,12 +62,12 @@ class thread_messages {
     constexpr bool sends = std::is_same<Call, send_call>::value;
     sole_message message{number(sends, call.peer, side_of(call))};
     const auto ready = [&] {
-      const message_end::outcome now = next_step(message.end, message.offered, call.peer, true);
-      if (now == message_end::outcome::mismatch) {
+      const step_outcome now = next_step(message.end, message.offered, call.peer, true);
+      if (now == step_outcome::mismatch) {
         message.offered = false;
         throw_mismatch(message.end, sends, call.peer);
       }
-      return now == message_end::outcome::complete;
+      return now == step_outcome::complete;
     };
     if (!ready()) meeting_.wait(call, call.peer, ready);
     message.offered = false;
@@ -131,6 +131,7 @@ class thread_messages {
 
  private:
   using phase = thread_request::phase;
+  using step_outcome = message_end::outcome;
 
   thread_request* prepare(bool sends, int peer, const message_side& mine, std::shared_ptr<void> owner) {
     meeting_.require_alive();
@@ -161,12 +162,11 @@ class thread_messages {
     show_progress();
   }
   void step(thread_request& message) {
-    using outcome = message_end::outcome;
     if (message.phase_ != phase::unoffered && message.phase_ != phase::offered) return;
     bool offered = message.phase_ == phase::offered;
-    const outcome now = next_step(message.end_, offered, message.peer_, false);
-    message.phase_ = now == outcome::complete ? phase::complete : offered ? phase::offered : phase::unoffered;
-    if (now == outcome::mismatch) {
+    const step_outcome now = next_step(message.end_, offered, message.peer_, false);
+    message.phase_ = now == step_outcome::complete ? phase::complete : offered ? phase::offered : phase::unoffered;
+    if (now == step_outcome::mismatch) {
       message.phase_ = phase::mismatched;
       throw_mismatch(message.end_, message.sends_, message.peer_);
     }
@@ -212,17 +212,16 @@ class thread_messages {
     return message_end(channel, state.sent++, true, mine);
   }
 
-  message_end::outcome next_step(message_end& end, bool& offered, int peer, bool looks) {
-    using outcome = message_end::outcome;
+  step_outcome next_step(message_end& end, bool& offered, int peer, bool looks) {
     if (offered) return end.poll();
-    if (!end.can_offer()) return outcome::early;
+    if (!end.can_offer()) return step_outcome::early;
     with_peer& state = with(peer);
     unsigned char* box = end.sends() && looks && state.spare != 0 ? state.boxes[state.spare - 1] : nullptr;
     const bool had = box != nullptr;
-    const outcome now = end.offer(box, looks);
+    const step_outcome now = end.offer(box, looks);
     if (had && box == nullptr) --state.spare;
     if (!had && box != nullptr) state.boxes[state.spare++] = box;
-    offered = now == outcome::waiting;
+    offered = now == step_outcome::waiting;
     return now;
   }
 
