@@ -1,4 +1,7 @@
-// Linked with the objects of all headers; see CMakeLists.txt.
+// Linked with the objects of all headers; see CMakeLists.txt. Those of testing/ need doctest's implementation.
+#define DOCTEST_CONFIG_IMPLEMENT
+#include <doctest/doctest.h>
+
 #include <cstdio>
 
 int main() {
