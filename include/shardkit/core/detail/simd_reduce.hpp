@@ -18,7 +18,8 @@ using accumulator = std::conditional_t<std::is_same<T, float16>::value || std::i
 template <class T, std::size_t Bytes>
 struct lanes_of {
   typedef T type __attribute__((vector_size(Bytes)));
-  typedef T loose __attribute__((vector_size(Bytes), aligned(alignof(T)), may_alias));  // may lie anywhere
+  // May lie anywhere: a pair of bfloat16 is aligned as one of them.
+  typedef T loose __attribute__((vector_size(Bytes), aligned(1), may_alias));
 };
 template <class T, std::size_t Bytes>
 using lanes = typename lanes_of<T, Bytes>::type;
