@@ -144,7 +144,7 @@ class mpi_run final : public run_observer, public rank_runner {
     std::vector<char> texts(static_cast<std::size_t>(total));
     MPI_Gatherv(text.data(), mine[0], MPI_CHAR, texts.data(), lengths.data(), offsets.data(), MPI_CHAR, 0,
                 comm_.handle);
-    std::fwrite(texts.data(), 1, texts.size(), stdout);
+    if (total != 0) std::fwrite(texts.data(), 1, texts.size(), stdout);
     std::fflush(stdout);
     if (most[1] != 0 && failed.empty()) failed = "?";
     return failed;
