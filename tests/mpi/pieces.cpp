@@ -4,45 +4,13 @@
 #include <shardkit/backends/mpi.hpp>
 #include <shardkit/comm/any_communicator.hpp>
 #include "comm/conformance.hpp"
+#include "comm/started_calls.hpp"
 #include "support/mpi_world.hpp"
 
 #include <string>
 #include <utility>
 
 namespace {
-
-/// A backend without blocking calls: each is started, and then waited for or tested in turns.
-class started_calls {
- public:
-  using space = shardkit::host_space;
-
-  explicit started_calls(shardkit::mpi_backend base) : base_(std::move(base)) {}
-
-  int rank() const noexcept { return base_.rank(); }
-  int size() const noexcept { return base_.size(); }
-  template <class Call>
-  void perform(const Call& call) {
-    shardkit::request pending = base_.start(call);
-    if (++calls_ % 2 == 0) return pending.wait();
-    while (!pending.test()) {
-    }
-  }
-  template <class Call>
-  shardkit::request start(const Call& call) {
-    return base_.start(call);
-  }
-  started_calls split(int colour, int key, const shardkit::call_site& site) {
-    return started_calls(base_.split(colour, key, site));
-  }
-  void exchange(const void* in, void* out, std::size_t bytes, const shardkit::call_site& site) {
-    base_.exchange(in, out, bytes, site);
-  }
-  void fail(const std::string& reason) noexcept { base_.fail(reason); }
-
- private:
-  shardkit::mpi_backend base_;
-  unsigned calls_ = 0;
-};
 
 // Erased, so that the suite is compiled only once.
 using erased = shardkit::any_communicator<shardkit::host_space>;
