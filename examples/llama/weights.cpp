@@ -4,6 +4,8 @@
 #include <shardkit/pipeline/balance.hpp>
 #include <shardkit/tensor/gated_mlp.hpp>
 
+#include <algorithm>
+
 namespace llama {
 namespace {
 
@@ -20,6 +22,23 @@ double layer_cost(const model_config& config) {
 }
 double head_cost(const model_config& config) { return static_cast<double>(config.hidden * config.vocabulary); }
 
+// Whole groups of heads, unless the busiest rank has less to do with split ones: 9 heads of which 3 share a key/value
+// head are 5 and 4 over two ranks, not 6 and 3.
+shardkit::qkv_cut cut_heads(const model_config& config, int ranks) {
+  using shardkit::head_groups;
+  const auto cut = [&](head_groups how) {
+    return shardkit::qkv_cut(config.heads, config.kv_heads, config.head_dim, ranks, how);
+  };
+  const auto busiest = [&](const shardkit::qkv_cut& heads) {
+    double most = 0;
+    for (int rank = 0; rank < ranks; ++rank)
+      most = std::max(most, attention_cost(config, heads.heads(rank), heads.kv_heads(rank)));
+    return most;
+  };
+  const auto whole = cut(head_groups::whole), split = cut(head_groups::split);
+  return busiest(split) < busiest(whole) ? split : whole;
+}
+
 // The feed-forward is cut in whole vectors of floats, evenly even where heads are not: the ranks meet between the two.
 constexpr std::size_t lanes = 16;
 
@@ -27,7 +46,7 @@ constexpr std::size_t lanes = 16;
 
 model_cut::model_cut(const model_config& config, int stages, int tensor_ranks)
     : layers(shardkit::balance(config.layers, stages, {.last_extra = head_cost(config) / layer_cost(config)})),
-      heads(config.heads, config.kv_heads, config.head_dim, tensor_ranks),
+      heads(cut_heads(config, tensor_ranks)),
       feed_forward(partition::balanced(config.intermediate, tensor_ranks, lanes)),
       vocabulary(partition::balanced(config.vocabulary, tensor_ranks)) {}
 

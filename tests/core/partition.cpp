@@ -89,9 +89,29 @@ constexpr bool scaling_multiplies(std::size_t total, int parts, std::size_t fact
   return is_sound(scaled, total * factor) && scaled.scaled(2) == cut.scaled(2 * factor);
 }
 
+// Each rank's units are those of its items and no others; the owner of a unit is the first rank that has any of it.
+constexpr bool units_cover_items(std::size_t total, int parts, std::size_t unit) {
+  const partition items = partition::balanced(total, parts), units = items.covering_units(unit);
+  if (units.total() != (total + unit - 1) / unit || units.parts() != parts) return false;
+  int most = 1;
+  for (std::size_t u = 0; u < units.total(); ++u) {
+    int holders = 0, first_holder = -1;
+    for (int rank = 0; rank < parts; ++rank) {
+      bool needed = false;
+      for (std::size_t i = u * unit; i < total && i < (u + 1) * unit; ++i)
+        needed = needed || (i >= items.offset(rank) && i < items.offset(rank) + items.count(rank));
+      if (needed != (u >= units.offset(rank) && u < units.offset(rank) + units.count(rank))) return false;
+      if (needed && holders++ == 0) first_holder = rank;
+    }
+    if (units.owner(u) != first_holder) return false;
+    if (holders > most) most = holders;
+  }
+  return units.replica_count() == most && units.scaled(3).offset(parts - 1) == 3 * units.offset(parts - 1);
+}
+
 // Every rank holds the key/value heads that its query heads read.
-constexpr bool groups_hold_together(std::size_t heads, std::size_t kv_heads, int parts) {
-  const auto cut = grouped(heads, kv_heads, parts);
+constexpr bool groups_hold_together(std::size_t heads, std::size_t kv_heads, int parts, shardkit::head_groups how) {
+  const auto cut = grouped(heads, kv_heads, parts, how);
   if (!is_sound(cut.heads, heads) || cut.kv_heads.total() != kv_heads) return false;
   for (std::size_t head = 0; head < heads; ++head) {
     const int rank = cut.heads.owner(head);
@@ -111,12 +131,15 @@ constexpr bool all_hold(int parts, std::size_t most) {
         return false;
     for (int copies = 1; copies <= 3; ++copies)
       if (!replicas_coincide(total, parts, copies) || !subdivision_deals_ranges(total, parts, copies)) return false;
+    for (std::size_t unit = 1; unit <= 4; ++unit)
+      if (!units_cover_items(total, parts, unit)) return false;
     for (std::size_t factor = 0; factor <= 3; ++factor)
       if (!scaling_multiplies(total, parts, factor)) return false;
   }
   for (std::size_t kv_heads = 1; kv_heads <= 4; ++kv_heads)
     for (std::size_t group = 1; group <= 3; ++group)
-      if (!groups_hold_together(kv_heads * group, kv_heads, parts)) return false;
+      for (const auto how : {shardkit::head_groups::whole, shardkit::head_groups::split})
+        if (!groups_hold_together(kv_heads * group, kv_heads, parts, how)) return false;
   return true;
 }
 
@@ -165,6 +188,20 @@ TEST_CASE("9 heads and 3 key/value heads are cut over every number of ranks with
   static_assert(kv_heads(6).replica_count() == 2 && kv_heads(6).offset(3) == 1);
   static_assert(has_counts(heads(9), {1, 1, 1, 1, 1, 1, 1, 1, 1}));
   CHECK(has_counts(heads(6).scaled(64), {128, 64, 128, 64, 128, 64}));
+}
+
+TEST_CASE("Split groups deal query heads evenly and leave no rank without any while there are enough") {
+  using shardkit::head_groups;
+  constexpr auto heads = [](int parts) { return grouped(9, 3, parts, head_groups::split).heads; };
+  constexpr auto kv_heads = [](int parts) { return grouped(9, 3, parts, head_groups::split).kv_heads; };
+  static_assert(has_counts(heads(2), {5, 4}) && has_counts(kv_heads(2), {2, 2}));
+  static_assert(kv_heads(2).offset(1) == 1 && kv_heads(2).owner(1) == 0 && kv_heads(2).replica_count() == 2);
+  static_assert(has_counts(heads(4), {3, 2, 2, 2}) && has_counts(kv_heads(4), {1, 1, 2, 1}));
+  static_assert(heads(6) == grouped(9, 3, 6).heads && kv_heads(3).replica_count() == 1);
+  static_assert(has_counts(kv_heads(2).scaled(64), {128, 128}));
+  CHECK_THROWS_AS(partition::balanced(4, 2).scaled(2).covering_units(2), shardkit::usage_error);
+  CHECK_THROWS_AS(partition::balanced(4, 2).covering_units(0), shardkit::usage_error);
+  CHECK(has_counts(partition::from_bounds({0, 4, 4, 9}).covering_units(3), {2, 0, 2}));
 }
 
 TEST_CASE("Large totals are cut without overflow") {

@@ -9,10 +9,12 @@
 #include <cmath>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 using dense::matrix;
 using dense::stored;
+using shardkit::head_groups;
 using shardkit::matrix_view;
 using shardkit::partition;
 using shardkit::qkv_cut;
@@ -61,12 +63,20 @@ void attend(std::size_t size, Q q, K k, V v, Out out) {
   }
 }
 
+// Every number of ranks with both ways of dealing heads.
+std::vector<std::pair<int, head_groups>> cuts() {
+  std::vector<std::pair<int, head_groups>> all;
+  for (int size = 1; size <= 6; ++size)
+    for (const head_groups how : {head_groups::whole, head_groups::split}) all.emplace_back(size, how);
+  return all;
+}
+
 }  // namespace
 
 TEST_CASE("Every query head is on one rank, together with the key/value head that it reads") {
   for (const model& m : models)
-    for (int size = 1; size <= 6; ++size) {
-      const qkv_cut cut(m.heads, m.kv_heads, m.head_size, size);
+    for (const auto& [size, how] : cuts()) {
+      const qkv_cut cut(m.heads, m.kv_heads, m.head_size, size, how);
       std::vector<int> held(m.heads, 0);
       for (int rank = 0; rank < size; ++rank) {
         CHECK(cut.q().count(rank) == cut.heads(rank) * m.head_size);
@@ -83,9 +93,9 @@ TEST_CASE("Every query head is on one rank, together with the key/value head tha
 }
 
 TEST_CASE("SmolLM2's 9 and 3 heads are dealt as promised") {
-  const auto heads = [](int size) {
+  const auto heads = [](int size, head_groups how = head_groups::whole) {
     std::string text;
-    const qkv_cut cut(9, 3, 64, size);
+    const qkv_cut cut(9, 3, 64, size, how);
     for (int rank = 0; rank < size; ++rank)
       text += std::to_string(cut.heads(rank)) + "/" + std::to_string(cut.kv_heads(rank)) + " ";
     return text;
@@ -95,15 +105,17 @@ TEST_CASE("SmolLM2's 9 and 3 heads are dealt as promised") {
   CHECK(heads(3) == "3/1 3/1 3/1 ");
   CHECK(heads(4) == "3/1 3/1 3/1 0/0 ");
   CHECK(heads(6) == "2/1 1/1 2/1 1/1 2/1 1/1 ");
+  CHECK(heads(2, head_groups::split) == "5/2 4/2 ");
+  CHECK(heads(4, head_groups::split) == "3/1 2/1 2/2 2/1 ");
   CHECK_THROWS_AS(qkv_cut(9, 2, 64, 2), shardkit::usage_error);
 }
 
 TEST_CASE("Fused and separate projections give each rank the columns of its heads") {
   for (const model& m : models)
-    for (int size = 1; size <= 6; ++size)
+    for (const auto& [size, how] : cuts())
       run_ranks(size, [&](thread_communicator& comm) {
         const int rank = comm.rank();
-        const qkv_cut cut(m.heads, m.kv_heads, m.head_size, size);
+        const qkv_cut cut(m.heads, m.kv_heads, m.head_size, size, how);
         const std::size_t q_rows = m.heads * m.head_size, kv_rows = m.kv_heads * m.head_size;
         const matrix x = dense::exact(tokens, hidden, 1), w = dense::exact(q_rows + 2 * kv_rows, hidden, 2),
                      b = dense::exact(1, w.rows, 3);
@@ -145,7 +157,7 @@ TEST_CASE("Fused and separate projections give each rank the columns of its head
 
 TEST_CASE("Attention over the ranks' own heads, projected back, is dense attention") {
   for (const model& m : models)
-    for (int size = 1; size <= 6; ++size)
+    for (const auto& [size, how] : cuts())
       run_ranks(size, [&](thread_communicator& comm) {
         const int rank = comm.rank();
         const std::size_t d = m.head_size, q_rows = m.heads * d, kv_rows = m.kv_heads * d;
@@ -164,7 +176,7 @@ TEST_CASE("Attention over the ranks' own heads, projected back, is dense attenti
         }
         const matrix expected = dense::times_transposed(context, o);
 
-        const qkv_cut cut(m.heads, m.kv_heads, d, size);
+        const qkv_cut cut(m.heads, m.kv_heads, d, size, how);
         const stored<float> xs(x), ws = shard_of(w, cut.rows(), rank),
                                    os(o, 0, hidden, cut.q().offset(rank), cut.q().count(rank));
         qkv_parallel_linear qkv(comm, ws.view(), cut);

@@ -124,8 +124,18 @@ class partition {
     return result;
   }
 
+  /// What every rank needs of units of n items each: a unit whose items lie on several ranks is held by all of them.
+  /// (5,4 heads in groups of 3: rank 0 holds groups 0 and 1, rank 1 holds groups 1 and 2.) Comes before scaled().
+  SHARDKIT_CONSTEXPR20 partition covering_units(std::size_t n) const {
+    require(n >= 1, "a unit must have at least 1 item");
+    require(scale_ == 1, "covering_units comes before scaled");
+    partition result = *this;
+    result.unit_ *= n;
+    return result;
+  }
+
   SHARDKIT_CONSTEXPR20 int parts() const noexcept { return parts_; }
-  SHARDKIT_CONSTEXPR20 std::size_t total() const noexcept { return total_ * scale_; }
+  SHARDKIT_CONSTEXPR20 std::size_t total() const noexcept { return units_of(total_, unit_) * scale_; }
   /// First item of rank r.
   SHARDKIT_CONSTEXPR20 std::size_t offset(int rank) const noexcept { return range(rank).first * scale_; }
   /// Items of rank r.
@@ -156,8 +166,17 @@ class partition {
 
   /// Whether every rank holds the same number of items, and none of them twice.
   SHARDKIT_CONSTEXPR20 bool uniform() const noexcept { return padded_count() * static_cast<std::size_t>(parts_) == total(); }
-  /// How many ranks hold each item.
-  SHARDKIT_CONSTEXPR20 int replica_count() const noexcept { return replicas_; }
+  /// How many ranks hold an item; the largest number where that differs.
+  SHARDKIT_CONSTEXPR20 int replica_count() const noexcept {
+    if (unit_ == 1) return replicas_;
+    int most = 1;
+    for (int rank = 0, holding = 0; rank < parts_; ++rank, holding = 0) {
+      for (int other = 0; other <= rank; ++other)
+        holding += count(other) > 0 && offset(other) + count(other) > offset(rank);
+      if (count(rank) > 0 && holding > most) most = holding;
+    }
+    return most;
+  }
 
   /// Same ranges on every rank.
   friend SHARDKIT_CONSTEXPR20 bool operator==(const partition& a, const partition& b) noexcept {
@@ -184,6 +203,10 @@ class partition {
     return result;
   }
 
+  static SHARDKIT_CONSTEXPR20 std::size_t units_of(std::size_t items, std::size_t unit) noexcept {
+    return items / unit + (items % unit != 0);
+  }
+
   // First and past-the-end item of range `index` of `units` units over `parts`.
   static SHARDKIT_CONSTEXPR20 std::pair<std::size_t, std::size_t> cut(layout how, std::size_t units, std::size_t parts,
                                                                     std::size_t index) noexcept {
@@ -197,11 +220,18 @@ class partition {
     return {first, first + quotient + (index < remainder)};
   }
 
+  // Before scaling. An empty range of units begins where the one before it ends, so that ends always ascend.
   SHARDKIT_CONSTEXPR20 std::pair<std::size_t, std::size_t> range(int rank) const noexcept {
+    const auto [first, last] = item_range(rank);
+    if (unit_ == 1) return {first, last};
+    return {first == last ? units_of(first, unit_) : first / unit_, units_of(last, unit_)};
+  }
+
+  SHARDKIT_CONSTEXPR20 std::pair<std::size_t, std::size_t> item_range(int rank) const noexcept {
     const std::size_t index = static_cast<std::size_t>(rank);
     if (table_ != nullptr) return {table_.bound(index), table_.bound(index + 1)};
     const std::size_t sharing = static_cast<std::size_t>(replicas_ * inner_);
-    const std::size_t units = total_ / granularity_ + (total_ % granularity_ != 0);
+    const std::size_t units = units_of(total_, granularity_);
     auto [first, last] = cut(layout_, units, static_cast<std::size_t>(parts_) / sharing, index / sharing);
     first *= granularity_;
     last *= granularity_;
@@ -219,6 +249,7 @@ class partition {
   int inner_ = 1;
   std::size_t total_ = 0;
   std::size_t granularity_ = 1;
+  std::size_t unit_ = 1;
   std::size_t scale_ = 1;
   detail::bounds_table table_;
 };
@@ -229,17 +260,29 @@ struct grouped_heads {
   partition kv_heads;
 };
 
+/// How query heads are dealt where they share key/value heads and the number of ranks does not suit.
+enum class head_groups {
+  whole,  ///< a key/value head and its query heads stay together: nothing is held twice, some ranks may get more
+  split   ///< query heads are dealt evenly; a key/value head is held by every rank that has query heads of it
+};
+
 /// Cuts `heads` query heads so that every rank holds the key/value heads its query heads read. Where `parts` is a
 /// multiple of kv_heads, each key/value head is replicated and its query heads are dealt out among the replicas
-/// (9 heads, 3 KV heads over 6 ranks: 2,1,2,1,2,1); otherwise whole groups are dealt (over 4 ranks: 3,3,3,0).
+/// (9 heads, 3 KV heads over 6 ranks: 2,1,2,1,2,1); otherwise `how` decides: whole groups (over 2 ranks 6,3 heads with
+/// 2,1 KV heads) or split ones (5,4 heads with 2,2 KV heads, the middle one on both).
 /// Throws usage_error where kv_heads does not divide heads.
-SHARDKIT_CONSTEXPR20 grouped_heads grouped(std::size_t heads, std::size_t kv_heads, int parts) {
+SHARDKIT_CONSTEXPR20 grouped_heads grouped(std::size_t heads, std::size_t kv_heads, int parts,
+                                           head_groups how = head_groups::whole) {
   if (parts < 1 || kv_heads == 0 || heads % kv_heads != 0)
     throw usage_error("grouped: " + std::to_string(heads) + " heads do not form whole groups of " +
                       std::to_string(kv_heads) + " key/value heads over " + std::to_string(parts) + " ranks");
   const std::size_t group = heads / kv_heads;
-  const int sharing =
-      static_cast<std::size_t>(parts) % kv_heads == 0 ? parts / static_cast<int>(kv_heads) : 1;
+  const bool replicated = static_cast<std::size_t>(parts) % kv_heads == 0;
+  if (how == head_groups::split && !replicated) {
+    const partition dealt = partition::balanced(heads, parts);
+    return {dealt, dealt.covering_units(group)};
+  }
+  const int sharing = replicated ? parts / static_cast<int>(kv_heads) : 1;
   return {partition::balanced(heads, parts, group).subdivided(sharing),
           partition::balanced(kv_heads, parts).replicas(sharing)};
 }

@@ -7,8 +7,9 @@
 //   ... attention over heads.heads(rank) heads; local head h reads local key/value head heads.kv_head(rank, h) ...
 //   row_parallel_linear o(comm, o_weights, heads.q());      reads what the rank's query heads wrote
 //
-// Whole groups where their number allows it; where there are more ranks than key/value heads, these are replicated
-// (9 and 3 heads over 6 ranks: 2,1,2,1,2,1 query heads, one key/value head each); ranks left over hold no heads.
+// Whole groups where their number allows it; where the ranks are a multiple of the key/value heads, these are replicated
+// (9 and 3 heads over 6 ranks: 2,1,2,1,2,1 query heads, one key/value head each). In between, whole groups (over 2
+// ranks: 6,3; ranks left over hold no heads) or, with head_groups::split, even numbers of query heads (5,4).
 #pragma once
 
 #include <shardkit/tensor/packed_column_linear.hpp>
@@ -23,8 +24,9 @@ namespace shardkit {
 class qkv_cut {
  public:
   /// Throws usage_error where kv_heads does not divide heads.
-  qkv_cut(std::size_t heads, std::size_t kv_heads, std::size_t head_size, int ranks)
-      : groups_(grouped(heads, kv_heads, ranks)),
+  qkv_cut(std::size_t heads, std::size_t kv_heads, std::size_t head_size, int ranks,
+          head_groups how = head_groups::whole)
+      : groups_(grouped(heads, kv_heads, ranks, how)),
         rows_(segmented_partition::query_key_value(groups_, head_size)),
         group_(heads / kv_heads),
         head_size_(head_size) {}
@@ -43,7 +45,7 @@ class qkv_cut {
 
   /// Rows of the query weights; also the input features of the output projection.
   const partition& q() const noexcept { return rows_.segments()[0]; }
-  /// Rows of the key weights, and of the value weights. Has replicas where ranks share a head.
+  /// Rows of the key weights, and of the value weights. Ranges of ranks that share a head overlap.
   const partition& kv() const noexcept { return rows_.segments()[1]; }
   /// Rows of query, key and value weights in one matrix, in this order: for loading fused weights.
   const segmented_partition& rows() const noexcept { return rows_; }
