@@ -4,6 +4,8 @@
 #include <shardkit/core/call_site.hpp>
 #include <shardkit/core/space.hpp>
 
+#include <type_traits>
+
 namespace shardkit {
 
 /// Stream and call site together. Built implicitly from a stream; on the host it is left out:
@@ -16,6 +18,10 @@ struct at {
 
   constexpr at(typename Space::stream on = {}, call_site from = call_site::current()) noexcept
       : stream(on), site(from) {}
+
+  /// From what converts to a stream of the space: a native handle, an owning stream.
+  template <class Stream, std::enable_if_t<std::is_convertible<const Stream&, typename Space::stream>::value, int> = 0>
+  constexpr at(const Stream& on, call_site from = call_site::current()) noexcept : stream(on), site(from) {}
 };
 
 }  // namespace shardkit

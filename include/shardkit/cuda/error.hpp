@@ -1,0 +1,94 @@
+// Every CUDA return code as an error of the library's hierarchy. Needs the CUDA runtime's headers, not nvcc.
+#pragma once
+
+#include <shardkit/core/error.hpp>
+
+#include <cuda_runtime_api.h>
+
+#include <cstdio>
+#include <string>
+
+namespace shardkit {
+
+/// A CUDA call failed. what() names the call, the code with its meaning, device, stream, and the place in the
+/// program. An error of an earlier kernel or copy shows at a later call: CUDA reports those where it notices them.
+class cuda_error : public transport_error {
+ public:
+  cuda_error(cudaError_t code, const char* call, int device, cudaStream_t stream, const call_site& site)
+      : transport_error(compose(code, call, device, stream, site)), code_(code), device_(device) {}
+
+  cudaError_t code() const noexcept { return code_; }
+  /// The calling thread's current device; -1: CUDA could not tell.
+  int device() const noexcept { return device_; }
+
+ private:
+  static std::string compose(cudaError_t code, const char* call, int device, cudaStream_t stream,
+                             const call_site& site) {
+    std::string text = std::string(call) + " failed: " + cudaGetErrorName(code) + " (" +
+                       std::to_string(static_cast<int>(code)) + "), " + cudaGetErrorString(code) + remedy(code) +
+                       " (device " + (device < 0 ? std::string("unknown") : std::to_string(device)) + ", ";
+    char name[32];
+    if (stream == nullptr) std::snprintf(name, sizeof name, "default stream");
+    else std::snprintf(name, sizeof name, "stream %p", static_cast<void*>(stream));
+    text += name;
+    if (site.known())
+      text += std::string(", called at ") + site.file + ":" + std::to_string(site.line) + " in " + site.function;
+    return text + ")";
+  }
+
+  static const char* remedy(cudaError_t code) noexcept {
+    switch (code) {
+      case cudaErrorInsufficientDriver:
+      case cudaErrorNoDevice: return "; no GPU can be used here: look for the driver with nvidia-smi";
+      case cudaErrorMemoryAllocation: return "; free memory, or take smaller buffers";
+      case cudaErrorInvalidResourceHandle:
+        return "; a stream or event is used that was destroyed or belongs to another device than the current one";
+      case cudaErrorIllegalAddress:
+      case cudaErrorLaunchFailure:
+        return "; an earlier kernel or copy went wrong: run the program under compute-sanitizer";
+      case cudaErrorStreamCaptureUnsupported:
+      case cudaErrorStreamCaptureInvalidated:
+      case cudaErrorStreamCaptureImplicit:
+        return "; a stream is being captured into a graph, and this call cannot be part of one";
+      default: return "";
+    }
+  }
+
+  cudaError_t code_;
+  int device_;
+};
+
+namespace detail {
+
+/// The calling thread's current device, or -1.
+inline int current_cuda_device() noexcept {
+  int device = -1;
+  if (cudaGetDevice(&device) != cudaSuccess) device = -1;
+  return device;
+}
+
+[[noreturn, gnu::cold, gnu::noinline]] inline void throw_cuda_error(cudaError_t code, const char* call,
+                                                                    cudaStream_t stream, const call_site& site) {
+  cuda_error failure(code, call, current_cuda_device(), stream, site);
+  (void)cudaGetLastError();  // told here: the next check of a kernel launch must not find it again
+  throw failure;
+}
+
+/// For destructors, which cannot throw: one line on standard error. At the end of a program, when the runtime is
+/// already gone, there is nothing to tell.
+inline void report_cuda_error(cudaError_t code, const char* call) noexcept {
+  if (code == cudaSuccess || code == cudaErrorCudartUnloading) return;
+  (void)cudaGetLastError();
+  std::fprintf(stderr, "shardkit: %s failed: %s (device %d)\n", call, cudaGetErrorName(code), current_cuda_device());
+}
+
+}  // namespace detail
+
+/// Throws cuda_error where `code` is not cudaSuccess:
+///   cuda_check(cudaEventRecord(event, stream), "cudaEventRecord", stream, site);
+inline void cuda_check(cudaError_t code, const char* call, cudaStream_t stream = nullptr,
+                       const call_site& site = call_site::current()) {
+  if (code != cudaSuccess) detail::throw_cuda_error(code, call, stream, site);
+}
+
+}  // namespace shardkit
