@@ -3,7 +3,7 @@
 #pragma once
 
 #include <shardkit/comm/decorator.hpp>
-#include <shardkit/comm/detail/waiting.hpp>
+#include <shardkit/core/detail/waiting.hpp>
 
 #include <cstdint>
 #include <memory>

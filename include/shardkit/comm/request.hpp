@@ -1,7 +1,7 @@
 // The handle of a call under way.
 #pragma once
 
-#include <shardkit/comm/detail/waiting.hpp>
+#include <shardkit/core/detail/waiting.hpp>
 #include <shardkit/core/error.hpp>
 
 #include <algorithm>

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <shardkit/comm/deadlines.hpp>
-#include <shardkit/comm/detail/waiting.hpp>
+#include <shardkit/core/detail/waiting.hpp>
 #include <shardkit/launch/detail/bootstrap_errors.hpp>
 
 #include <algorithm>

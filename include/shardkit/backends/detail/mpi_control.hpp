@@ -4,7 +4,7 @@
 
 #include <shardkit/backends/detail/mpi_launch.hpp>
 #include <shardkit/comm/control.hpp>
-#include <shardkit/comm/detail/waiting.hpp>
+#include <shardkit/core/detail/waiting.hpp>
 
 #include <climits>
 #include <cstddef>

@@ -1,7 +1,7 @@
 // One socket that closes itself, and the few operations on it, none of which can wait without end.
 #pragma once
 
-#include <shardkit/comm/detail/waiting.hpp>
+#include <shardkit/core/detail/waiting.hpp>
 #include <shardkit/core/error.hpp>
 
 #include <algorithm>

@@ -10,10 +10,10 @@
 #include <shardkit/backends/detail/thread_channel.hpp>
 #include <shardkit/backends/detail/thread_letters.hpp>
 #include <shardkit/backends/detail/thread_progress.hpp>
-#include <shardkit/comm/detail/waiting.hpp>
 #include <shardkit/comm/fingerprint.hpp>
 #include <shardkit/comm/launch_state.hpp>
 #include <shardkit/core/buffer.hpp>
+#include <shardkit/core/detail/waiting.hpp>
 
 #include <atomic>
 #include <cstddef>

@@ -1,5 +1,5 @@
-// How a thread rank waits for another: briefly by spinning, then by yielding, so that more ranks than cores make
-// progress, at last by sleeping for a small share of the time already waited.
+// How a rank waits for another, or for a device: briefly by spinning, then by yielding, so that more ranks than cores
+// make progress, at last by sleeping for a small share of the time already waited.
 #pragma once
 
 #include <sched.h>
