@@ -54,6 +54,10 @@ struct far_space {
     count(on);
     shardkit::host_space::fill_bytes(near(to), value, bytes);
   }
+  static void fill_2d(void* to, std::size_t stride, int value, std::size_t row_bytes, std::size_t rows, stream on) {
+    count(on);
+    shardkit::host_space::fill_2d(near(to), stride, value, row_bytes, rows);
+  }
 };
 
 template <class T>

@@ -19,8 +19,8 @@ class buffer {
   using space = Space;
 
   buffer() noexcept = default;
-  explicit buffer(std::size_t size)
-      : data_(size == 0 ? nullptr : static_cast<T*>(Space::allocate(size * sizeof(T)))), size_(size) {}
+  explicit buffer(std::size_t size, const call_site& site = call_site::current())
+      : data_(size == 0 ? nullptr : static_cast<T*>(Space::allocate(size * sizeof(T), site))), size_(size) {}
   buffer(buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
   buffer& operator=(buffer&& other) noexcept {
     std::swap(data_, other.data_);

@@ -227,9 +227,7 @@ void copy(matrix_view<T, Space> to, detail::as_given_t<matrix_view<const T, Spac
 /// Writes zeros.
 template <class T, class Space>
 void fill_zero(matrix_view<T, Space> to, typename Space::stream stream = {}) {
-  if (to.contiguous()) return Space::fill_bytes(to.data(), 0, to.rows() * to.columns() * sizeof(T), stream);
-  for (std::size_t row = 0; row < to.rows(); ++row)
-    Space::fill_bytes(to.row(row).data(), 0, to.columns() * sizeof(T), stream);
+  Space::fill_2d(to.data(), to.row_stride() * sizeof(T), 0, to.columns() * sizeof(T), to.rows(), stream);
 }
 
 }  // namespace shardkit

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstring>
 #include <new>
+#include <type_traits>
 
 namespace shardkit {
 
@@ -22,7 +23,7 @@ struct host_space {
   static void* native(stream) noexcept { return nullptr; }
   static stream from_native(void*) noexcept { return {}; }
 
-  static void* allocate(std::size_t bytes) {
+  static void* allocate(std::size_t bytes, const call_site& = {}) {
     return ::operator new(bytes, std::align_val_t{alignment});
   }
   static void deallocate(void* memory) noexcept { ::operator delete(memory, std::align_val_t{alignment}); }
@@ -43,6 +44,37 @@ struct host_space {
   static void fill_bytes(void* to, int value, std::size_t bytes, stream = {}) noexcept {
     if (bytes != 0) std::memset(to, value, bytes);
   }
+
+  /// The same for `rows` rows of `row_bytes`, each `stride` bytes after the one before it.
+  static void fill_2d(void* to, std::size_t stride, int value, std::size_t row_bytes, std::size_t rows,
+                      stream = {}) noexcept {
+    if (stride == row_bytes) return fill_bytes(to, value, row_bytes * rows);
+    for (std::size_t row = 0; row < rows; ++row) fill_bytes(static_cast<char*>(to) + row * stride, value, row_bytes);
+  }
 };
+
+/// A list of spaces.
+template <class... Spaces>
+struct spaces {};
+
+namespace detail {
+
+template <class Space, class List>
+struct is_listed : std::false_type {};
+template <class Space, class... Listed>
+struct is_listed<Space, spaces<Listed...>> : std::disjunction<std::is_same<Space, Listed>...> {};
+
+template <class Of, class Space, class = void>
+struct lies_in : std::is_same<Of, Space> {};
+template <class Of, class Space>
+struct lies_in<Of, Space, std::void_t<typename Of::also>>
+    : std::disjunction<std::is_same<Of, Space>, is_listed<Space, typename Of::also>> {};
+
+}  // namespace detail
+
+/// Whether memory of `Of` is memory of `Space` as well, so that a view of the one converts to a view of the other. A
+/// space that is reached from others, too, lists those:  using also = shardkit::spaces<host_space, cuda_space>;
+template <class Of, class Space>
+inline constexpr bool is_memory_of = detail::lies_in<Of, Space>::value;
 
 }  // namespace shardkit

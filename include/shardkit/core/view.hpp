@@ -10,6 +10,16 @@
 #include <utility>
 
 namespace shardkit {
+namespace detail {
+
+/// Whether a view of U in Of may become one of T in Space: the same elements, const where it was not, in memory that
+/// is that of Space, too.
+template <class U, class Of, class T, class Space>
+inline constexpr bool views_convert =
+    (std::is_same<U, T>::value || std::is_same<const U, T>::value) && is_memory_of<Of, Space> &&
+    !(std::is_same<U, T>::value && std::is_same<Of, Space>::value);
+
+}  // namespace detail
 
 /// `size` contiguous elements of T in Space. Pointer and count are passed as `view(pointer, count)`.
 template <class T, class Space = host_space>
@@ -21,8 +31,8 @@ class view {
 
   constexpr view() noexcept = default;
   constexpr view(T* data, std::size_t size) noexcept : data_(data), size_(size) {}
-  template <class U, std::enable_if_t<std::is_same<const U, T>::value, int> = 0>
-  constexpr view(view<U, Space> other) noexcept : data_(other.data()), size_(other.size()) {}
+  template <class U, class Of, std::enable_if_t<detail::views_convert<U, Of, T, Space>, int> = 0>
+  constexpr view(view<U, Of> other) noexcept : data_(other.data()), size_(other.size()) {}
 
   constexpr T* data() const noexcept { return data_; }
   constexpr std::size_t size() const noexcept { return size_; }
@@ -56,8 +66,8 @@ class matrix_view {
       : matrix_view(data, rows, columns, columns) {}
   constexpr matrix_view(T* data, std::size_t rows, std::size_t columns, std::size_t row_stride) noexcept
       : data_(data), rows_(rows), columns_(columns), row_stride_(row_stride) {}
-  template <class U, std::enable_if_t<std::is_same<const U, T>::value, int> = 0>
-  constexpr matrix_view(matrix_view<U, Space> other) noexcept
+  template <class U, class Of, std::enable_if_t<detail::views_convert<U, Of, T, Space>, int> = 0>
+  constexpr matrix_view(matrix_view<U, Of> other) noexcept
       : matrix_view(other.data(), other.rows(), other.columns(), other.row_stride()) {}
 
   constexpr T* data() const noexcept { return data_; }
