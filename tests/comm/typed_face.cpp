@@ -118,6 +118,18 @@ TEST_CASE("an error names the line that made the call") {
   CHECK(what.find("typed_face.cpp:" + std::to_string(line)) != std::string::npos);
 }
 
+TEST_CASE("a group refuses a communicator that was moved from, and so does whatever wraps one") {
+  const shardkit::launch_options quiet{.limits = {}, .on_failure = nullptr};
+  CHECK_THROWS_WITH_AS(run_ranks(2, quiet, [](thread_communicator& comm) {
+    auto other = comm.split(0), taken = std::move(other);
+    comm.group([&](auto& g) { g.with(other).barrier(); });
+  }), doctest::Contains("with: the communicator was moved from"), shardkit::usage_error);
+  CHECK_THROWS_WITH_AS(run_ranks(2, quiet, [](thread_communicator& comm) {
+    auto taken = std::move(comm);
+    (void)shardkit::erase(std::move(comm));
+  }), doctest::Contains("erase at "), shardkit::usage_error);
+}
+
 TEST_CASE("names follow the communicator through split and erase") {
   run_ranks(4, [](thread_communicator& comm) {
     CHECK(comm.name() == "world");

@@ -151,10 +151,11 @@ using any_communicator = communicator<any_backend<Space>>;
 /// Hides the backend of a communicator, which is moved from:
 ///   run_ranks(4, [](thread_communicator& comm) { engine(erase(std::move(comm))); });
 template <class Backend>
-any_communicator<typename Backend::space> erase(communicator<Backend>&& comm) {
-  using space = typename Backend::space;
-  return any_communicator<space>(
-      any_backend<space>(std::make_unique<detail::erased<Backend>>(std::move(comm.backend()))), comm.name());
+any_communicator<typename Backend::space> erase(communicator<Backend>&& comm,
+                                               call_site site = call_site::current()) {
+  return std::move(comm).wrap("erase", site, [](Backend&& backend) {
+    return any_backend<typename Backend::space>(std::make_unique<detail::erased<Backend>>(std::move(backend)));
+  });
 }
 
 }  // namespace shardkit

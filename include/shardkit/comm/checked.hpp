@@ -122,8 +122,9 @@ class checked {
 
 /// The same ranks, checked; the communicator is moved from. Collective: the control lane may have to be made.
 template <class Backend>
-communicator<checked<Backend>> with_checks(communicator<Backend>&& comm) {
-  return communicator<checked<Backend>>(checked<Backend>(std::move(comm.backend())), comm.name());
+communicator<checked<Backend>> with_checks(communicator<Backend>&& comm, call_site site = call_site::current()) {
+  return std::move(comm).wrap("with_checks", site,
+                              [](Backend&& backend) { return checked<Backend>(std::move(backend)); });
 }
 
 }  // namespace shardkit

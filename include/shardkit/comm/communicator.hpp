@@ -8,7 +8,8 @@
 // A communicator is a set of ranks that call the same verbs in the same order. Calls take effect in program order;
 // on a device they are ordered by their stream, which is never synchronised. What each verb exchanges and when a
 // buffer may be in place is documented at its descriptor in calls.hpp. Wrong arguments fail the communicator, so
-// that no peer waits, and then throw usage_error; after any failure the contents of outputs are unspecified.
+// that no peer waits, and then throw usage_error; after any failure the contents of outputs are unspecified. So do calls
+// on a communicator that was moved from, which fail nobody.
 #pragma once
 
 #include <shardkit/comm/control.hpp>
@@ -45,9 +46,23 @@ class communicator : private detail::describing<Backend> {
   bool is_root(int root = 0) const noexcept { return rank() == root; }
   bool is_last() const noexcept { return rank() == size() - 1; }
   /// Appears in error messages.
-  const std::string& name() const noexcept { return *name_; }
+  const std::string& name() const noexcept {
+    static const std::string none;
+    return self_.moved_from() ? none : *self_.name();
+  }
   /// The backend, for what only it offers (an MPI_Comm, a native handle).
-  Backend& backend() noexcept { return backend_.base(); }
+  Backend& backend(call_site site = call_site::current()) {
+    self_.require("backend", site);
+    return backend_.base();
+  }
+  /// The same ranks over around(backend), as decorators are put on by `operation`; this communicator is moved from.
+  template <class Around>
+  auto wrap(const char* operation, const call_site& site, Around around) && {
+    self_.require(operation, site);
+    communicator taken(std::move(*this));
+    return communicator<decltype(around(std::declval<Backend>()))>(around(std::move(taken.backend_.base())),
+                                                                   taken.self_.name());
+  }
 
   /// Returns after every rank has called it.
   void barrier(where w = {}) { run(describe_barrier(w)); }
@@ -251,7 +266,7 @@ class communicator : private detail::describing<Backend> {
   template <class Body>
   void group(Body&& body, where w = {}) {
     grouping<space> listed(*this);
-    record(listed, std::forward<Body>(body));
+    record(listed, std::forward<Body>(body), w);
     if (listed.others_.empty()) return run(listed.as_one(recorded_, w));
     std::vector<request> started = start_all(listed, w);
     wait_all(started.data(), started.size());
@@ -259,7 +274,7 @@ class communicator : private detail::describing<Backend> {
   template <class Body>
   request group_async(Body&& body, where w = {}) {
     grouping<space> listed(*this);
-    record(listed, std::forward<Body>(body));
+    record(listed, std::forward<Body>(body), w);
     if (listed.others_.empty()) return begin(listed.as_one(recorded_, w));
     return joined_requests::of(start_all(listed, w));
   }
@@ -268,7 +283,7 @@ class communicator : private detail::describing<Backend> {
   communicator split(int colour, int key = 0, std::string name = {}, where w = {}) {
     static_assert(detail::require_outside_group<Backend>::value);
     if (colour < 0) reject("split", "colour " + std::to_string(colour) + " is negative", w);
-    if (name.empty()) name = *name_ + "/" + std::to_string(colour);
+    if (name.empty()) name = this->name() + "/" + std::to_string(colour);
     return guarded("split", w, [&] { return communicator(backend_.split(colour, key, w.site), std::move(name)); });
   }
 
@@ -291,7 +306,9 @@ class communicator : private detail::describing<Backend> {
   }
 
   /// Declares this rank failed: calls of the others, on every communicator of the launch, throw peer_failed.
-  void fail(const std::string& reason) noexcept { backend_.fail(reason); }
+  void fail(const std::string& reason) noexcept {
+    if (!self_.moved_from()) backend_.fail(reason);
+  }
 
  private:
   template <class Other>
@@ -314,16 +331,17 @@ class communicator : private detail::describing<Backend> {
   using base::describe_send;
   using base::describe_send_recv;
   using base::guarded;
-  using base::name_;
   using base::ranks;
   using base::reject;
   using base::run;
+  using base::self_;
 
   communicator(Backend backend, std::shared_ptr<const std::string> name) : base(std::move(backend), std::move(name)) {}
 
   template <class Body>
-  void record(grouping<space>& listed, Body&& body) {
+  void record(grouping<space>& listed, Body&& body, const where& w) {
     static_assert(detail::require_outside_group<Backend>::value);
+    self_.require("group", w.site);
     try {
       std::forward<Body>(body)(listed);
     } catch (const error& wrong) {

@@ -15,8 +15,9 @@ namespace shardkit {
 enum class control_topic : unsigned char {
   user,         ///< the engine's own metadata
   fingerprint,  ///< what checked<B> compares
+  transport,    ///< what a device backend tells the ranks of the host communicator that it stands on
 };
-inline constexpr std::size_t control_topics = 2;
+inline constexpr std::size_t control_topics = 3;
 
 /// A rank's end of the lane. The ranks are those of the communicator it belongs to. One thread uses it at a time.
 ///

@@ -132,8 +132,10 @@ class faulty : public decorator<Backend> {
 
 /// The same ranks, with the faults of the plan; the communicator is moved from.
 template <class Backend>
-communicator<faulty<Backend>> with_faults(communicator<Backend>&& comm, const fault_plan& plan) {
-  return communicator<faulty<Backend>>(faulty<Backend>(std::move(comm.backend()), plan), comm.name());
+communicator<faulty<Backend>> with_faults(communicator<Backend>&& comm, const fault_plan& plan,
+                                          call_site site = call_site::current()) {
+  return std::move(comm).wrap("with_faults", site,
+                              [&](Backend&& backend) { return faulty<Backend>(std::move(backend), plan); });
 }
 
 }  // namespace shardkit

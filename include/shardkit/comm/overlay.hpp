@@ -137,8 +137,9 @@ template <class Fast, class Backend, class Predicate>
 communicator<overlay<Fast, Backend, Predicate>> with_overlay(communicator<Backend>&& comm, Fast fast,
                                                              Predicate predicate,
                                                              call_site site = call_site::current()) {
-  using backend = overlay<Fast, Backend, Predicate>;
-  communicator<backend> result(backend(std::move(fast), std::move(comm.backend()), std::move(predicate)), comm.name());
+  auto result = std::move(comm).wrap("with_overlay", site, [&](Backend&& backend) {
+    return overlay<Fast, Backend, Predicate>(std::move(fast), std::move(backend), std::move(predicate));
+  });
   result.backend().require_same_decisions(site);
   return result;
 }

@@ -205,8 +205,10 @@ class traced : public decorator<Backend> {
 
 /// The same ranks, traced; the communicator is moved from.
 template <class Backend>
-communicator<traced<Backend>> with_trace(communicator<Backend>&& comm, const operation_hook& hook = {}) {
-  return communicator<traced<Backend>>(traced<Backend>(std::move(comm.backend()), hook), comm.name());
+communicator<traced<Backend>> with_trace(communicator<Backend>&& comm, const operation_hook& hook = {},
+                                         call_site site = call_site::current()) {
+  return std::move(comm).wrap("with_trace", site,
+                              [&](Backend&& backend) { return traced<Backend>(std::move(backend), hook); });
 }
 
 }  // namespace shardkit

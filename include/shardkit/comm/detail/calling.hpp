@@ -5,10 +5,10 @@
 
 #include <shardkit/comm/complete.hpp>
 #include <shardkit/comm/describe.hpp>
+#include <shardkit/comm/detail/membership.hpp>
 #include <shardkit/core/at.hpp>
 
 #include <cstddef>
-#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
@@ -21,12 +21,14 @@ class calling {
   using space = typename Backend::space;
   using where = at<space>;
 
-  int rank() const noexcept { return backend_.rank(); }
-  int size() const noexcept { return backend_.size(); }
+  /// -1 after the communicator was moved from, ...
+  int rank() const noexcept { return self_.rank(); }
+  /// ... and 0.
+  int size() const noexcept { return self_.size(); }
 
  protected:
   calling(Backend backend, std::shared_ptr<const std::string> name)
-      : backend_(std::move(backend)), name_(std::move(name)) {}
+      : backend_(std::move(backend)), self_(backend_.rank(), backend_.size(), std::move(name)) {}
 
   std::size_t ranks() const noexcept { return static_cast<std::size_t>(size()); }
   std::size_t index() const noexcept { return static_cast<std::size_t>(rank()); }
@@ -35,7 +37,7 @@ class calling {
   // descriptor never lies in memory. Therefore the error path gets a copy: nothing else takes the address of a call.
   template <class Call>
   [[gnu::always_inline]] inline void run(const Call& call) {
-    ++sequence_;
+    self_.count(Call::name, call.site);
     try {
       backend_.perform(call);
     } catch (error& failure) {
@@ -51,7 +53,7 @@ class calling {
   template <class Call>
   request begin(const Call& call) {
     static_assert(require_outside_group<Backend>::value);
-    ++sequence_;
+    self_.count(Call::name, call.site);
     try {
       return backend_.start(call);
     } catch (error& failure) {
@@ -61,7 +63,7 @@ class calling {
   }
   template <class Body>
   auto guarded(const char* operation, const where& w, Body body) {
-    ++sequence_;
+    self_.count(operation, w.site);
     try {
       return body();
     } catch (error& failure) {
@@ -71,12 +73,12 @@ class calling {
   }
 
   error_context context(std::string operation, const call_site& site) const {
-    return {rank(), size(), *name_, std::move(operation), sequence_, site};
+    return {rank(), size(), *self_.name(), std::move(operation), self_.calls(), site};
   }
 
   // A rank that finds its own arguments bad fails the communicator first, so that no peer waits for it.
   [[noreturn]] void reject(const char* operation, const std::string& message, const where& w) {
-    ++sequence_;
+    self_.count(operation, w.site);
     backend_.fail(std::string(operation) + ": " + message);
     usage_error wrong(message);
     wrong.attach(context(operation, w.site));
@@ -106,7 +108,7 @@ class calling {
                             std::to_string(needed), w);
   }
   std::size_t whole_share(const char* operation, std::size_t total, const where& w) {
-    if (total % ranks() != 0)
+    if (ranks() == 0 || total % ranks() != 0)
       reject(operation, std::to_string(total) + " elements do not divide by " + std::to_string(size()) +
                             " ranks; pass a partition for unequal parts", w);
     return total / ranks();
@@ -122,7 +124,7 @@ class calling {
     try {
       require_reducible(element, op.kind);
     } catch (unsupported_error& wrong) {
-      ++sequence_;
+      self_.count(operation, w.site);
       backend_.fail(wrong.message());
       wrong.attach(context(operation, w.site));
       throw;
@@ -132,7 +134,7 @@ class calling {
   template <class Part, class Whole>
   void require_disjoint(const char* operation, const Part& part, const Whole& whole, std::size_t place,
                         const where& w) {
-    if (part.data() == whole.data() + place && part.size() <= whole.size()) return;
+    if (part.size() <= whole.size() && part.data() == whole.data() + place) return;
     require_apart(operation, part, whole, w);
   }
   template <class A, class B>
@@ -146,10 +148,7 @@ class calling {
   }
 
   complete<Backend> backend_;
-  std::shared_ptr<const std::string> name_;  // shared with the recorders of groups
-
- private:
-  std::uint64_t sequence_ = 0;
+  membership self_;
 };
 
 }  // namespace shardkit::detail

@@ -19,6 +19,7 @@ class grouping : public communicator<call_recorder<Space>> {
   /// Lists verbs of `other`, of which this rank is a member, too. All ranks of `other` make a group that lists them.
   template <class Backend>
   communicator<call_recorder<typename Backend::space>>& with(communicator<Backend>& other) {
+    other.self_.require("with", {});
     for (const auto& one : others_)
       if (one->comm == &other) return static_cast<member_of<Backend>&>(*one).face;
     others_.push_back(std::make_unique<member_of<Backend>>(other));
@@ -42,7 +43,7 @@ class grouping : public communicator<call_recorder<Space>> {
     using space = typename Backend::space;
 
     explicit member_of(communicator<Backend>& of)
-        : member(&of), other(of), face(call_recorder<space>(of.rank(), of.size(), empty(of.recorded_)), of.name_) {}
+        : member(&of), other(of), face(call_recorder<space>(of.rank(), of.size(), empty(of.recorded_)), of.self_.name()) {}
     request start(const where& w) override {
       at<space> there({}, w.site);
       if constexpr (std::is_same<space, Space>::value) there.stream = w.stream;
@@ -56,7 +57,7 @@ class grouping : public communicator<call_recorder<Space>> {
 
   template <class Backend>
   explicit grouping(communicator<Backend>& own)
-      : communicator<call_recorder<Space>>(call_recorder<Space>(own.rank(), own.size(), empty(own.recorded_)), own.name_) {}
+      : communicator<call_recorder<Space>>(call_recorder<Space>(own.rank(), own.size(), empty(own.recorded_)), own.self_.name()) {}
 
   static std::vector<any_call>& empty(std::vector<any_call>& calls) noexcept {
     calls.clear();

@@ -1,0 +1,67 @@
+// Who a rank is in a communicator: what its typed face knows without asking the backend, and what it counts.
+#pragma once
+
+#include <shardkit/core/call_site.hpp>
+#include <shardkit/core/error.hpp>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+
+namespace shardkit::detail {
+
+/// Rank, size, name and the number of calls so far. What has been moved from belongs to no communicator: its next
+/// count overflows, so that counting a call is also the check that there is a communicator to make it on.
+class membership {
+ public:
+  membership(int rank, int size, std::shared_ptr<const std::string> name) noexcept
+      : rank_(rank), size_(size), calls_(0), name_(std::move(name)) {}
+  membership(membership&& other) noexcept { swap(other); }
+  membership& operator=(membership&& other) noexcept {
+    membership taken(std::move(other));
+    swap(taken);
+    return *this;
+  }
+
+  int rank() const noexcept { return rank_; }
+  int size() const noexcept { return size_; }
+  std::uint64_t calls() const noexcept { return calls_; }
+  /// Null after a move.
+  const std::shared_ptr<const std::string>& name() const noexcept { return name_; }
+  bool moved_from() const noexcept { return name_ == nullptr; }
+
+  /// Throws usage_error instead of counting where this has been moved from.
+  [[gnu::always_inline]] inline void count(const char* operation, const call_site& site) {
+    if (++calls_ == 0) refuse(operation, site.file, site.line);
+  }
+  /// The same check without a call.
+  void require(const char* operation, const call_site& site) {
+    if (moved_from()) refuse(operation, site.file, site.line);
+  }
+
+ private:
+  membership() noexcept = default;
+
+  // Not the site as a whole: its address would keep it in memory at every call.
+  [[noreturn, gnu::cold, gnu::noinline]] void refuse(const char* operation, const char* file, int line) {
+    calls_ = overflowing;
+    std::string text = operation;
+    if (line != 0) text += std::string(" at ") + file + ":" + std::to_string(line);
+    throw usage_error(text + ": the communicator was moved from; use the one that it was moved to");
+  }
+  void swap(membership& other) noexcept {
+    std::swap(rank_, other.rank_);
+    std::swap(size_, other.size_);
+    std::swap(calls_, other.calls_);
+    name_.swap(other.name_);
+  }
+
+  static constexpr std::uint64_t overflowing = ~std::uint64_t{0};
+
+  int rank_ = -1, size_ = 0;
+  std::uint64_t calls_ = overflowing;
+  std::shared_ptr<const std::string> name_;  // shared with the recorders of groups
+};
+
+}  // namespace shardkit::detail
