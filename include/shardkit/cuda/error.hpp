@@ -14,7 +14,8 @@ namespace shardkit {
 /// program. An error of an earlier kernel or copy shows at a later call: CUDA reports those where it notices them.
 class cuda_error : public transport_error {
  public:
-  cuda_error(cudaError_t code, const char* call, int device, cudaStream_t stream, const call_site& site)
+  /// `device`: -1 where CUDA could not tell. `stream`: null where the call takes none.
+  cuda_error(cudaError_t code, const char* call, int device, const cudaStream_t* stream, const call_site& site)
       : transport_error(compose(code, call, device, stream, site)), code_(code), device_(device) {}
 
   cudaError_t code() const noexcept { return code_; }
@@ -22,15 +23,16 @@ class cuda_error : public transport_error {
   int device() const noexcept { return device_; }
 
  private:
-  static std::string compose(cudaError_t code, const char* call, int device, cudaStream_t stream,
+  static std::string compose(cudaError_t code, const char* call, int device, const cudaStream_t* stream,
                              const call_site& site) {
     std::string text = std::string(call) + " failed: " + cudaGetErrorName(code) + " (" +
                        std::to_string(static_cast<int>(code)) + "), " + cudaGetErrorString(code) + remedy(code) +
-                       " (device " + (device < 0 ? std::string("unknown") : std::to_string(device)) + ", ";
-    char name[32];
-    if (stream == nullptr) std::snprintf(name, sizeof name, "default stream");
-    else std::snprintf(name, sizeof name, "stream %p", static_cast<void*>(stream));
-    text += name;
+                       " (device " + (device < 0 ? std::string("unknown") : std::to_string(device));
+    if (stream != nullptr) {
+      char name[32] = "default stream";
+      if (*stream != nullptr) std::snprintf(name, sizeof name, "stream %p", static_cast<void*>(*stream));
+      text += std::string(", ") + name;
+    }
     if (site.known())
       text += std::string(", called at ") + site.file + ":" + std::to_string(site.line) + " in " + site.function;
     return text + ")";
@@ -61,15 +63,16 @@ class cuda_error : public transport_error {
 namespace detail {
 
 /// The calling thread's current device, or -1.
-inline int current_cuda_device() noexcept {
+inline int device_or_unknown() noexcept {
   int device = -1;
   if (cudaGetDevice(&device) != cudaSuccess) device = -1;
   return device;
 }
 
 [[noreturn, gnu::cold, gnu::noinline]] inline void throw_cuda_error(cudaError_t code, const char* call,
-                                                                    cudaStream_t stream, const call_site& site) {
-  cuda_error failure(code, call, current_cuda_device(), stream, site);
+                                                                    const cudaStream_t* stream,
+                                                                    const call_site& site) {
+  cuda_error failure(code, call, device_or_unknown(), stream, site);
   (void)cudaGetLastError();  // told here: the next check of a kernel launch must not find it again
   throw failure;
 }
@@ -79,16 +82,20 @@ inline int current_cuda_device() noexcept {
 inline void report_cuda_error(cudaError_t code, const char* call) noexcept {
   if (code == cudaSuccess || code == cudaErrorCudartUnloading) return;
   (void)cudaGetLastError();
-  std::fprintf(stderr, "shardkit: %s failed: %s (device %d)\n", call, cudaGetErrorName(code), current_cuda_device());
+  std::fprintf(stderr, "shardkit: %s failed: %s (device %d)\n", call, cudaGetErrorName(code), device_or_unknown());
 }
 
 }  // namespace detail
 
 /// Throws cuda_error where `code` is not cudaSuccess:
 ///   cuda_check(cudaEventRecord(event, stream), "cudaEventRecord", stream, site);
-inline void cuda_check(cudaError_t code, const char* call, cudaStream_t stream = nullptr,
+inline void cuda_check(cudaError_t code, const char* call, cudaStream_t stream,
                        const call_site& site = call_site::current()) {
-  if (code != cudaSuccess) detail::throw_cuda_error(code, call, stream, site);
+  if (code != cudaSuccess) detail::throw_cuda_error(code, call, &stream, site);
+}
+/// For a call that takes no stream.
+inline void cuda_check(cudaError_t code, const char* call, const call_site& site = call_site::current()) {
+  if (code != cudaSuccess) detail::throw_cuda_error(code, call, nullptr, site);
 }
 
 }  // namespace shardkit
