@@ -1,0 +1,136 @@
+// The verbs that NCCL has itself, each enqueued by one call; what a group of them needs.
+#pragma once
+
+#include <shardkit/backends/detail/nccl_state.hpp>
+#include <shardkit/backends/detail/nccl_types.hpp>
+#include <shardkit/comm/calls.hpp>
+
+#include <cstddef>
+#include <type_traits>
+
+namespace shardkit::detail {
+
+/// At most so many operations in one group of NCCL's.
+inline constexpr std::size_t nccl_group_limit = 1024;
+
+template <class Call>
+cudaStream_t nccl_stream(const Call& call) noexcept {
+  return static_cast<cudaStream_t>(call.stream);
+}
+template <class Call>
+at<cuda_space> nccl_where(const Call& call) noexcept {
+  return {nccl_stream(call), call.site};
+}
+
+template <class Call>
+inline constexpr bool nccl_combines = std::is_same_v<Call, reduce_call> || std::is_same_v<Call, all_reduce_call> ||
+                                      std::is_same_v<Call, reduce_scatter_call>;
+
+// Each enqueues one call, or lists it in the open group. Not for reductions that NCCL does not do, nor without elements.
+
+[[gnu::always_inline]] inline ncclResult_t nccl_enqueue(nccl_state& state, ncclComm_t comm, const barrier_call& call) {
+  return state.api->all_reduce(state.word(), state.word(), 1, ncclInt32, ncclSum, comm, nccl_stream(call));
+}
+[[gnu::always_inline]] inline ncclResult_t nccl_enqueue(nccl_state& state, ncclComm_t comm,
+                                                        const broadcast_call& call) {
+  const nccl_elements moved = nccl_moved(call.type, call.count);
+  return state.api->broadcast(call.data, call.data, moved.count, moved.type, call.root, comm, nccl_stream(call));
+}
+[[gnu::always_inline]] inline ncclResult_t nccl_enqueue(nccl_state& state, ncclComm_t comm, const reduce_call& call) {
+  const nccl_reduction how = nccl_reduced(call.type, call.op);
+  return state.api->reduce(call.in, call.out, call.count, how.type, how.op, call.root, comm, nccl_stream(call));
+}
+[[gnu::always_inline]] inline ncclResult_t nccl_enqueue(nccl_state& state, ncclComm_t comm,
+                                                        const all_reduce_call& call) {
+  const nccl_reduction how = nccl_reduced(call.type, call.op);
+  return state.api->all_reduce(call.in, call.out, call.count, how.type, how.op, comm, nccl_stream(call));
+}
+[[gnu::always_inline]] inline ncclResult_t nccl_enqueue(nccl_state& state, ncclComm_t comm,
+                                                        const reduce_scatter_call& call) {
+  const nccl_reduction how = nccl_reduced(call.type, call.op);
+  return state.api->reduce_scatter(call.in, call.out, call.count, how.type, how.op, comm, nccl_stream(call));
+}
+[[gnu::always_inline]] inline ncclResult_t nccl_enqueue(nccl_state& state, ncclComm_t comm,
+                                                        const all_gather_call& call) {
+  const nccl_elements moved = nccl_moved(call.type, call.count);
+  return state.api->all_gather(call.in, call.out, moved.count, moved.type, comm, nccl_stream(call));
+}
+[[gnu::always_inline]] inline ncclResult_t nccl_enqueue(nccl_state& state, ncclComm_t comm, const send_call& call) {
+  const nccl_elements moved = nccl_moved(call.type, call.count);
+  return state.api->send(call.in, moved.count, moved.type, call.peer, comm, nccl_stream(call));
+}
+[[gnu::always_inline]] inline ncclResult_t nccl_enqueue(nccl_state& state, ncclComm_t comm, const recv_call& call) {
+  const nccl_elements moved = nccl_moved(call.type, call.count);
+  return state.api->recv(call.out, moved.count, moved.type, call.peer, comm, nccl_stream(call));
+}
+
+template <class Call, class = void>
+struct nccl_has : std::false_type {};
+template <class Call>
+struct nccl_has<Call, std::void_t<decltype(nccl_enqueue(std::declval<nccl_state&>(), nullptr,
+                                                        std::declval<const Call&>()))>> : std::true_type {};
+
+/// Whether a call has nothing to do.
+template <class Call>
+[[gnu::always_inline]] inline bool nccl_is_empty(const Call& call) {
+  if constexpr (std::is_same_v<Call, barrier_call>) return false;
+  else return call.count == 0;
+}
+
+/// Whether NCCL combines so itself, with the library's meaning.
+[[gnu::always_inline]] inline bool nccl_combines_natively(const nccl_state& state, dtype type, reduction op) {
+  switch (nccl_reduced(type, op).how) {
+    case nccl_reduction::kind::native: return true;
+    case nccl_reduction::kind::extremes: return state.launch->options.native_extremes;
+    case nccl_reduction::kind::f8: return NCCL_VERSION_CODE >= 22400 && state.launch->version >= 22400;
+    case nccl_reduction::kind::ordered: break;
+  }
+  return false;
+}
+
+/// Operations that go to NCCL as groups, of as many as a group takes. Between `add` and `close` nothing may throw, so
+/// a result that is not a success closes the group before it is told.
+class nccl_batch {
+ public:
+  nccl_batch(nccl_state& state, std::size_t limit) : state_(state), comm_(state.alive()), limit_(limit) {}
+  nccl_batch(const nccl_batch&) = delete;
+  nccl_batch& operator=(const nccl_batch&) = delete;
+  ~nccl_batch() {
+    if (open_) (void)state_.api->group_end();  // something threw: what was listed is enqueued, and the launch has failed
+  }
+
+  template <class Call>
+  void add(const Call& call) {
+    add(Call::name, [&] { return nccl_enqueue(state_, comm_, call); });
+  }
+  template <class Enqueue>
+  void add(const char* name, Enqueue enqueue) {
+    if (listed_ == limit_) close();
+    if (!open_) {
+      state_.check(state_.api->group_start(), "ncclGroupStart");
+      open_ = true;
+    }
+    ++listed_;
+    const ncclResult_t result = enqueue();
+    if (result == ncclSuccess || result == ncclInProgress) [[likely]] return;
+    open_ = false;
+    (void)state_.api->group_end();
+    state_.conclude(result, comm_, name);
+  }
+  /// Enqueues what is listed.
+  void close() {
+    listed_ = 0;
+    if (!open_) return;
+    open_ = false;
+    state_.check(state_.api->group_end(), "ncclGroupEnd");
+  }
+
+ private:
+  nccl_state& state_;
+  const ncclComm_t comm_;
+  const std::size_t limit_;
+  std::size_t listed_ = 0;
+  bool open_ = false;
+};
+
+}  // namespace shardkit::detail

@@ -1,0 +1,167 @@
+// The verbs that NCCL has not in every version, or not with unequal counts, from those it has.
+//
+// What consists of sends and receives goes in rounds: in round k every rank sends to the k-th rank after it and receives
+// from the k-th before it, so that the ranks cut the rounds into groups at the same places.
+#pragma once
+
+#include <shardkit/backends/detail/nccl_calls.hpp>
+
+#include <cstddef>
+#include <string>
+#include <utility>
+
+namespace shardkit::detail {
+
+inline const char* nccl_at(const void* base, std::size_t elements, dtype type) noexcept {
+  return static_cast<const char*>(base) + elements * size_of(type);
+}
+inline char* nccl_at(void* base, std::size_t elements, dtype type) noexcept {
+  return static_cast<char*>(base) + elements * size_of(type);
+}
+
+/// Whether every rank has as many elements, one after the other.
+inline bool nccl_is_even(const partition& layout) {
+  for (int rank = 1; rank < layout.parts(); ++rank)
+    if (layout.count(rank) != layout.count(0)) return false;
+  return true;
+}
+
+// Calls of 2.28: in the table only where headers and library have them.
+inline bool nccl_has_native(const nccl_state& state, const gather_call&) {
+  return state.api->gather != nullptr && state.launch->version >= 22800;
+}
+inline bool nccl_has_native(const nccl_state& state, const scatter_call&) {
+  return state.api->scatter != nullptr && state.launch->version >= 22800;
+}
+inline bool nccl_has_native(const nccl_state& state, const all_to_all_call&) {
+  return state.api->all_to_all != nullptr && state.launch->version >= 22800;
+}
+
+/// `outgoing(r)` are the elements for rank r, `incoming(r)` those from it: an address and a count each.
+template <class Call, class Outgoing, class Incoming>
+void nccl_exchange(nccl_state& state, const Call& call, Outgoing outgoing, Incoming incoming) {
+  const auto own_out = outgoing(state.rank);
+  const auto own_in = incoming(state.rank);
+  cuda_space::copy(own_in.first, own_out.first, own_in.second * size_of(call.type), nccl_where(call));
+  constexpr int rounds = static_cast<int>(nccl_group_limit / 2);
+  nccl_batch batch(state, nccl_group_limit);
+  for (int k = 1; k < state.size; ++k) {
+    const int to = (state.rank + k) % state.size, from = (state.rank - k + state.size) % state.size;
+    const auto out = outgoing(to);
+    const auto in = incoming(from);
+    if (out.second != 0) batch.add(send_call{out.first, out.second, call.type, to, call.stream, call.site});
+    if (in.second != 0) batch.add(recv_call{in.first, in.second, call.type, from, call.stream, call.site});
+    if (k % rounds == 0) batch.close();
+  }
+  batch.close();
+}
+
+template <class Call, class Parts>
+void nccl_gather(nccl_state& state, const Call& call, Parts parts) {
+  const std::size_t own = parts(state.rank).second;
+  nccl_exchange(
+      state, call, [&](int to) { return std::pair<const void*, std::size_t>(call.in, to == call.root ? own : 0); },
+      [&](int from) {
+        if (state.rank != call.root) return std::pair<void*, std::size_t>(nullptr, 0);
+        const auto [offset, count] = parts(from);
+        return std::pair<void*, std::size_t>(nccl_at(call.out, offset, call.type), count);
+      });
+}
+template <class Call, class Parts>
+void nccl_scatter(nccl_state& state, const Call& call, Parts parts) {
+  const std::size_t own = parts(state.rank).second;
+  nccl_exchange(
+      state, call,
+      [&](int to) {
+        if (state.rank != call.root) return std::pair<const void*, std::size_t>(nullptr, 0);
+        const auto [offset, count] = parts(to);
+        return std::pair<const void*, std::size_t>(nccl_at(call.in, offset, call.type), count);
+      },
+      [&](int from) { return std::pair<void*, std::size_t>(call.out, from == call.root ? own : 0); });
+}
+template <class Call, class ToEach, class FromEach>
+void nccl_all_to_all(nccl_state& state, const Call& call, ToEach to_each, FromEach from_each) {
+  nccl_exchange(
+      state, call,
+      [&](int to) {
+        const auto [offset, count] = to_each(to);
+        return std::pair<const void*, std::size_t>(nccl_at(call.in, offset, call.type), count);
+      },
+      [&](int from) {
+        const auto [offset, count] = from_each(from);
+        return std::pair<void*, std::size_t>(nccl_at(call.out, offset, call.type), count);
+      });
+}
+
+// Offset and count of a rank's part.
+inline auto nccl_parts(std::size_t count) {
+  return [count](int rank) { return std::pair<std::size_t, std::size_t>(static_cast<std::size_t>(rank) * count, count); };
+}
+inline auto nccl_parts(const partition& layout) {
+  return [&layout](int rank) { return std::pair<std::size_t, std::size_t>(layout.offset(rank), layout.count(rank)); };
+}
+
+// Each of the following makes one call from others. Counts that are equal take the equal-count call.
+
+inline void nccl_compose(nccl_state& state, const gather_call& call) {
+  if (call.count == 0) return;
+  if (!nccl_has_native(state, call)) return nccl_gather(state, call, nccl_parts(call.count));
+  const nccl_elements moved = nccl_moved(call.type, call.count);
+  state.check(state.api->gather(call.in, call.out, moved.count, moved.type, call.root, state.alive(), nccl_stream(call)),
+              "ncclGather");
+}
+inline void nccl_compose(nccl_state& state, const scatter_call& call) {
+  if (call.count == 0) return;
+  if (!nccl_has_native(state, call)) return nccl_scatter(state, call, nccl_parts(call.count));
+  const nccl_elements moved = nccl_moved(call.type, call.count);
+  state.check(state.api->scatter(call.in, call.out, moved.count, moved.type, call.root, state.alive(), nccl_stream(call)),
+              "ncclScatter");
+}
+inline void nccl_compose(nccl_state& state, const all_to_all_call& call) {
+  if (call.count == 0) return;
+  const auto parts = nccl_parts(call.count);
+  if (!nccl_has_native(state, call)) return nccl_all_to_all(state, call, parts, parts);
+  const nccl_elements moved = nccl_moved(call.type, call.count);
+  state.check(state.api->all_to_all(call.in, call.out, moved.count, moved.type, state.alive(), nccl_stream(call)),
+              "ncclAlltoAll");
+}
+inline void nccl_compose(nccl_state& state, const gather_uneven_call& call) {
+  if (nccl_is_even(*call.layout))
+    return nccl_compose(state, gather_call{call.in, call.out, call.layout->count(0), call.type, call.root, call.stream,
+                                           call.site});
+  nccl_gather(state, call, nccl_parts(*call.layout));
+}
+inline void nccl_compose(nccl_state& state, const scatter_uneven_call& call) {
+  if (nccl_is_even(*call.layout))
+    return nccl_compose(state, scatter_call{call.in, call.out, call.layout->count(0), call.type, call.root, call.stream,
+                                            call.site});
+  nccl_scatter(state, call, nccl_parts(*call.layout));
+}
+// A rank whose own counts are equal does not know those of the others.
+inline void nccl_compose(nccl_state& state, const all_to_all_uneven_call& call) {
+  nccl_all_to_all(state, call, nccl_parts(*call.send_layout), nccl_parts(*call.receive_layout));
+}
+
+/// What each rank has, broadcast by it to its place.
+inline void nccl_list(nccl_state& state, nccl_batch& batch, const all_gather_uneven_call& call) {
+  const partition& layout = *call.layout;
+  for (int root = 0; root < state.size; ++root) {
+    const nccl_elements moved = nccl_moved(call.type, layout.count(root));
+    if (moved.count == 0) continue;
+    char* const place = nccl_at(call.out, layout.offset(root), call.type);
+    batch.add("ncclBroadcast", [&] {
+      return state.api->broadcast(root == state.rank ? call.in : place, place, moved.count, moved.type, root,
+                                  state.alive(), nccl_stream(call));
+    });
+  }
+}
+/// What each rank gets, reduced to it.
+inline void nccl_list(nccl_state& state, nccl_batch& batch, const reduce_scatter_uneven_call& call) {
+  const partition& layout = *call.layout;
+  for (int root = 0; root < state.size; ++root)
+    if (layout.count(root) != 0)
+      batch.add(reduce_call{nccl_at(call.in, layout.offset(root), call.type), root == state.rank ? call.out : nullptr,
+                            layout.count(root), call.type, call.op, nullptr, root, call.stream, call.site});
+}
+
+}  // namespace shardkit::detail
