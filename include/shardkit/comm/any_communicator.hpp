@@ -54,6 +54,7 @@ class erased_backend : public performer_of<all_calls>, public performer<group_ca
   virtual void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) = 0;
   virtual control_lane& control() = 0;
   virtual void fail(const std::string& reason) noexcept = 0;
+  virtual void throw_if_failed(const call_site& site) = 0;
 };
 
 // Implements perform and start for each call of the list, one class on top of the other.
@@ -106,6 +107,9 @@ class erased final : public erase_calls<Backend, erased_backend<typename Backend
     else throw unsupported_error("the backend of this communicator has no control lane");
   }
   void fail(const std::string& reason) noexcept override { this->wrapped_.fail(reason); }
+  void throw_if_failed(const call_site& site) override {
+    if constexpr (tells_failure<Backend>::value) this->wrapped_.base().throw_if_failed(site);
+  }
 };
 
 }  // namespace detail
@@ -139,6 +143,7 @@ class any_backend {
   }
   control_lane& control() { return wrapped_->control(); }
   void fail(const std::string& reason) noexcept { wrapped_->fail(reason); }
+  void throw_if_failed(const call_site& site) { wrapped_->throw_if_failed(site); }
 
  private:
   int rank_, size_;  // asked for often; not through the table

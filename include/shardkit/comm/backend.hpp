@@ -16,6 +16,11 @@
 //                                            collective over host memory whatever the space: out[r] = rank r's in
 //   control_lane& control();                 where it has one (control.hpp); the first call is collective
 //   void fail(const std::string& reason) noexcept;     this rank gives up: peers must not wait for it
+//   void throw_if_failed(const call_site&);  where it can tell without waiting that the communicator or the launch has
+//                                            failed: throws that
+//
+// On a device, perform and start only enqueue on the call's stream. A request is then complete when nothing is left to
+// be enqueued: it may be empty. The typed face adds what orders the streams (detail/forked.hpp).
 //
 // Verbs that a backend does not have are composed by complete<B> (complete.hpp).
 #pragma once
@@ -46,6 +51,13 @@ struct has_every;
 template <class Backend, class... Calls>
 struct has_every<Backend, call_list<Calls...>>
     : std::bool_constant<((performs<Backend, Calls>::value && starts<Backend, Calls>::value) && ...)> {};
+
+template <class Backend, class = void>
+struct tells_failure : std::false_type {};
+template <class Backend>
+struct tells_failure<
+    Backend, std::void_t<decltype(std::declval<Backend&>().throw_if_failed(std::declval<const call_site&>()))>>
+    : std::true_type {};
 
 template <class Backend, class = void>
 struct defers_calls : std::false_type {};

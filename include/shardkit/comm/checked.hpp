@@ -72,6 +72,10 @@ class checked {
   }
   control_lane& control() { return shared_->next.base().control(); }
   void fail(const std::string& reason) noexcept { shared_->next.fail(reason); }
+  template <class Inner = Backend>
+  auto throw_if_failed(const call_site& site) -> decltype(std::declval<Inner&>().throw_if_failed(site)) {
+    shared_->next.base().throw_if_failed(site);
+  }
 
  private:
   using agreement = typename detail::checker<Backend>::agreement;

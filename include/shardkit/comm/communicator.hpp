@@ -3,7 +3,8 @@
 // Each verb has a form that returns when the call has taken effect on this rank, and one, X_async, that returns a
 // request at once: the buffers, and a partition, must then stay until the request is complete. What is under way goes
 // on in every later call and wait of this rank. A collective is started, or listed in a group, by all ranks or by none:
-// over MPI the two forms do not meet.
+// over MPI the two forms do not meet. On a device X_async takes a fork of two streams, fork{compute, communication}: the
+// call runs on the second after what the first holds, and the request's wait() makes the first wait for it.
 //
 // A communicator is a set of ranks that call the same verbs in the same order. Calls take effect in program order;
 // on a device they are ordered by their stream, which is never synchronised. What each verb exchanges and when a
@@ -14,6 +15,7 @@
 
 #include <shardkit/comm/control.hpp>
 #include <shardkit/comm/detail/describing.hpp>
+#include <shardkit/comm/detail/forked.hpp>
 
 #include <cstddef>
 #include <memory>
@@ -35,6 +37,8 @@ class communicator : private detail::describing<Backend> {
   using backend_type = Backend;
   using space = typename base::space;
   using where = typename base::where;
+  /// Where a call is started without waiting: on a device also a fork of two streams.
+  using start_where = typename detail::forks_of<Backend>::where;
 
   explicit communicator(Backend backend, std::string name = "world")
       : communicator(std::move(backend), std::make_shared<const std::string>(std::move(name))) {}
@@ -66,7 +70,7 @@ class communicator : private detail::describing<Backend> {
 
   /// Returns after every rank has called it.
   void barrier(where w = {}) { run(describe_barrier(w)); }
-  request barrier_async(where w = {}) { return begin(describe_barrier(w)); }
+  request barrier_async(start_where w = {}) { return launch(describe_barrier(w), w); }
 
   /// Every rank's `data` becomes the root's; sizes are equal.
   template <class Data>
@@ -74,8 +78,8 @@ class communicator : private detail::describing<Backend> {
     run(describe_broadcast(std::forward<Data>(data), root, w));
   }
   template <class Data>
-  request broadcast_async(Data&& data, int root, where w = {}) {
-    return begin(describe_broadcast(std::forward<Data>(data), root, w));
+  request broadcast_async(Data&& data, int root, start_where w = {}) {
+    return launch(describe_broadcast(std::forward<Data>(data), root, w), w);
   }
 
   /// The root's `out` = the ranks' `in` combined; elsewhere `out` may be empty.
@@ -83,17 +87,17 @@ class communicator : private detail::describing<Backend> {
   void reduce(const In& in, Out&& out, reduction op, int root, where w = {}) {
     run(describe_reduce(in, std::forward<Out>(out), op, root, w));
   }
-  template <class T>
-  void reduce(in_place_view<T, space> both, reduction op, int root, where w = {}) {
-    run(describe_reduce(both, op, root, w));
+  template <class T, class Of>
+  void reduce(in_place_view<T, Of> both, reduction op, int root, where w = {}) {
+    run(describe_reduce(detail::in_place_of<space>(both), op, root, w));
   }
   template <class In, class Out>
-  request reduce_async(const In& in, Out&& out, reduction op, int root, where w = {}) {
-    return begin(describe_reduce(in, std::forward<Out>(out), op, root, w));
+  request reduce_async(const In& in, Out&& out, reduction op, int root, start_where w = {}) {
+    return launch(describe_reduce(in, std::forward<Out>(out), op, root, w), w);
   }
-  template <class T>
-  request reduce_async(in_place_view<T, space> both, reduction op, int root, where w = {}) {
-    return begin(describe_reduce(both, op, root, w));
+  template <class T, class Of>
+  request reduce_async(in_place_view<T, Of> both, reduction op, int root, start_where w = {}) {
+    return launch(describe_reduce(detail::in_place_of<space>(both), op, root, w), w);
   }
 
   /// `out` = the ranks' `in` combined, the same bits on every rank.
@@ -101,9 +105,9 @@ class communicator : private detail::describing<Backend> {
   void all_reduce(const In& in, Out&& out, reduction op, where w = {}) {
     run(describe_all_reduce(in, std::forward<Out>(out), op, w));
   }
-  template <class T>
-  [[gnu::always_inline]] inline void all_reduce(in_place_view<T, space> both, reduction op, where w = {}) {
-    run(describe_all_reduce(both, op, w));
+  template <class T, class Of>
+  [[gnu::always_inline]] inline void all_reduce(in_place_view<T, Of> both, reduction op, where w = {}) {
+    run(describe_all_reduce(detail::in_place_of<space>(both), op, w));
   }
   /// One number from every rank, combined; host communicators.
   template <class T, std::enable_if_t<detail::has_dtype<T>::value, int> = 0>
@@ -113,47 +117,47 @@ class communicator : private detail::describing<Backend> {
     return value;
   }
   template <class In, class Out, class = detail::unless_reduction<Out>>
-  request all_reduce_async(const In& in, Out&& out, reduction op, where w = {}) {
-    return begin(describe_all_reduce(in, std::forward<Out>(out), op, w));
+  request all_reduce_async(const In& in, Out&& out, reduction op, start_where w = {}) {
+    return launch(describe_all_reduce(in, std::forward<Out>(out), op, w), w);
   }
-  template <class T>
-  request all_reduce_async(in_place_view<T, space> both, reduction op, where w = {}) {
-    return begin(describe_all_reduce(both, op, w));
+  template <class T, class Of>
+  request all_reduce_async(in_place_view<T, Of> both, reduction op, start_where w = {}) {
+    return launch(describe_all_reduce(detail::in_place_of<space>(both), op, w), w);
   }
 
   /// `out` (size * in.size()) = the ranks' `in` in rank order. In place: each rank's part already lies at its place.
   /// With a layout: unequal counts, rank r's `in` has layout.count(r) elements, `out` has layout.total().
-  template <class In, class Out, class = detail::unless_partition<Out>>
+  template <class In, class Out, class = detail::unless_partition<Out, where>>
   void all_gather(const In& in, Out&& out, where w = {}) {
     run(describe_all_gather(in, std::forward<Out>(out), w));
   }
-  template <class T>
-  void all_gather(in_place_view<T, space> all, where w = {}) {
-    run(describe_all_gather(all, w));
+  template <class T, class Of>
+  void all_gather(in_place_view<T, Of> all, where w = {}) {
+    run(describe_all_gather(detail::in_place_of<space>(all), w));
   }
   template <class In, class Out>
   void all_gather(const In& in, Out&& out, const partition& layout, where w = {}) {
     run(describe_all_gather(in, std::forward<Out>(out), layout, w));
   }
-  template <class T>
-  void all_gather(in_place_view<T, space> all, const partition& layout, where w = {}) {
-    run(describe_all_gather(all, layout, w));
+  template <class T, class Of>
+  void all_gather(in_place_view<T, Of> all, const partition& layout, where w = {}) {
+    run(describe_all_gather(detail::in_place_of<space>(all), layout, w));
   }
-  template <class In, class Out, class = detail::unless_partition<Out>>
-  request all_gather_async(const In& in, Out&& out, where w = {}) {
-    return begin(describe_all_gather(in, std::forward<Out>(out), w));
+  template <class In, class Out, class = detail::unless_partition<Out, start_where>>
+  request all_gather_async(const In& in, Out&& out, start_where w = {}) {
+    return launch(describe_all_gather(in, std::forward<Out>(out), w), w);
   }
-  template <class T>
-  request all_gather_async(in_place_view<T, space> all, where w = {}) {
-    return begin(describe_all_gather(all, w));
+  template <class T, class Of>
+  request all_gather_async(in_place_view<T, Of> all, start_where w = {}) {
+    return launch(describe_all_gather(detail::in_place_of<space>(all), w), w);
   }
   template <class In, class Out>
-  request all_gather_async(const In& in, Out&& out, const partition& layout, where w = {}) {
-    return begin(describe_all_gather(in, std::forward<Out>(out), layout, w));
+  request all_gather_async(const In& in, Out&& out, const partition& layout, start_where w = {}) {
+    return launch(describe_all_gather(in, std::forward<Out>(out), layout, w), w);
   }
-  template <class T>
-  request all_gather_async(in_place_view<T, space> all, const partition& layout, where w = {}) {
-    return begin(describe_all_gather(all, layout, w));
+  template <class T, class Of>
+  request all_gather_async(in_place_view<T, Of> all, const partition& layout, start_where w = {}) {
+    return launch(describe_all_gather(detail::in_place_of<space>(all), layout, w), w);
   }
 
   /// `out` on rank r = block r of the ranks' `in` (size * out.size()) combined. With a layout: unequal counts, rank r
@@ -167,12 +171,12 @@ class communicator : private detail::describing<Backend> {
     run(describe_reduce_scatter(in, std::forward<Out>(out), op, layout, w));
   }
   template <class In, class Out, class = detail::unless_reduction<Out>>
-  request reduce_scatter_async(const In& in, Out&& out, reduction op, where w = {}) {
-    return begin(describe_reduce_scatter(in, std::forward<Out>(out), op, w));
+  request reduce_scatter_async(const In& in, Out&& out, reduction op, start_where w = {}) {
+    return launch(describe_reduce_scatter(in, std::forward<Out>(out), op, w), w);
   }
   template <class In, class Out>
-  request reduce_scatter_async(const In& in, Out&& out, reduction op, const partition& layout, where w = {}) {
-    return begin(describe_reduce_scatter(in, std::forward<Out>(out), op, layout, w));
+  request reduce_scatter_async(const In& in, Out&& out, reduction op, const partition& layout, start_where w = {}) {
+    return launch(describe_reduce_scatter(in, std::forward<Out>(out), op, layout, w), w);
   }
 
   /// The root's `out` (size * in.size()) = the ranks' `in` in rank order; elsewhere `out` may be empty.
@@ -185,12 +189,12 @@ class communicator : private detail::describing<Backend> {
     run(describe_gather(in, std::forward<Out>(out), layout, root, w));
   }
   template <class In, class Out>
-  request gather_async(const In& in, Out&& out, int root, where w = {}) {
-    return begin(describe_gather(in, std::forward<Out>(out), root, w));
+  request gather_async(const In& in, Out&& out, int root, start_where w = {}) {
+    return launch(describe_gather(in, std::forward<Out>(out), root, w), w);
   }
   template <class In, class Out>
-  request gather_async(const In& in, Out&& out, const partition& layout, int root, where w = {}) {
-    return begin(describe_gather(in, std::forward<Out>(out), layout, root, w));
+  request gather_async(const In& in, Out&& out, const partition& layout, int root, start_where w = {}) {
+    return launch(describe_gather(in, std::forward<Out>(out), layout, root, w), w);
   }
 
   /// `out` on rank r = block r of the root's `in` (size * out.size()); elsewhere `in` may be empty.
@@ -203,12 +207,12 @@ class communicator : private detail::describing<Backend> {
     run(describe_scatter(in, std::forward<Out>(out), layout, root, w));
   }
   template <class In, class Out>
-  request scatter_async(const In& in, Out&& out, int root, where w = {}) {
-    return begin(describe_scatter(in, std::forward<Out>(out), root, w));
+  request scatter_async(const In& in, Out&& out, int root, start_where w = {}) {
+    return launch(describe_scatter(in, std::forward<Out>(out), root, w), w);
   }
   template <class In, class Out>
-  request scatter_async(const In& in, Out&& out, const partition& layout, int root, where w = {}) {
-    return begin(describe_scatter(in, std::forward<Out>(out), layout, root, w));
+  request scatter_async(const In& in, Out&& out, const partition& layout, int root, start_where w = {}) {
+    return launch(describe_scatter(in, std::forward<Out>(out), layout, root, w), w);
   }
 
   /// Block r of `in` goes to rank r, block r of `out` comes from it; the sizes are equal multiples of size(). With
@@ -222,13 +226,13 @@ class communicator : private detail::describing<Backend> {
     run(describe_all_to_all(in, to_each, std::forward<Out>(out), from_each, w));
   }
   template <class In, class Out>
-  request all_to_all_async(const In& in, Out&& out, where w = {}) {
-    return begin(describe_all_to_all(in, std::forward<Out>(out), w));
+  request all_to_all_async(const In& in, Out&& out, start_where w = {}) {
+    return launch(describe_all_to_all(in, std::forward<Out>(out), w), w);
   }
   template <class In, class Out>
   request all_to_all_async(const In& in, const partition& to_each, Out&& out, const partition& from_each,
-                           where w = {}) {
-    return begin(describe_all_to_all(in, to_each, std::forward<Out>(out), from_each, w));
+                           start_where w = {}) {
+    return launch(describe_all_to_all(in, to_each, std::forward<Out>(out), from_each, w), w);
   }
 
   /// Messages between two ranks arrive in the order sent; the receiver names the exact size.
@@ -241,12 +245,12 @@ class communicator : private detail::describing<Backend> {
     run(describe_recv(std::forward<Out>(out), peer, w));
   }
   template <class In>
-  request send_async(const In& in, int peer, where w = {}) {
-    return begin(describe_send(in, peer, w));
+  request send_async(const In& in, int peer, start_where w = {}) {
+    return launch(describe_send(in, peer, w), w);
   }
   template <class Out>
-  request recv_async(Out&& out, int peer, where w = {}) {
-    return begin(describe_recv(std::forward<Out>(out), peer, w));
+  request recv_async(Out&& out, int peer, start_where w = {}) {
+    return launch(describe_recv(std::forward<Out>(out), peer, w), w);
   }
   /// Sends to `to` while receiving from `from`, which may be the same rank, or this one.
   template <class In, class Out>
@@ -254,8 +258,8 @@ class communicator : private detail::describing<Backend> {
     run(describe_send_recv(in, to, std::forward<Out>(out), from, w));
   }
   template <class In, class Out>
-  request send_recv_async(const In& in, int to, Out&& out, int from, where w = {}) {
-    return begin(describe_send_recv(in, to, std::forward<Out>(out), from, w));
+  request send_recv_async(const In& in, int to, Out&& out, int from, start_where w = {}) {
+    return launch(describe_send_recv(in, to, std::forward<Out>(out), from, w), w);
   }
 
   /// Performs the verbs that `body(g)` calls on g as one, so that none of them waits for another:
@@ -272,11 +276,11 @@ class communicator : private detail::describing<Backend> {
     wait_all(started.data(), started.size());
   }
   template <class Body>
-  request group_async(Body&& body, where w = {}) {
+  request group_async(Body&& body, start_where w = {}) {
     grouping<space> listed(*this);
     record(listed, std::forward<Body>(body), w);
-    if (listed.others_.empty()) return begin(listed.as_one(recorded_, w));
-    return joined_requests::of(start_all(listed, w));
+    if (listed.others_.empty()) return launch(listed.as_one(recorded_, w), w);
+    return forked(group_call::name, w, [&] { return joined_requests::of(start_all(listed, w)); });
   }
 
   /// Collective: the ranks of one colour form a communicator, ordered by key, then by rank here.
@@ -303,6 +307,13 @@ class communicator : private detail::describing<Backend> {
   control_lane& control(where w = {}) {
     static_assert(detail::require_outside_group<Backend>::value);
     return *guarded("control", w, [&] { return &backend_.base().control(); });
+  }
+
+  /// Throws where this communicator is known to have failed: an asynchronous error of its transport, a failed peer.
+  /// Never waits. Where the host does not wait in calls (CUDA), this is how it hears; see cuda/synchronize.hpp.
+  void throw_if_failed(const call_site& site = call_site::current()) {
+    self_.require("throw_if_failed", site);
+    if constexpr (detail::tells_failure<Backend>::value) backend_.base().throw_if_failed(site);
   }
 
   /// Declares this rank failed: calls of the others, on every communicator of the launch, throw peer_failed.
@@ -357,11 +368,32 @@ class communicator : private detail::describing<Backend> {
     return started;
   }
 
+  template <class Call>
+  request launch(const Call& call, const start_where& w) {
+    return forked(Call::name, w, [&] { return begin(call); });
+  }
+  template <class Begin>
+  request forked(const char* operation, const start_where& w, Begin enqueue) {
+    if constexpr (std::is_same<start_where, where>::value) {
+      return enqueue();
+    } else {
+      self_.require(operation, w.site);
+      try {
+        return forks_.start(w, enqueue);
+      } catch (error& failure) {
+        backend_.fail(std::string(operation) + ": " + failure.message());
+        failure.attach(base::context(operation, w.site));
+        throw;
+      }
+    }
+  }
+
   static constexpr void require_host_result() {
     static_assert(std::is_same<space, host_space>::value, "shardkit: single values travel on host communicators only");
     static_assert(!detail::defers_calls<Backend>::value, "shardkit: a call inside group has no result yet; pass a buffer");
   }
 
+  detail::forks_of<Backend> forks_;
   std::vector<any_call> recorded_;  // kept, so that a steady state allocates nothing
 };
 

@@ -33,6 +33,10 @@ class decorator {
     return next_.base().control();
   }
   void fail(const std::string& reason) noexcept { next_.fail(reason); }
+  template <class Inner = Backend>
+  auto throw_if_failed(const call_site& site) -> decltype(std::declval<Inner&>().throw_if_failed(site)) {
+    next_.base().throw_if_failed(site);
+  }
 
  protected:
   explicit decorator(Backend backend) : next_(std::move(backend)) {}

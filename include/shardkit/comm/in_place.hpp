@@ -39,7 +39,7 @@ auto input_of(const X& x) {
   if constexpr (require_view<const X>::value) {
     auto given = as_view(x);
     using element = std::remove_const_t<typename decltype(given)::element_type>;
-    static_assert(std::is_same<typename decltype(given)::space, Space>::value,
+    static_assert(is_memory_of<typename decltype(given)::space, Space>,
                   "shardkit: the buffer lies in another memory space than the communicator works on");
     return view<const element, Space>(given.data(), given.size());
   } else {
@@ -56,12 +56,20 @@ auto output_of(X&& x) {
     static_assert(!std::is_const<element>::value, "shardkit: the output buffer is const; pass one that may be written");
     static_assert(std::is_lvalue_reference<X>::value || is_borrowing<std::remove_reference_t<X>>(),
                   "shardkit: the output is a temporary that owns its elements; name it, so that the result survives");
-    static_assert(std::is_same<typename decltype(given)::space, Space>::value,
+    static_assert(is_memory_of<typename decltype(given)::space, Space>,
                   "shardkit: the buffer lies in another memory space than the communicator works on");
     return view<std::remove_const_t<element>, Space>(given.data(), given.size());
   } else {
     return view<std::byte, Space>();
   }
+}
+
+/// The same buffer as one of Space.
+template <class Space, class T, class Of>
+[[gnu::always_inline]] inline in_place_view<T, Space> in_place_of(in_place_view<T, Of> both) noexcept {
+  static_assert(is_memory_of<Of, Space>,
+                "shardkit: the buffer lies in another memory space than the communicator works on");
+  return {view<T, Space>(both.data.data(), both.data.size())};
 }
 
 template <class In, class Out>

@@ -19,6 +19,8 @@ class pending_call {
   virtual bool test() = 0;
   /// Waits for completion, to the operation deadline. Throws what went wrong.
   virtual void wait() = 0;
+  /// The same where it need not wait, else false. Not `test` where a stream waits for the call and not the host.
+  virtual bool try_wait() { return test(); }
   /// Seconds that a wait may last: the launch's operation deadline.
   virtual double deadline() const noexcept = 0;
   /// Ends a wait that others have made with `test`: fails the communicator and throws timeout_error.
@@ -60,11 +62,19 @@ class [[nodiscard]] request {
     return true;
   }
 
-  /// Returns after completion; throws timeout_error, peer_failed or what the transport reported.
+  /// Returns after completion; throws timeout_error, peer_failed or what the transport reported. On a device the
+  /// compute stream waits, not the host: what is enqueued on it from now on sees the result.
   void wait() {
     if (state_ == nullptr) return;
     state_->wait();
     drop();
+  }
+  /// Waits where that takes no time, else false.
+  bool try_wait() {
+    if (state_ == nullptr) return true;
+    if (!state_->try_wait()) return false;
+    drop();
+    return true;
   }
 
  private:
@@ -85,8 +95,8 @@ inline void wait_all(request* requests, std::size_t count) {
     request& next = requests[done];
     if (!next.active()) continue;
     const auto look = [&] {
-      for (std::size_t i = count; i-- > done + 1;) (void)requests[i].test();
-      return next.test();
+      for (std::size_t i = count; i-- > done + 1;) (void)requests[i].try_wait();
+      return next.try_wait();
     };
     constexpr int spins = 1000;
     if (detail::wait_for(spins, next.state_->deadline(), look, [] { return false; }) != detail::wait_result::ready)
@@ -109,6 +119,11 @@ class joined_requests final : public pending_call {
   bool test() override {
     bool all = true;
     for (request& part : parts_) all = part.test() && all;
+    return all;
+  }
+  bool try_wait() override {
+    bool all = true;
+    for (request& part : parts_) all = part.try_wait() && all;
     return all;
   }
   void wait() override { wait_all(parts_.data(), parts_.size()); }

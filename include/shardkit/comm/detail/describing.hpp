@@ -11,11 +11,12 @@
 
 namespace shardkit::detail {
 
-// Where the second argument could be an output or the operation, or the layout, of the in-place form.
+// Where the second argument could be an output or, of the in-place form, the operation, the layout or the stream.
 template <class Out>
 using unless_reduction = std::enable_if_t<!std::is_same<bare<Out>, reduction>::value>;
-template <class Out>
-using unless_partition = std::enable_if_t<!std::is_same<bare<Out>, partition>::value>;
+template <class Out, class Where>
+using unless_partition =
+    std::enable_if_t<!std::is_same<bare<Out>, partition>::value && !std::is_convertible<Out, Where>::value>;
 
 template <class Backend>
 class describing : public calling<Backend> {
