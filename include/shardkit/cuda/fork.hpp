@@ -9,7 +9,8 @@
 
 namespace shardkit {
 
-/// fork{compute, communication}: see cuda_space::fork.
+/// fork{compute, communication}: see cuda_space::fork. POSIX has a function of this name: under `using namespace
+/// shardkit` write shardkit::fork, or only {compute, communication}.
 using fork = cuda_space::fork;
 
 }  // namespace shardkit
