@@ -4,7 +4,8 @@
 #   shardkit_add_mpi_test(NAME name SOURCES ... RANKS 1 2 4 [LIBRARIES ...] [LABELS ...] [TIMEOUT seconds])
 #
 # The first is one process, the second is run under mpiexec once for each number of ranks. doctest and its main
-# function are provided; under MPI, <support/mpi_world.hpp> gives the environment that main has made. A test whose libraries are missing on this machine is reported as skipped, with the reason.
+# function are provided; under MPI, <support/mpi_world.hpp> gives the environment that main has made. A test whose
+# libraries are missing on this machine is reported as skipped, with the reason.
 #
 # Labels choose what runs where (scripts/test.sh): `single` or `mpi` and the name of the folder are given to every
 # test; `threads` asks for a run under ThreadSanitizer too; `nightly` keeps a long test out of the ordinary run. For
@@ -59,6 +60,7 @@ function(shardkit_label_target target)
   foreach(label IN LISTS ARGN)
     if(label STREQUAL "nightly")
       set(groups shardkit_tests_nightly)
+      set_target_properties(${target} PROPERTIES EXCLUDE_FROM_ALL ON)
       break()
     endif()
     list(APPEND groups shardkit_tests_${label})

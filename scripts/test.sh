@@ -120,7 +120,7 @@ for name in "${configurations[@]}"; do
       # The alternatives system may have made another MPI the default one.
       if command -v mpicc.openmpi >/dev/null; then options+=(-DMPI_EXECUTABLE_SUFFIX=.openmpi); fi
       if [ $nightly = yes ]; then
-        run_configuration default all "${options[@]}" --
+        run_configuration default "all shardkit_tests_nightly" "${options[@]}" --
       else
         run_configuration default all "${options[@]}" -- "${no_nightly[@]}"
       fi
