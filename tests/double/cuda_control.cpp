@@ -1,0 +1,338 @@
+// What tests say to the double, and what every API call passes: counting, faults, the state of the machine.
+#include <double/state.hpp>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <unistd.h>
+
+namespace shardkit_double {
+namespace {
+
+schedule schedule_of_environment() {
+  const char* text = std::getenv("SHARDKIT_DOUBLE_SCHEDULE");
+  if (text == nullptr || *text == '\0' || std::strcmp(text, "eager") == 0) return {};
+  if (std::strcmp(text, "late") == 0) return {order::late, 0};
+  if (std::strncmp(text, "jitter:", 7) == 0) return {order::jitter, std::strtoull(text + 7, nullptr, 10)};
+  std::fprintf(stderr, "SHARDKIT_DOUBLE_SCHEDULE is \"%s\"; it can be eager, late or jitter:SEED\n", text);
+  std::_Exit(76);
+}
+
+void set_defaults(state& d) {
+  const char* count = std::getenv("SHARDKIT_DOUBLE_DEVICES");
+  d.device_count = count == nullptr ? 2 : std::atoi(count);
+  d.driver_missing = false;
+  d.device_memory = std::size_t{4} << 30;
+  d.peers_impossible.clear();
+  d.when = schedule_of_environment();
+  d.random = d.when.seed;
+  d.strict_threads = false;
+  d.mismatch = mismatch_mode::diagnose;
+  d.faults.clear();
+  d.calls.clear();
+}
+
+/// The last word of a program in which nobody looked at what was found.
+void tell_unread() {
+  state& d = all();
+  unseen quiet;
+  if (!d.found_unread) return;
+  std::fprintf(stderr, "The CUDA double found what this program has not asked for:\n%s", report_text().c_str());
+  std::fflush(nullptr);
+  _exit(76);
+}
+
+std::set<thread_state*>& living_threads() {
+  static auto& threads = *new std::set<thread_state*>;
+  return threads;
+}
+
+}  // namespace
+
+state& all() {
+  static state& only = [&]() -> state& {
+    state& made = *new state;
+    set_defaults(made);
+    std::atexit(tell_unread);
+    return made;
+  }();
+  return only;
+}
+
+thread_state& this_thread() {
+  static thread_local thread_state mine;
+  return mine;
+}
+
+thread_state::~thread_state() {
+  under_lock guard;
+  all().host_seen.join(seen);
+  living_threads().erase(this);
+}
+
+// ---- API calls ---------------------------------------------------------------------------------------------------
+
+entry::entry(const char* function, const void* caller) : function_(function) {
+  unseen::begin();
+  state& d = all();
+  d.lock.lock();
+  thread_state& t = this_thread();
+  if (t.generation != d.generation) {
+    // The first call since the last reset. Where threads are strict, what started this one is taken to have told it
+    // what the others knew then.
+    t.generation = d.generation;
+    t.device = 0;
+    t.streams.clear();
+    t.seen = {};
+    living_threads().insert(&t);
+    for (const thread_state* other : living_threads())
+      if (other->generation == d.generation) t.seen.join(other->seen);
+  }
+  outer_ = t.inside;
+  outer_caller_ = t.caller;
+  if (outer_ == nullptr) {
+    t.caller = caller;
+    ++d.calls[function][t.device];
+    for (auto f = d.faults.begin(); f != d.faults.end(); ++f) {
+      if (f->function != function || (f->device >= 0 && f->device != t.device)) continue;
+      if (f->remaining > 1) {
+        --f->remaining;
+        continue;
+      }
+      injected_ = true;
+      code_ = f->code;
+      if (f->remaining == 1) d.faults.erase(f);
+      break;
+    }
+  }
+  t.inside = this;
+}
+
+entry::~entry() {
+  thread_state& t = this_thread();
+  t.inside = outer_;
+  t.caller = outer_caller_;
+  all().lock.unlock();
+  unseen::end();
+}
+
+cudaError_t machine_error() {
+  state& d = all();
+  if (d.driver_missing) return cudaErrorInsufficientDriver;
+  if (d.device_count == 0) return cudaErrorNoDevice;
+  return static_cast<cudaError_t>(device_state(this_thread().device).error);
+}
+
+cudaError_t remember(cudaError_t code) {
+  if (code != cudaSuccess && code != cudaErrorNotReady) this_thread().last_error = code;
+  return code;
+}
+
+cudaError_t refuse_in_host_function(const char* function) {
+  if (!this_thread().in_host_function) return cudaSuccess;
+  report_found(report_kind::bad_argument, std::string(function) + " is called in a host function of a stream, where "
+                                          "no CUDA call is allowed");
+  return cudaErrorNotPermitted;
+}
+
+void report_found(report_kind kind, std::string text) {
+  state& d = all();
+  d.found.push_back({kind, std::move(text)});
+  d.found_unread = true;
+}
+
+void at_reset(std::function<void()> forget) {
+  under_lock guard;
+  all().forget.push_back(std::move(forget));
+}
+
+void release_token(const void* token) {
+  if (!watched()) return;
+  AnnotateIgnoreSyncEnd(__FILE__, __LINE__);
+  __tsan_release(const_cast<void*>(token));
+  AnnotateIgnoreSyncBegin(__FILE__, __LINE__);
+}
+
+void acquire_token(const void* token) {
+  if (!watched()) return;
+  AnnotateIgnoreSyncEnd(__FILE__, __LINE__);
+  __tsan_acquire(const_cast<void*>(token));
+  AnnotateIgnoreSyncBegin(__FILE__, __LINE__);
+}
+
+// ---- Control -----------------------------------------------------------------------------------------------------
+
+bool active() { return true; }
+
+const char* to_string(report_kind kind) {
+  switch (kind) {
+    case report_kind::race: return "race";
+    case report_kind::out_of_bounds: return "out of bounds";
+    case report_kind::use_after_free: return "use after free";
+    case report_kind::free_in_flight: return "free in flight";
+    case report_kind::wrong_device: return "wrong device";
+    case report_kind::bad_handle: return "bad handle";
+    case report_kind::bad_argument: return "bad argument";
+    case report_kind::capture: return "capture";
+    case report_kind::mismatch: return "mismatch";
+    case report_kind::communicator: return "communicator";
+    case report_kind::leak: return "leak";
+    case report_kind::unfinished: return "unfinished";
+  }
+  return "unknown";
+}
+
+std::vector<report> reports() {
+  under_lock guard;
+  all().found_unread = false;
+  return all().found;
+}
+
+std::string report_text() {
+  std::string text;
+  for (const report& r : reports()) text += std::string(to_string(r.kind)) + ": " + r.text + "\n";
+  return text;
+}
+
+void clear_reports() {
+  under_lock guard;
+  all().found.clear();
+  all().found_unread = false;
+}
+
+std::vector<report> reset() {
+  under_lock guard;
+  state& d = all();
+  for (auto& [number, device] : d.devices) device.stalled = false;
+  // Host functions take a while; work that waits for ranks that are gone does not move, however long it is given.
+  wait_until(
+      [&d] {
+        for (const auto& s : d.streams)
+          if (!s->queue.empty()) return false;
+        return true;
+      },
+      0.2);
+  for (const auto& s : d.streams)
+    if (!s->queue.empty())
+      report_found(report_kind::unfinished, s->queue.front()->op.name + " on " + s->name + " and " +
+                                                std::to_string(s->queue.size() - 1) +
+                                                " operations behind it have not ended");
+  for (const auto& forget : d.forget) forget();
+  for (const auto& [handle, c] : d.captures)
+    report_found(report_kind::leak, "the capture of " + c->origin->name + " was not ended with cudaStreamEndCapture");
+  for (auto& [begin, a] : d.memory) {
+    if (a.freed_by.empty() && a.kind != memory_kind::registered)
+      report_found(report_kind::leak, std::to_string(a.bytes) + " bytes of " +
+                                          describe(reinterpret_cast<const void*>(begin)) + " were not freed");
+    release_storage(a);
+  }
+  for (const auto& s : d.streams) {
+    const bool of_user = d.stream_handles.count(s->handle) != 0;
+    if (of_user) report_found(report_kind::leak, s->name + " was not destroyed");
+    for (const queued_ptr& q : s->queue) q->after.clear();
+    if (watched()) __tsan_destroy_fiber(s->fiber);
+  }
+  for (const auto& [handle, e] : d.events.all()) report_found(report_kind::leak, e->name + " was not destroyed");
+  for (const auto& [handle, g] : d.graphs.all())
+    report_found(report_kind::leak, "a graph of " + std::to_string(g->nodes.size()) + " nodes was not destroyed");
+  for (const auto& [handle, g] : d.executables.all())
+    report_found(report_kind::leak,
+                 "an executable graph of " + std::to_string(g->nodes.size()) + " nodes was not destroyed");
+  d.captures.clear();
+  d.memory.clear();
+  d.events.clear();
+  d.graphs.clear();
+  d.executables.clear();
+  d.stream_handles.clear();
+  d.streams.clear();
+  d.devices.clear();
+  d.slots = 0;
+  d.host_seen = {};
+  ++d.generation;
+  this_thread().device = 0;
+  set_defaults(d);
+  std::vector<report> found = std::move(d.found);
+  d.found.clear();
+  d.found_unread = false;
+  d.names.clear();
+  return found;
+}
+
+void set_device_count(int count) {
+  under_lock guard;
+  all().device_count = count;
+}
+void set_driver_missing(bool missing) {
+  under_lock guard;
+  all().driver_missing = missing;
+}
+void set_device_memory(std::size_t bytes) {
+  under_lock guard;
+  all().device_memory = bytes;
+}
+void set_peer_access(int from, int to, bool possible) {
+  under_lock guard;
+  if (possible) all().peers_impossible.erase({from, to});
+  else all().peers_impossible.insert({from, to});
+}
+int current_device() {
+  under_lock guard;
+  thread_state& t = this_thread();
+  return t.generation == all().generation ? t.device : 0;
+}
+void set_schedule(schedule s) {
+  under_lock guard;
+  all().when = s;
+  all().random = s.seed;
+}
+schedule current_schedule() {
+  under_lock guard;
+  return all().when;
+}
+void set_threads_order_by_events_only(bool strict) {
+  under_lock guard;
+  all().strict_threads = strict;
+}
+
+void fail_call(const std::string& function, int nth, int code, int device) {
+  if (nth < 1) throw std::invalid_argument("fail_call: calls are counted from 1");
+  under_lock guard;
+  all().faults.push_back({function, device, nth, code});
+}
+void drop_call(const std::string& function, int nth, int device) {
+  under_lock guard;
+  all().faults.push_back({function, device, nth, 0});
+}
+int calls(const std::string& function, int device) {
+  under_lock guard;
+  int sum = 0;
+  const auto found = all().calls.find(function);
+  if (found == all().calls.end()) return 0;
+  for (const auto& [of, count] : found->second)
+    if (device < 0 || of == device) sum += count;
+  return sum;
+}
+void set_device_error(int device, int code) {
+  under_lock guard;
+  device_state(device).error = code;
+}
+void set_stalled(int device, bool stalled) {
+  under_lock guard;
+  device_state(device).stalled = stalled;
+  wake();
+}
+void set_mismatch_mode(mismatch_mode mode) {
+  under_lock guard;
+  all().mismatch = mode;
+}
+mismatch_mode current_mismatch_mode() {
+  under_lock guard;
+  return all().mismatch;
+}
+void set_stand_in(const std::string& name, stand_in function) {
+  under_lock guard;
+  all().stand_ins[name] = std::move(function);
+}
+
+}  // namespace shardkit_double
