@@ -25,7 +25,7 @@ const void* mpi_apart(mpi_pending& pending, const Call& call, bool in_place) {
 template <class Call>
 void* mpi_room_to_combine(mpi_state& state, mpi_pending& pending, const Call& call, std::size_t count) {
   void* gathered = pending.room<std::byte>(state.ranks() * count * size_of(call.type));
-  pending.finish_with({call.combine, call.op.kind, gathered, call.out, count, call.type}, state.size);
+  pending.finish_with(mpi_finish{call.combine, call.op.kind, gathered, call.out, count, call.type}, state.size);
   return gathered;
 }
 
@@ -33,7 +33,7 @@ void* mpi_room_to_combine(mpi_state& state, mpi_pending& pending, const Call& ca
 template <class Call>
 void mpi_finish_at(mpi_state& state, mpi_pending& pending, const Call& call, void* from, std::size_t count) {
   if (from != call.out || call.op.kind == reduction_kind::average)
-    pending.finish_with({nullptr, call.op.kind, from, call.out, count, call.type}, state.size);
+    pending.finish_with(mpi_finish{nullptr, call.op.kind, from, call.out, count, call.type}, state.size);
 }
 
 inline void mpi_start(mpi_state& state, mpi_pending& pending, const all_reduce_call& call) {
