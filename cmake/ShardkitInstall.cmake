@@ -18,7 +18,7 @@ install(TARGETS shardkit shardkit_cxx17 EXPORT shardkit-targets INCLUDES DESTINA
 install(EXPORT shardkit-targets NAMESPACE shardkit:: DESTINATION "${package_dir}")
 install(FILES
   "${generated}/shardkit-config.cmake" "${generated}/shardkit-config-version.cmake"
-  cmake/shardkit-components.cmake cmake/FindCBLAS.cmake
+  cmake/shardkit-components.cmake cmake/FindCBLAS.cmake cmake/FindNCCL.cmake
   DESTINATION "${package_dir}")
 install(FILES "${generated}/shardkit.pc" DESTINATION "${CMAKE_INSTALL_DATADIR}/pkgconfig")
 install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DATADIR}/licenses/shardkit")

@@ -1,7 +1,7 @@
 # The optional parts of shardkit: each is a target shardkit::<component> that brings the library it stands on.
 # Used by the build tree and, unchanged, by the installed package.
 
-set(shardkit_all_components mpi cblas checkpoint testing)
+set(shardkit_all_components mpi cuda nccl cblas checkpoint testing)
 
 # shardkit_define_component(<component> <missing> [GLOBAL])
 #
@@ -32,6 +32,28 @@ function(shardkit_define_component component missing)
       endif()
     endforeach()
     set(definitions OMPI_SKIP_MPICXX MPICH_SKIP_MPICXX)
+  elseif(component STREQUAL "cuda")
+    string(CONCAT remedy "no CUDA toolkit was found; install one (https://developer.nvidia.com/cuda-downloads; no GPU is "
+      "needed to build), or set CUDAToolkit_ROOT")
+    if(NOT TARGET CUDA::cudart)
+      find_package(CUDAToolkit QUIET)
+    endif()
+    if(TARGET CUDA::cudart)
+      set(links CUDA::cudart)
+    endif()
+  elseif(component STREQUAL "nccl")
+    string(CONCAT remedy "NCCL 2.19 or newer was not found beside a CUDA toolkit; install it (package libnccl-dev of NVIDIA's "
+      "repositories), or set NCCL_ROOT, or NCCL_INCLUDE_DIR and NCCL_LIBRARY")
+    shardkit_define_component(cuda without_cuda ${ARGN})
+    if(without_cuda)
+      set(remedy "${without_cuda}")
+    else()
+      list(PREPEND CMAKE_MODULE_PATH "${CMAKE_CURRENT_FUNCTION_LIST_DIR}")  # others' FindNCCL make no target
+      find_package(NCCL 2.19 QUIET)
+      if(TARGET NCCL::nccl)
+        set(links shardkit::cuda NCCL::nccl)
+      endif()
+    endif()
   elseif(component STREQUAL "cblas")
     string(CONCAT remedy "no BLAS with cblas.h was found; install one (Debian: libopenblas-dev), or set CBLAS_INCLUDE_DIR and "
       "CBLAS_LIBRARY")

@@ -5,6 +5,12 @@
 #ifdef WITH_MPI
 #include <mpi.h>
 #endif
+#ifdef WITH_CUDA
+#include <shardkit/cuda/space.hpp>
+#endif
+#ifdef WITH_NCCL
+#include <nccl.h>
+#endif
 #ifdef WITH_CBLAS
 #include <cblas.h>
 #endif
@@ -35,6 +41,14 @@ int main(int argc, char** argv) {
   char library[MPI_MAX_LIBRARY_VERSION_STRING];
   int length = 0;
   good = good && MPI_Get_library_version(library, &length) == MPI_SUCCESS && length > 0;
+#endif
+#ifdef WITH_CUDA
+  int runtime = 0;  // known without a driver
+  good = good && cudaRuntimeGetVersion(&runtime) == cudaSuccess && runtime > 0;
+#endif
+#ifdef WITH_NCCL
+  int nccl = 0;
+  good = good && ncclGetVersion(&nccl) == ncclSuccess && nccl >= 21900;
 #endif
 #ifdef WITH_CBLAS
   good = good && cblas_ddot(3, values.data(), 1, values.data(), 1) == 14;
