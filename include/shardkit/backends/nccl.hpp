@@ -17,6 +17,7 @@
 #include <shardkit/cuda/fork.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -31,8 +32,8 @@ namespace shardkit {
 /// Calls are enqueued on their stream and take effect in its order; nothing waits for the device. What the host does
 /// wait for (that a communicator is made, that NCCL has connected and enqueued) ends at the deadlines of the options.
 /// Sums, products and averages, everything of integers but bit operations, and everything that only moves elements is
-/// NCCL's own; the rest needs nccl_options::ordered_reduce. 16-bit floats are summed as NCCL does it, rounding between
-/// ranks; by_rank accumulates in f32.
+/// NCCL's own; the rest needs nccl_options::ordered_reduce. NCCL sums 16-bit floats with roundings between ranks, and
+/// divides the elements of an average before it sums them; by_rank does neither.
 ///
 /// A message waits on its stream until its peer takes it, and the next call of the communicator behind it: what has to
 /// progress together goes into a group or a send_recv. A group runs its messages first, then its collectives.
@@ -112,6 +113,9 @@ class nccl_backend {
   /// Throws where a peer has failed or NCCL reports an error beside the calls; all communicators are stopped then. Does
   /// not wait. `synchronize` (cuda/synchronize.hpp) asks this while it waits for a stream.
   void throw_if_failed(const call_site& = {}) { state_->look(); }
+
+  /// A GPU works off what it is given one by one: all ranks enqueue the communicators of a group in one order.
+  std::uint64_t group_order() const noexcept { return state_->order; }
 
   /// What NCCL is asked to do for a call.
   template <class Call>

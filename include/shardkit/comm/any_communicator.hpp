@@ -4,6 +4,7 @@
 
 #include <shardkit/comm/communicator.hpp>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -55,6 +56,7 @@ class erased_backend : public performer_of<all_calls>, public performer<group_ca
   virtual control_lane& control() = 0;
   virtual void fail(const std::string& reason) noexcept = 0;
   virtual void throw_if_failed(const call_site& site) = 0;
+  virtual std::uint64_t group_order() noexcept = 0;
 };
 
 // Implements perform and start for each call of the list, one class on top of the other.
@@ -107,6 +109,7 @@ class erased final : public erase_calls<Backend, erased_backend<typename Backend
     else throw unsupported_error("the backend of this communicator has no control lane");
   }
   void fail(const std::string& reason) noexcept override { this->wrapped_.fail(reason); }
+  std::uint64_t group_order() noexcept override { return group_order_of(this->wrapped_.base()); }
   void throw_if_failed(const call_site& site) override {
     if constexpr (tells_failure<Backend>::value) this->wrapped_.base().throw_if_failed(site);
   }
@@ -144,6 +147,7 @@ class any_backend {
   control_lane& control() { return wrapped_->control(); }
   void fail(const std::string& reason) noexcept { wrapped_->fail(reason); }
   void throw_if_failed(const call_site& site) { wrapped_->throw_if_failed(site); }
+  std::uint64_t group_order() const noexcept { return wrapped_->group_order(); }
 
  private:
   int rank_, size_;  // asked for often; not through the table

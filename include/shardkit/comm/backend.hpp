@@ -22,12 +22,17 @@
 // On a device, perform and start only enqueue on the call's stream. A request is then complete when nothing is left to
 // be enqueued: it may be empty. The typed face adds what orders the streams (detail/forked.hpp).
 //
+//   std::uint64_t group_order() const;       where a device works off what it is given one by one: the same number on all
+//                                            ranks of this communicator and on none of another. A group over several
+//                                            communicators is enqueued in this order, whichever way ranks list them
+//
 // Verbs that a backend does not have are composed by complete<B> (complete.hpp).
 #pragma once
 
 #include <shardkit/comm/group.hpp>
 #include <shardkit/comm/request.hpp>
 
+#include <cstdint>
 #include <type_traits>
 #include <utility>
 
@@ -58,6 +63,23 @@ template <class Backend>
 struct tells_failure<
     Backend, std::void_t<decltype(std::declval<Backend&>().throw_if_failed(std::declval<const call_site&>()))>>
     : std::true_type {};
+
+template <class Backend, class = void>
+struct orders_groups : std::false_type {};
+template <class Backend>
+struct orders_groups<Backend, std::void_t<decltype(std::declval<Backend&>().group_order())>> : std::true_type {};
+template <class Backend, class = void>
+struct decorates : std::false_type {};
+template <class Backend>
+struct decorates<Backend, std::void_t<decltype(std::declval<Backend&>().decorated())>> : std::true_type {};
+
+/// The backend's place in a group over several communicators, through its decorators; 0 where it does not mind.
+template <class Backend>
+std::uint64_t group_order_of(Backend& backend) noexcept {
+  if constexpr (orders_groups<Backend>::value) return backend.group_order();
+  else if constexpr (decorates<Backend>::value) return group_order_of(backend.decorated());
+  else return 0;
+}
 
 template <class Backend, class = void>
 struct defers_calls : std::false_type {};

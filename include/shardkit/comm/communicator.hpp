@@ -362,9 +362,13 @@ class communicator : private detail::describing<Backend> {
     }
   }
   std::vector<request> start_all(grouping<space>& listed, const where& w) {
+    // Own first, then as listed, unless the backends say otherwise.
+    const std::size_t before = listed.sort_others(detail::group_order_of(backend_.base()));
     std::vector<request> started;
-    started.push_back(begin(listed.as_one(recorded_, w)));
-    for (const auto& other : listed.others_) started.push_back(other->start(w));
+    for (std::size_t i = 0; i <= listed.others_.size(); ++i) {
+      if (i == before) started.push_back(begin(listed.as_one(recorded_, w)));
+      if (i < listed.others_.size()) started.push_back(listed.others_[i]->start(w));
+    }
     return started;
   }
 

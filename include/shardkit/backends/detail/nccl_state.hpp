@@ -7,6 +7,7 @@
 #include <shardkit/cuda/space.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <exception>
 #include <memory>
@@ -22,6 +23,14 @@ struct nccl_memory_release {
   void operator()(void* memory) const noexcept { cuda_space::deallocate(memory); }
 };
 using nccl_memory = std::unique_ptr<void, nccl_memory_release>;
+
+/// Spreads numbers over all 64 bits, so that what is made of different ones differs (the finaliser of SplitMix64).
+constexpr std::uint64_t nccl_scattered(std::uint64_t number) noexcept {
+  number += 0x9e3779b97f4a7c15u;
+  number = (number ^ number >> 30) * 0xbf58476d1ce4e5b9u;
+  number = (number ^ number >> 27) * 0x94d049bb133111ebu;
+  return number ^ number >> 31;
+}
 
 /// What a group of calls writes down of its messages; kept, so that a steady state allocates nothing.
 struct nccl_group_notes {
@@ -76,6 +85,7 @@ class nccl_state {
     size = ranks;
     ncclConfig_t config = non_blocking();
     const cuda_device_guard on_device(launch->device);
+    for (const char part : id.internal) order = nccl_scattered(order ^ static_cast<unsigned char>(part));
     ncclComm_t comm = nullptr;
     const ncclResult_t result = api->comm_init_rank_config(&comm, ranks, id, own_rank, &config);
     appear(comm, result, "ncclCommInitRankConfig");
@@ -91,10 +101,12 @@ class nccl_state {
     if (result != ncclSuccess) launch->raise(result, whole, "ncclCommSplit");
     appear(comm, result, "ncclCommSplit");
     identify();
+    order = nccl_scattered(parent.order + ++parent.splits_ * (std::uint64_t{1} << 32) + static_cast<unsigned>(colour));
   }
-  /// Takes or borrows a communicator that somebody else has made.
+  /// Takes or borrows a communicator that somebody else has made. Collective.
   void use(ncclComm_t comm) {
     handle_.comm.store(comm);
+    order = nccl_scattered(host->comm().exchange(reinterpret_cast<std::uintptr_t>(comm)).front());
     conclude(ncclInProgress, comm, "a communicator handed over");
     identify();
     int device = 0;
@@ -157,6 +169,7 @@ class nccl_state {
   const std::shared_ptr<nccl_launch> launch;
   const nccl_api* const api;
   const std::shared_ptr<nccl_host> host;
+  std::uint64_t order = 0;  ///< the same on all its ranks and of no other communicator: where it stands in a group
   int rank = 0, size = 1;
   nccl_group_notes notes;
 
@@ -204,6 +217,7 @@ class nccl_state {
 
   nccl_handle handle_;
   const int exceptions_;
+  std::uint64_t splits_ = 0;
   nccl_memory word_, workspace_;
   std::optional<cuda_event> workspace_used_;
 };

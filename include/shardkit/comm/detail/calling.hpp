@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 namespace shardkit::detail {
@@ -121,6 +122,9 @@ class calling {
   }
   void require_reduction(const char* operation, dtype element, reduction op, const where& w) {
     if (is_reducible(element, op.kind)) return;
+    // Devices may reduce 8-bit floats: the backend knows.
+    if constexpr (!std::is_same<space, host_space>::value)
+      if (size_of(element) == 1 && is_floating(element) && op.kind < reduction_kind::bit_and) return;
     try {
       require_reducible(element, op.kind);
     } catch (unsupported_error& wrong) {

@@ -3,6 +3,8 @@
 
 #include <shardkit/comm/communicator.hpp>
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -35,6 +37,7 @@ class grouping : public communicator<call_recorder<Space>> {
     virtual ~member() = default;
     virtual request start(const where& w) = 0;
     virtual void fail(const std::string& reason) noexcept = 0;
+    virtual std::uint64_t order() noexcept = 0;
 
     const void* comm;
   };
@@ -50,6 +53,7 @@ class grouping : public communicator<call_recorder<Space>> {
       return other.begin(as_one(other.recorded_, there));
     }
     void fail(const std::string& reason) noexcept override { other.fail(reason); }
+    std::uint64_t order() noexcept override { return detail::group_order_of(other.backend_.base()); }
 
     communicator<Backend>& other;
     communicator<call_recorder<space>> face;
@@ -58,6 +62,17 @@ class grouping : public communicator<call_recorder<Space>> {
   template <class Backend>
   explicit grouping(communicator<Backend>& own)
       : communicator<call_recorder<Space>>(call_recorder<Space>(own.rank(), own.size(), empty(own.recorded_)), own.self_.name()) {}
+
+  /// By the order of their backends; returns how many come before `own`.
+  std::size_t sort_others(std::uint64_t own) noexcept {
+    std::size_t before = 0;
+    for (std::size_t i = 0; i < others_.size(); ++i) {
+      before += others_[i]->order() < own ? 1 : 0;
+      for (std::size_t k = i; k > 0 && others_[k]->order() < others_[k - 1]->order(); --k)
+        others_[k].swap(others_[k - 1]);
+    }
+    return before;
+  }
 
   static std::vector<any_call>& empty(std::vector<any_call>& calls) noexcept {
     calls.clear();
