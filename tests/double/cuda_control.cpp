@@ -83,6 +83,8 @@ entry::entry(const char* function, const void* caller) : function_(function) {
     // what the others knew then.
     t.generation = d.generation;
     t.device = 0;
+    t.last_error = cudaSuccess;
+    t.capture_mode = cudaStreamCaptureModeGlobal;
     t.streams.clear();
     t.seen = {};
     living_threads().insert(&t);
@@ -250,7 +252,6 @@ std::vector<report> reset() {
   d.slots = 0;
   d.host_seen = {};
   ++d.generation;
-  this_thread().device = 0;
   set_defaults(d);
   std::vector<report> found = std::move(d.found);
   d.found.clear();

@@ -192,6 +192,7 @@ void enter_accesses(const queued& q) {
   state& d = all();
   const std::string* name = &*d.names.insert(q.op.name + " on " + q.on->name).first;
   const stamp by{q.on->slot, q.seen.at(q.on->slot), name};
+  std::set<const allocation*> told;
   for (const access& a : q.op.accesses) {
     allocation* memory = find_allocation(a.address);
     if (memory == nullptr || a.bytes == 0) continue;
@@ -213,7 +214,7 @@ void enter_accesses(const queued& q) {
                                          "recorded after the earlier operation, or synchronise";
                             });
     }
-    if (!conflict.empty()) report_found(report_kind::race, conflict);
+    if (!conflict.empty() && told.insert(memory).second) report_found(report_kind::race, conflict);
   }
 }
 

@@ -11,7 +11,7 @@ namespace shardkit_double {
 namespace {
 
 /// An address of its own for each thread.
-const void* this_thread() noexcept {
+const void* thread_mark() noexcept {
   static thread_local char mark;
   return &mark;
 }
@@ -53,14 +53,14 @@ void wake_sleepers(std::atomic<std::uint32_t>& word) noexcept {
   syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
 }
 
-bool hidden_lock::held() const noexcept { return owner_.load(std::memory_order_relaxed) == this_thread(); }
+bool hidden_lock::held() const noexcept { return owner_.load(std::memory_order_relaxed) == thread_mark(); }
 
 void hidden_lock::lock() noexcept {
   if (!held()) {
     std::uint32_t expected = 0;
     if (!word_.compare_exchange_strong(expected, 1))
       while (word_.exchange(2) != 0) sleep_while(word_, 2, -1);
-    owner_.store(this_thread(), std::memory_order_relaxed);
+    owner_.store(thread_mark(), std::memory_order_relaxed);
   }
   ++depth_;
 }
