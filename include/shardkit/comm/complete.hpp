@@ -4,6 +4,7 @@
 #pragma once
 
 #include <shardkit/comm/backend.hpp>
+#include <shardkit/core/at.hpp>
 
 #include <cstddef>
 #include <string>
@@ -93,7 +94,8 @@ class complete {
   }
   template <class Call>
   void copy(const Call& call, void* to, const void* from, std::size_t count) {
-    space::copy(to, from, count * size_of(call.type), space::from_native(call.stream));
+    space::copy(to, from, count * size_of(call.type),
+                shardkit::at<space>(space::from_native(call.stream), call.site));
   }
 
   // `expand` appends the calls that a verb consists of to `calls_` and copies what a rank gives to itself.

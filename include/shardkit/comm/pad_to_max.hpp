@@ -29,8 +29,8 @@ auto pad_to_max(Communicator& comm, const Data& mine, typename Communicator::whe
   using element = std::remove_const_t<typename decltype(x)::element_type>;
   std::vector<std::size_t> counts = comm.exchange(x.size(), w);
   buffer<element, space> values(*std::max_element(counts.begin(), counts.end()));
-  space::copy(values.data(), x.data(), x.bytes(), w.stream);
-  space::fill_bytes(values.data() + x.size(), 0, (values.size() - x.size()) * sizeof(element), w.stream);
+  space::copy(values.data(), x.data(), x.bytes(), w);
+  space::fill_bytes(values.data() + x.size(), 0, (values.size() - x.size()) * sizeof(element), w);
   return padded<element, space>{std::move(values), std::move(counts)};
 }
 

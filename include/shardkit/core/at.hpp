@@ -22,6 +22,9 @@ struct at {
   /// From what converts to a stream of the space: a native handle, an owning stream.
   template <class Stream, std::enable_if_t<std::is_convertible<const Stream&, typename Space::stream>::value, int> = 0>
   constexpr at(const Stream& on, call_site from = call_site::current()) noexcept : stream(on), site(from) {}
+
+  /// For a space whose copies take the stream alone.
+  constexpr operator typename Space::stream() const noexcept { return stream; }
 };
 
 }  // namespace shardkit

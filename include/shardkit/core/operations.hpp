@@ -3,6 +3,7 @@
 // an engine may specialise operations for a space with kernels of its own. Only what a layer really calls must exist.
 #pragma once
 
+#include <shardkit/core/at.hpp>
 #include <shardkit/core/ordered_reduce.hpp>
 #include <shardkit/core/view.hpp>
 
@@ -219,15 +220,15 @@ struct operations<host_space> {
 /// Copies a matrix of the same shape; the two may not overlap.
 template <class T, class Space>
 void copy(matrix_view<T, Space> to, detail::as_given_t<matrix_view<const T, Space>> from,
-          typename Space::stream stream = {}) {
+          detail::as_given_t<at<Space>> where = {}) {
   Space::copy_2d(to.data(), to.row_stride() * sizeof(T), from.data(), from.row_stride() * sizeof(T),
-                 to.columns() * sizeof(T), to.rows(), stream);
+                 to.columns() * sizeof(T), to.rows(), where);
 }
 
 /// Writes zeros.
 template <class T, class Space>
-void fill_zero(matrix_view<T, Space> to, typename Space::stream stream = {}) {
-  Space::fill_2d(to.data(), to.row_stride() * sizeof(T), 0, to.columns() * sizeof(T), to.rows(), stream);
+void fill_zero(matrix_view<T, Space> to, detail::as_given_t<at<Space>> where = {}) {
+  Space::fill_2d(to.data(), to.row_stride() * sizeof(T), 0, to.columns() * sizeof(T), to.rows(), where);
 }
 
 }  // namespace shardkit

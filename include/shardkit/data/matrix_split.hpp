@@ -55,7 +55,7 @@ void gather_rows(communicator<Backend>& comm, const char* operation,
   const partition elements = rows.scaled(out.columns());
   if (local.contiguous()) return comm.all_gather(local.flat(), out.flat(), elements, w);
   space::copy_2d(out.data() + elements.offset(comm.rank()), out.columns() * sizeof(T), local.data(),
-                 local.row_stride() * sizeof(T), local.columns() * sizeof(T), local.rows(), w.stream);
+                 local.row_stride() * sizeof(T), local.columns() * sizeof(T), local.rows(), w);
   comm.all_gather(in_place(out.flat()), elements, w);
 }
 
@@ -130,7 +130,7 @@ void gather_columns(communicator<Backend>& comm, const Local& local, Out&& out, 
   if (rows <= 1) return comm.all_gather(mine.flat(), view<T, space>(all.data(), elements.total()), elements, w);
   const auto copy_block = [&](matrix_view<T, space> to, matrix_view<const T, space> from) {
     space::copy_2d(to.data(), to.row_stride() * sizeof(T), from.data(), from.row_stride() * sizeof(T),
-                   from.columns() * sizeof(T), rows, w.stream);
+                   from.columns() * sizeof(T), rows, w);
   };
   if (comm.size() == 1) return copy_block(all, mine);
 

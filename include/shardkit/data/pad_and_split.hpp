@@ -64,30 +64,30 @@ void require_padding(const participant& who, std::size_t columns, const fill_wit
 
 /// Writes the first padding row; the caller repeats it.
 template <class T, class Space>
-void write_padding(matrix_view<T, Space> row, matrix_view<const T, Space> all, repeat_last, typename Space::stream on) {
-  copy_rows<T, Space>(row, all.row_range(all.rows() - 1, 1), on);
+void write_padding(matrix_view<T, Space> row, matrix_view<const T, Space> all, repeat_last, const at<Space>& w) {
+  copy_rows<T, Space>(row, all.row_range(all.rows() - 1, 1), w);
 }
 template <class T, class Space, class Value>
 void write_padding(matrix_view<T, Space> row, matrix_view<const T, Space>, const fill_with<Value>& padding,
-                   typename Space::stream on) {
+                   const at<Space>& w) {
   if constexpr (is_item<T, Value>) {
-    copy_rows<T, Space>(row, matrix_view<const T, Space>(as_view(padding.value).data(), 1, row.columns()), on);
+    copy_rows<T, Space>(row, matrix_view<const T, Space>(as_view(padding.value).data(), 1, row.columns()), w);
   } else {
     const T value = static_cast<T>(padding.value);
     for (std::size_t column = 0; column < row.columns(); ++column)
-      copy_rows<T, Space>(row.column_range(column, 1), matrix_view<const T, Space>(&value, 1, 1), on);
+      copy_rows<T, Space>(row.column_range(column, 1), matrix_view<const T, Space>(&value, 1, 1), w);
   }
 }
 
 template <class T, class Space, class Padding>
 void copy_padded(const participant& who, const partition& part, matrix_view<const T, Space> all,
-                 matrix_view<T, Space> out, const Padding& padding, typename Space::stream on) {
+                 matrix_view<T, Space> out, const Padding& padding, const at<Space>& w) {
   require_padding<T, Space>(who, all.columns(), padding);
   const std::size_t count = part.count(who.rank());
-  copy_rows<T, Space>(out.row_range(0, count), all.row_range(part.offset(who.rank()), count), on);
+  copy_rows<T, Space>(out.row_range(0, count), all.row_range(part.offset(who.rank()), count), w);
   if (count == out.rows()) return;
-  write_padding<T, Space>(out.row_range(count, 1), all, padding, on);
-  repeat_row(out, count, on);
+  write_padding<T, Space>(out.row_range(count, 1), all, padding, w);
+  repeat_row(out, count, w);
 }
 
 template <class Items, class Padding>
@@ -160,7 +160,7 @@ void pad_and_split_into(participant who, List&& list, Out&& out, const Padding& 
     who.reject("pad_and_split", "the output has " + std::to_string(target.rows()) + " items of " +
                                     std::to_string(target.columns()) + " elements and needs " +
                                     std::to_string(part.padded_count()) + " of " + std::to_string(all.columns()));
-  detail::copy_padded<T, space>(who, part, all, target, padding, on);
+  detail::copy_padded<T, space>(who, part, all, target, padding, {on, who.site()});
 }
 
 }  // namespace shardkit

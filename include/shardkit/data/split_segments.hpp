@@ -48,7 +48,7 @@ void split_segments(const participant& who, const char* operation, const Fused& 
   const matrix_view<T, space> to = output_rows<T, space>(shard);
   for_each_segment<Dimension>(who, operation, from, segments, to.rows(), to.columns(), [&](const segment_range& part) {
     copy_rows<T, space>(part_of<Dimension>(to, part.shard_offset, part.count),
-                        part_of<Dimension>(from, part.source_offset, part.count), on);
+                        part_of<Dimension>(from, part.source_offset, part.count), {on, who.site()});
   });
 }
 
@@ -62,7 +62,8 @@ void merge_segments(const participant& who, const char* operation, const Shard& 
   for_each_segment<Dimension>(who, operation, to, segments, from.rows(), from.columns(),
                               [&](const segment_range& part) {
                                 copy_rows<T, space>(part_of<Dimension>(to, part.source_offset, part.count),
-                                                    part_of<Dimension>(from, part.shard_offset, part.count), on);
+                                                    part_of<Dimension>(from, part.shard_offset, part.count),
+                                                    {on, who.site()});
                               });
 }
 

@@ -151,7 +151,7 @@ class row_parallel_linear {
       args.residual = residual;
     } else if (in.columns() == 0) {
       // Not every GEMM knows what an empty product is.
-      return fill_zero(out, w.stream);
+      return fill_zero(out, w);
     }
     detail::multiply(gemm, in, weights_, out, args, w.stream);
   }

@@ -2,6 +2,7 @@
 // (strings on the host).
 #pragma once
 
+#include <shardkit/core/at.hpp>
 #include <shardkit/core/view.hpp>
 
 #include <cstddef>
@@ -11,11 +12,11 @@ namespace shardkit::detail {
 
 /// Copies the rows of `from` to as many rows of `to`.
 template <class T, class Space>
-void copy_rows(matrix_view<T, Space> to, matrix_view<const T, Space> from, typename Space::stream on) {
+void copy_rows(matrix_view<T, Space> to, matrix_view<const T, Space> from, const at<Space>& w) {
   if constexpr (std::is_trivially_copyable<T>::value) {
     if (from.empty()) return;
     Space::copy_2d(to.data(), to.row_stride() * sizeof(T), from.data(), from.row_stride() * sizeof(T),
-                   from.columns() * sizeof(T), from.rows(), on);
+                   from.columns() * sizeof(T), from.rows(), w);
   } else {
     static_assert(std::is_same<Space, host_space>::value, "shardkit: only the host holds elements with constructors");
     for (std::size_t row = 0; row < from.rows(); ++row)
@@ -25,12 +26,12 @@ void copy_rows(matrix_view<T, Space> to, matrix_view<const T, Space> from, typen
 
 /// Repeats row `first` of `rows` in all rows after it.
 template <class T, class Space>
-void repeat_row(matrix_view<T, Space> rows, std::size_t first, typename Space::stream on) {
+void repeat_row(matrix_view<T, Space> rows, std::size_t first, const at<Space>& w) {
   // Each copy doubles what is there, so that a device needs few of them.
   const std::size_t all = rows.rows() - first;
   for (std::size_t done = 1; done < all; done *= 2)
     copy_rows<T, Space>(rows.row_range(first + done, done < all - done ? done : all - done),
-                        rows.row_range(first, done < all - done ? done : all - done), on);
+                        rows.row_range(first, done < all - done ? done : all - done), w);
 }
 
 }  // namespace shardkit::detail
