@@ -166,8 +166,9 @@ void complete(clique& parent, int number, const std::vector<split_request*>& req
     request->complete = true;
   }
   for (auto& [color, members] : colors) {
-    std::stable_sort(members.begin(), members.end(),
-                     [](const split_request* a, const split_request* b) { return a->key < b->key; });
+    std::sort(members.begin(), members.end(), [](const split_request* a, const split_request* b) {
+      return std::pair(a->key, a->parent->rank) < std::pair(b->key, b->parent->rank);
+    });
     auto shared = std::make_shared<clique>();
     shared->name = parent.name + ", split " + std::to_string(number) + " color " + std::to_string(color);
     for (split_request* request : members) {

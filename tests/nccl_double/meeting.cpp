@@ -345,6 +345,33 @@ TEST_CASE("an empty collective meets nobody, and an empty message does") {
   expect_nothing_found();
 }
 
+TEST_CASE("gradients reduced without waiting for the pass that writes them are reported, though the data may be right") {
+  for (bool waits : {false, true}) {
+    for (doubled::order when : {doubled::order::eager, doubled::order::late, doubled::order::jitter}) {
+      doubled::set_schedule({when, 3});
+      on_nccl_ranks(2, [&](nccl_rank& me) {
+        on_gpu<float> gradients(std::vector<float>(4, 1));
+        cudaStream_t backward{};
+        cudaEvent_t written{};
+        cudaStreamCreateWithFlags(&backward, cudaStreamNonBlocking);
+        cudaEventCreateWithFlags(&written, cudaEventDisableTiming);
+        cudaMemsetAsync(gradients.data(), 0, 4 * sizeof(float), backward);
+        cudaEventRecord(written, backward);
+        // Long enough for the data to be there; asking the stream would be a synchronisation.
+        if (!waits) std::this_thread::sleep_for(std::chrono::milliseconds(25));
+        if (waits) cudaStreamWaitEvent(me.stream, written, 0);
+        CHECK(ncclAllReduce(gradients.data(), gradients.data(), 4, ncclFloat32, ncclSum, me.comm, me.stream) ==
+              ncclSuccess);
+        CHECK(cudaStreamSynchronize(me.stream) == cudaSuccess);
+        cudaStreamDestroy(backward);
+        cudaEventDestroy(written);
+      });
+      const std::vector<doubled::report> reports = found();
+      CHECK_MESSAGE((waits ? reports.empty() : count(reports, report_kind::race) > 0), text_of(reports));
+    }
+  }
+}
+
 TEST_CASE("a captured collective runs anew at each launch of its graph") {
   for (doubled::order when : {doubled::order::eager, doubled::order::late}) {
     doubled::set_schedule({when, 0});
