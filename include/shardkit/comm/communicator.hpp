@@ -266,7 +266,8 @@ class communicator : private detail::describing<Backend> {
   ///   comm.group([&](auto& g) { g.send(right, next); g.recv(left, previous); });
   /// g.with(other) lists verbs of another communicator, on which all of its ranks make a group, too:
   ///   comm.group([&](auto& g) { g.all_reduce(in_place(a), sum); g.with(tensor).all_gather(x, y); });
-  /// The body only lists them; where it throws, nothing has been started.
+  /// The body only lists them; where it throws, nothing has been started. On a device they run on the stream of the
+  /// group, unless they name another.
   template <class Body>
   void group(Body&& body, where w = {}) {
     grouping<space> listed(*this);

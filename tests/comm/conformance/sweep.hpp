@@ -18,6 +18,8 @@ struct sweep {
   std::size_t points = std::numeric_limits<std::size_t>::max();
   /// Whether every reduction combines in rank order, and not only by_rank.
   bool always_ordered = false;
+  /// Whether averages are only close, because every element is divided before they are summed; by_rank is exact.
+  bool rounded_averages = false;
   /// Elements of a message that no transport sends in one piece.
   std::size_t large = 100003;
 

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <type_traits>
+#include <variant>
 #include <vector>
 
 namespace shardkit {
@@ -78,8 +79,15 @@ class grouping : public communicator<call_recorder<Space>> {
     calls.clear();
     return calls;
   }
+  /// On a device, calls that were listed without a stream run on that of the group.
   template <class OfSpace>
-  static group_call as_one(const std::vector<any_call>& calls, const at<OfSpace>& w) noexcept {
+  static group_call as_one(std::vector<any_call>& calls, const at<OfSpace>& w) noexcept {
+    if constexpr (!std::is_same<OfSpace, host_space>::value) {
+      const auto place = [&](auto& call) {
+        if (call.stream == nullptr) call.stream = OfSpace::native(w.stream);
+      };
+      for (any_call& one : calls) std::visit(place, one);
+    }
     return {calls.data(), calls.size(), OfSpace::native(w.stream), w.site};
   }
 

@@ -1,0 +1,124 @@
+// Thread ranks with a device each and a NCCL communicator over them, for the tests of this folder: on the double as
+// many as a test likes, on a machine with GPUs as many as it has.
+#pragma once
+
+#include <doctest/doctest.h>
+#include <double/control.hpp>
+#include <shardkit/backends/nccl.hpp>
+#include <shardkit/core/buffer.hpp>
+#include <shardkit/core/ordered_reduce.hpp>
+#include <shardkit/cuda/device.hpp>
+#include <shardkit/cuda/stream.hpp>
+#include <shardkit/cuda/synchronize.hpp>
+#include <shardkit/launch/run_ranks.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <numeric>
+#include <string>
+#include <vector>
+
+namespace nccl_test {
+
+using namespace shardkit;
+
+template <class T>
+using device_buffer = buffer<T, cuda_space>;
+
+/// nccl_options::ordered_reduce for machines without nvcc: the host combines, on the stream.
+inline void reduce_on_host(reduction_kind kind, dtype type, const void* in, int ranks, void* out, std::size_t count,
+                           cudaStream_t stream) {
+  struct work {
+    reduction_kind kind;
+    reduce_function combine;
+    std::size_t count;
+    std::vector<char> in, out;
+    std::vector<const void*> inputs;
+  };
+  constexpr reduce_function combinations[] = {
+      detail::ordered_reduce_of<dtype::f64>(), detail::ordered_reduce_of<dtype::f32>(),
+      detail::ordered_reduce_of<dtype::f16>(), detail::ordered_reduce_of<dtype::bf16>(),
+      nullptr,                                 nullptr,
+      detail::ordered_reduce_of<dtype::i64>(), detail::ordered_reduce_of<dtype::i32>(),
+      detail::ordered_reduce_of<dtype::i16>(), detail::ordered_reduce_of<dtype::i8>(),
+      detail::ordered_reduce_of<dtype::u64>(), detail::ordered_reduce_of<dtype::u32>(),
+      detail::ordered_reduce_of<dtype::u16>(), detail::ordered_reduce_of<dtype::u8>(),
+      detail::ordered_reduce_of<dtype::boolean>()};
+  const std::size_t bytes = count * size_of(type);
+  if (combinations[static_cast<std::size_t>(type)] == nullptr)
+    throw unsupported_error(std::string("this kernel does not combine ") + name_of(type));
+  auto* const job = new work{kind, combinations[static_cast<std::size_t>(type)], count, {}, {}, {}};
+  job->in.resize(bytes * static_cast<std::size_t>(ranks));
+  job->out.resize(bytes);
+  for (int rank = 0; rank < ranks; ++rank) job->inputs.push_back(job->in.data() + static_cast<std::size_t>(rank) * bytes);
+  cuda_space::copy(job->in.data(), in, job->in.size(), stream);
+  cuda_check(cudaLaunchHostFunc(stream, [](void* given) {
+    auto& the = *static_cast<work*>(given);
+    void* to = the.out.data();
+    the.combine(the.kind, the.inputs.data(), static_cast<int>(the.inputs.size()), &to, 1, the.count);
+  }, job), "cudaLaunchHostFunc", stream);
+  cuda_space::copy(out, job->out.data(), bytes, stream);
+  cuda_check(cudaLaunchHostFunc(stream, [](void* given) { delete static_cast<work*>(given); }, job), "cudaLaunchHostFunc",
+             stream);
+}
+
+inline nccl_options options_with_kernel() {
+  nccl_options options;
+  options.limits.init = options.limits.operation = 20;
+  options.limits.abort = 2;
+  options.ordered_reduce = &reduce_on_host;
+  return options;
+}
+
+/// Numbers of ranks that this machine has devices for.
+inline std::vector<int> rank_counts(std::vector<int> wanted) {
+  if (shardkit_double::active()) {
+    shardkit_double::set_device_count(*std::max_element(wanted.begin(), wanted.end()));
+    return wanted;
+  }
+  const int devices = cuda_device_count();
+  std::erase_if(wanted, [&](int ranks) { return ranks > devices; });
+  return wanted;
+}
+
+/// body(host) on each thread rank, its device being current.
+inline void on_devices(int ranks, const std::function<void(thread_communicator&)>& body) {
+  launch_options options;
+  options.limits.operation = 20;
+  options.on_failure = nullptr;
+  run_ranks(ranks, options, [&](thread_communicator& host) {
+    cuda_check(cudaSetDevice(host.rank()), "cudaSetDevice");
+    body(host);
+  });
+}
+
+/// Ends a case: whatever the double has to say is a failure.
+inline void expect_clean() {
+  if (!shardkit_double::active()) return;
+  std::string text;
+  for (const auto& one : shardkit_double::reset()) text += std::string("\n  ") + to_string(one.kind) + ": " + one.text;
+  CHECK_MESSAGE(text.empty(), text);
+}
+
+/// Host to device and back, on a stream.
+template <class T>
+void put(device_buffer<T>& to, const std::vector<T>& from, cudaStream_t stream) {
+  cuda_space::copy(to.data(), from.data(), from.size() * sizeof(T), stream);
+}
+template <class T>
+device_buffer<T> on_device_now(const std::vector<T>& from, cudaStream_t stream) {
+  device_buffer<T> result(from.size());
+  put(result, from, stream);
+  return result;
+}
+template <class T, class... Comms>
+std::vector<T> fetched(const device_buffer<T>& from, cudaStream_t stream, Comms&... comms) {
+  std::vector<T> result(from.size());
+  cuda_space::copy(result.data(), from.data(), from.size() * sizeof(T), stream);
+  synchronize(stream, 20, comms...);
+  return result;
+}
+
+}  // namespace nccl_test
