@@ -1,21 +1,72 @@
-// What the library adds to the MPI call that it wraps: instructions and heap allocations per call. overhead.sh counts
-// them with callgrind inside measured() only. One rank, so that no waiting is counted: figures repeat exactly.
+// What the library adds to the MPI call that it wraps: instructions and heap allocations per call, in loops as programs
+// have them, on one communicator. overhead.sh counts them with callgrind inside the measured functions only. One rank,
+// so that no waiting is counted: figures repeat exactly.
 //
-//   overhead raw|shardkit|empty [all_reduce|broadcast|all_gather|barrier] [calls]
+//   overhead raw|shardkit CASE [calls]      the cases are listed in main
 #include <shardkit/backends/mpi.hpp>
 
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <string>
+#include <vector>
 
 namespace {
+
+using shardkit::in_place;
+using shardkit::mpi_communicator;
+using shardkit::sum;
+
 long allocations = 0;
 
-template <class Body>
-[[gnu::noinline]] void measured(Body&& body, long calls) {
-  for (long i = 0; i < calls; ++i) body();
+struct buffers {
+  float x[2] = {0, 0}, y[2] = {0, 0};
+  std::vector<float> v = {0, 0};
+};
+
+[[gnu::noinline]] void measured_raw_all_reduce(float (&x)[2], MPI_Comm comm, long calls) {
+  for (long i = 0; i < calls; ++i) MPI_Allreduce(MPI_IN_PLACE, x, 2, MPI_FLOAT, MPI_SUM, comm);
 }
+[[gnu::noinline]] void measured_all_reduce(float (&x)[2], mpi_communicator& comm, long calls) {
+  for (long i = 0; i < calls; ++i) comm.all_reduce(in_place(x), sum);
+}
+
+[[gnu::noinline]] void measured_raw_vector(std::vector<float>& x, MPI_Comm comm, long calls) {
+  for (long i = 0; i < calls; ++i)
+    MPI_Allreduce(MPI_IN_PLACE, x.data(), static_cast<int>(x.size()), MPI_FLOAT, MPI_SUM, comm);
+}
+[[gnu::noinline]] void measured_vector(std::vector<float>& x, mpi_communicator& comm, long calls) {
+  for (long i = 0; i < calls; ++i) comm.all_reduce(in_place(x), sum);
+}
+
+// A function that makes one call and does nothing else has to save the registers that the call's own checks need.
+[[gnu::noinline]] void measured_raw_single(float (&x)[2], MPI_Comm comm) {
+  MPI_Allreduce(MPI_IN_PLACE, x, 2, MPI_FLOAT, MPI_SUM, comm);
+}
+[[gnu::noinline]] void measured_single(float (&x)[2], mpi_communicator& comm) { comm.all_reduce(in_place(x), sum); }
+
+[[gnu::noinline]] void measured_raw_broadcast(float (&x)[2], MPI_Comm comm, long calls) {
+  for (long i = 0; i < calls; ++i) MPI_Bcast(x, 2, MPI_FLOAT, 0, comm);
+}
+[[gnu::noinline]] void measured_broadcast(float (&x)[2], mpi_communicator& comm, long calls) {
+  for (long i = 0; i < calls; ++i) comm.broadcast(x, 0);
+}
+
+[[gnu::noinline]] void measured_raw_all_gather(float (&x)[2], float (&y)[2], MPI_Comm comm, long calls) {
+  for (long i = 0; i < calls; ++i) MPI_Allgather(x, 2, MPI_FLOAT, y, 2, MPI_FLOAT, comm);
+}
+[[gnu::noinline]] void measured_all_gather(float (&x)[2], float (&y)[2], mpi_communicator& comm, long calls) {
+  for (long i = 0; i < calls; ++i) comm.all_gather(x, y);
+}
+
+[[gnu::noinline]] void measured_raw_barrier(MPI_Comm comm, long calls) {
+  for (long i = 0; i < calls; ++i) MPI_Barrier(comm);
+}
+[[gnu::noinline]] void measured_barrier(mpi_communicator& comm, long calls) {
+  for (long i = 0; i < calls; ++i) comm.barrier();
+}
+
 }  // namespace
 
 extern "C" {
@@ -28,36 +79,36 @@ void* malloc(std::size_t bytes) {
 
 int main(int argc, char** argv) {
   shardkit::mpi_environment mpi(argc, argv);
-  const std::string variant = argc > 1 ? argv[1] : "raw", verb = argc > 2 ? argv[2] : "all_reduce";
+  const std::string variant = argc > 1 ? argv[1] : "raw", wanted = argc > 2 ? argv[2] : "all_reduce";
   const long calls = argc > 3 ? std::atol(argv[3]) : 1000;
   auto world = mpi.world();
   const MPI_Comm comm = world.backend().native_handle();
-  float x[2] = {0, 0}, y[2] = {0, 0};
-  const shardkit::view<float> both(x, 2), out(y, 2);
+  buffers b;
 
-  const auto count = [&](auto body) {
-    body();  // what is made at the first call only
-    const long before = allocations;
-    measured(body, calls);
-    std::printf("allocations_per_call %.4f\n", static_cast<double>(allocations - before) / static_cast<double>(calls));
-  };
-  const bool library = variant == "shardkit";
-  if (variant == "empty") {
-    count([] { asm volatile("" ::: "memory"); });
-  } else if (verb == "all_reduce") {
-    if (library) count([&] { world.all_reduce(shardkit::in_place(both), shardkit::sum); });
-    else count([&] { MPI_Allreduce(MPI_IN_PLACE, x, 2, MPI_FLOAT, MPI_SUM, comm); });
-  } else if (verb == "broadcast") {
-    if (library) count([&] { world.broadcast(both, 0); });
-    else count([&] { MPI_Bcast(x, 2, MPI_FLOAT, 0, comm); });
-  } else if (verb == "all_gather") {
-    if (library) count([&] { world.all_gather(both, out); });
-    else count([&] { MPI_Allgather(x, 2, MPI_FLOAT, y, 2, MPI_FLOAT, comm); });
-  } else if (verb == "barrier") {
-    if (library) count([&] { world.barrier(); });
-    else count([&] { MPI_Barrier(comm); });
-  } else {
-    std::fprintf(stderr, "unknown verb %s\n", verb.c_str());
+  const std::map<std::string, void (*)(buffers&, MPI_Comm, long)> raw = {
+      {"all_reduce", [](buffers& at, MPI_Comm on, long n) { measured_raw_all_reduce(at.x, on, n); }},
+      {"vector", [](buffers& at, MPI_Comm on, long n) { measured_raw_vector(at.v, on, n); }},
+      {"single", [](buffers& at, MPI_Comm on, long n) { while (n-- > 0) measured_raw_single(at.x, on); }},
+      {"broadcast", [](buffers& at, MPI_Comm on, long n) { measured_raw_broadcast(at.x, on, n); }},
+      {"all_gather", [](buffers& at, MPI_Comm on, long n) { measured_raw_all_gather(at.x, at.y, on, n); }},
+      {"barrier", [](buffers&, MPI_Comm on, long n) { measured_raw_barrier(on, n); }}};
+  const std::map<std::string, void (*)(buffers&, mpi_communicator&, long)> library = {
+      {"all_reduce", [](buffers& at, mpi_communicator& on, long n) { measured_all_reduce(at.x, on, n); }},
+      {"vector", [](buffers& at, mpi_communicator& on, long n) { measured_vector(at.v, on, n); }},
+      {"single", [](buffers& at, mpi_communicator& on, long n) { while (n-- > 0) measured_single(at.x, on); }},
+      {"broadcast", [](buffers& at, mpi_communicator& on, long n) { measured_broadcast(at.x, on, n); }},
+      {"all_gather", [](buffers& at, mpi_communicator& on, long n) { measured_all_gather(at.x, at.y, on, n); }},
+      {"barrier", [](buffers&, mpi_communicator& on, long n) { measured_barrier(on, n); }}};
+  if (raw.count(wanted) == 0) {
+    std::fprintf(stderr, "unknown case %s\n", wanted.c_str());
     return 2;
   }
+  const auto run = [&](long n) {
+    if (variant == "raw") raw.at(wanted)(b, comm, n);
+    else library.at(wanted)(b, world, n);
+  };
+  run(1);  // what is made at the first call only; its instructions are counted, too
+  const long before = allocations;
+  run(calls);
+  std::printf("allocations_per_call %.4f\n", static_cast<double>(allocations - before) / static_cast<double>(calls));
 }

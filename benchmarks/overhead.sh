@@ -12,12 +12,18 @@ trap 'rm -rf "$scratch"' EXIT
 count() {
   valgrind --tool=callgrind --callgrind-out-file=/dev/null --toggle-collect='*measured*' \
     "$scratch/overhead" "$1" "$2" "$calls" 2>&1 |
-    awk -v calls="$calls" '/Collected/ {i = $4} /allocations_per_call/ {a = $2} END {printf "%.1f %s\n", i / calls, a}'
+    awk -v calls="$calls" '/Collected/ {i = $4} /allocations_per_call/ {a = $2} END {printf "%.1f %s\n", i / (calls + 1), a}'
 }
-echo "| verb | raw: instructions | shardkit | added | raw: allocations | shardkit |"
+echo "| call | raw: instructions | shardkit | added | raw: allocations | shardkit |"
 echo "|---|---|---|---|---|---|"
-for verb in all_reduce broadcast all_gather barrier; do
-  read -r raw raw_allocations < <(count raw "$verb")
-  read -r ours our_allocations < <(count shardkit "$verb")
-  echo "| $verb | $raw | $ours | $(awk "BEGIN {printf \"%.1f\", $ours - $raw}") | $raw_allocations | $our_allocations |"
-done
+row() {
+  read -r raw raw_allocations < <(count raw "$1")
+  read -r ours our_allocations < <(count shardkit "$1")
+  echo "| $2 | $raw | $ours | $(awk "BEGIN {printf \"%.1f\", $ours - $raw}") | $raw_allocations | $our_allocations |"
+}
+row all_reduce "all_reduce of an array, in a loop"
+row vector "all_reduce of a std::vector, in a loop"
+row single "all_reduce alone in a function"
+row broadcast "broadcast, in a loop"
+row all_gather "all_gather, in a loop"
+row barrier "barrier, in a loop"

@@ -54,6 +54,14 @@ void leave_before_others_reduce(mpi_communicator& world, Leave leave) {
   reduce_something(world);
 }
 
+bool mpi_refuses = false;
+
+}  // namespace
+extern "C" int MPI_Allreduce(const void* in, void* out, int count, MPI_Datatype type, MPI_Op op, MPI_Comm comm) {
+  return mpi_refuses ? MPI_ERR_OP : PMPI_Allreduce(in, out, count, type, op, comm);
+}
+namespace {
+
 // What outlives MPI.
 std::optional<mpi_communicator> kept;
 std::optional<shardkit::request> kept_request;
@@ -83,6 +91,12 @@ const std::map<std::string, std::function<void(mpi_communicator&)>> scenarios = 
        const std::vector<float> mine(3);
        std::vector<float> all(mine.size() * static_cast<std::size_t>(world.size()) - (world.rank() == 1));
        world.all_gather(mine, all);
+     }},
+    {"MPI refuses a call",
+     [](mpi_communicator& world) {
+       reduce_something(world);
+       mpi_refuses = world.rank() == 1;
+       reduce_something(world);
      }},
     {"never arrives",
      [](mpi_communicator& world) {

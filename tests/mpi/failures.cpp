@@ -25,7 +25,7 @@ const bool planned = [] {
   for (const char* scenario : {
            "fine", "slow, but within the deadline of each call", "never comes to the start", "throws",
            "throws unreported", "throws and returns zero", "throws after others finished", "wrong size",
-           "never arrives", "declares itself failed", "fails beside a part of the world",
+           "MPI refuses a call", "never arrives", "declares itself failed", "fails beside a part of the world",
            "receives less than was sent", "receives more than was sent", "receives less than was sent, in a group",
            "receives another number of pieces", "drops a receive", "drops a send", "drops a started sum",
            "drops a started sum that every rank has started", "throws while a sum is waited for",
@@ -103,6 +103,13 @@ TEST_CASE("a wrong size on one rank is its usage_error and ends the job") {
   const outcome& result = run_failing("wrong size", "all_gather: out has 8 elements and needs 9");
   INFO(result.output);
   CHECK(result.says("caught on rank 1: shardkit: out has 8 elements and needs 9"));
+}
+
+TEST_CASE("what MPI reports of a call is thrown with the call, and ends the job") {
+  const outcome& result = run_failing("MPI refuses a call", "MPI_Allreduce: ");
+  INFO(result.output);
+  CHECK(result.says("caught on rank 1: shardkit: MPI_Allreduce: "));
+  CHECK(result.says("[rank 1 of 3 of 'world', all_reduce(1 x f64, sum), call 2, at "));
 }
 
 TEST_CASE("a rank that never arrives ends the job at the operation deadline, which names the call") {

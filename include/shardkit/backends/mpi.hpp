@@ -49,16 +49,31 @@ class mpi_backend {
 
   /// Any verb; see comm/calls.hpp.
   template <class Call>
-  [[gnu::always_inline]] inline auto perform(const Call& call)
+  auto perform(const Call& call)
       -> decltype(detail::mpi_run(std::declval<detail::mpi_state&>(), call)) {
+    state_->run(Call::name, call.site, [&] {
+      state_->require_not_refused();
+      detail::mpi_run(*state_, call);
+    });
+  }
+  /// The verbs whose ordinary case is one call of MPI's; see comm/backend.hpp.
+  template <class Call>
+  [[gnu::always_inline]] inline auto perform_plainly(const Call& call) noexcept
+      -> decltype(detail::mpi_plain<Call>::suffices(std::declval<detail::mpi_state&>(), call)) {
+    using plain = detail::mpi_plain<Call>;
+    using in_call = detail::mpi_in_call;
     detail::mpi_state& state = *state_;
-    const detail::mpi_in_call in_call(state.slot, Call::name, call.site);
-    try {
-      detail::mpi_run(state, call);
-    } catch (...) {
-      state.launch->fail_as_caught();
-      throw;
+    if (!in_call::is_allowed(state.slot) || !plain::suffices(state, call)) return false;
+    int code = MPI_SUCCESS;
+    {
+      const in_call inside(state.slot, call);
+      code = plain::perform(state, call);
     }
+    if (code != MPI_SUCCESS) {
+      state.refused(code, plain::function);
+      return false;
+    }
+    return true;
   }
 
   /// The collectives of a group are started, whether the group is waited for or not: ranks may differ in that where it

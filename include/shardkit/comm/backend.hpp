@@ -11,6 +11,9 @@
 //                                            program order, and every wait of this rank moves them along. What a call
 //                                            points to (buffers, layouts) stays until it is complete; the list of a
 //                                            group_call is copied
+//   bool perform_plainly(const X_call&) noexcept;      where a verb's ordinary case is one call that cannot throw: makes
+//                                            it; where more is to be done, or it went wrong, false, and perform(call)
+//                                            then does the rest, or throws. It keeps such calls free of landing pads
 //   B split(int colour, int key, const call_site&);    collective; ranks of one colour, ordered by key, then rank
 //   void exchange(const void* in, void* out, std::size_t bytes, const call_site&);
 //                                            collective over host memory whatever the space: out[r] = rank r's in
@@ -49,6 +52,13 @@ template <class Backend, class Call, class = void>
 struct starts : std::false_type {};
 template <class Backend, class Call>
 struct starts<Backend, Call, std::void_t<decltype(std::declval<Backend&>().start(std::declval<const Call&>()))>>
+    : std::true_type {};
+
+template <class Backend, class Call, class = void>
+struct performs_plainly : std::false_type {};
+template <class Backend, class Call>
+struct performs_plainly<
+    Backend, Call, std::void_t<decltype(std::declval<Backend&>().perform_plainly(std::declval<const Call&>()))>>
     : std::true_type {};
 
 template <class Backend, class List>

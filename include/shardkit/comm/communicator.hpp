@@ -74,7 +74,7 @@ class communicator : private detail::describing<Backend> {
 
   /// Every rank's `data` becomes the root's; sizes are equal.
   template <class Data>
-  void broadcast(Data&& data, int root, where w = {}) {
+  [[gnu::always_inline]] inline void broadcast(Data&& data, int root, where w = {}) {
     run(describe_broadcast(std::forward<Data>(data), root, w));
   }
   template <class Data>
@@ -128,7 +128,7 @@ class communicator : private detail::describing<Backend> {
   /// `out` (size * in.size()) = the ranks' `in` in rank order. In place: each rank's part already lies at its place.
   /// With a layout: unequal counts, rank r's `in` has layout.count(r) elements, `out` has layout.total().
   template <class In, class Out, class = detail::unless_partition<Out, where>>
-  void all_gather(const In& in, Out&& out, where w = {}) {
+  [[gnu::always_inline]] inline void all_gather(const In& in, Out&& out, where w = {}) {
     run(describe_all_gather(in, std::forward<Out>(out), w));
   }
   template <class T, class Of>

@@ -5,13 +5,19 @@
 
 namespace shardkit::detail {
 
+template <>
+struct mpi_plain<send_call> {
+  static constexpr const char* function = "MPI_Send";
+  static bool suffices(const mpi_state& state, const send_call& call) noexcept {
+    return state.fits(call.count, call.type);
+  }
+  [[gnu::always_inline]] static int perform(mpi_state& state, const send_call& call) noexcept {
+    return MPI_Send(call.in, static_cast<int>(call.count), mpi_moving_type(call.type), call.peer, 1, state.comm);
+  }
+};
 inline void mpi_run(mpi_state& state, const send_call& call) {
-  if (!state.fits(call.count, call.type)) [[unlikely]]
-    return state.messages.run([&] {
-      state.messages.send(state.comm, call.in, call.count, call.type, call.peer);
-    });
-  mpi_check(MPI_Send(call.in, static_cast<int>(call.count), mpi_moving_type(call.type), call.peer, 1, state.comm),
-            "MPI_Send");
+  if (state.fits(call.count, call.type)) return mpi_run_plainly(state, call);
+  state.messages.run([&] { state.messages.send(state.comm, call.in, call.count, call.type, call.peer); });
 }
 
 inline void mpi_run(mpi_state& state, const recv_call& call) {

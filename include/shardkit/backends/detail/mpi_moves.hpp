@@ -53,35 +53,57 @@ void mpi_move_pieces(mpi_state& state, dtype type, const void* in, Outgoing outg
   });
 }
 
-inline void mpi_run(mpi_state& state, const barrier_call&) { mpi_check(MPI_Barrier(state.comm), "MPI_Barrier"); }
+template <>
+struct mpi_plain<barrier_call> {
+  static constexpr const char* function = "MPI_Barrier";
+  static bool suffices(const mpi_state&, const barrier_call&) noexcept { return true; }
+  [[gnu::always_inline]] static int perform(mpi_state& state, const barrier_call&) noexcept {
+    return MPI_Barrier(state.comm);
+  }
+};
+inline void mpi_run(mpi_state& state, const barrier_call& call) { mpi_run_plainly(state, call); }
 
+template <>
+struct mpi_plain<broadcast_call> {
+  static constexpr const char* function = "MPI_Bcast";
+  static bool suffices(const mpi_state& state, const broadcast_call& call) noexcept {
+    return state.fits(call.count, call.type);
+  }
+  [[gnu::always_inline]] static int perform(mpi_state& state, const broadcast_call& call) noexcept {
+    return MPI_Bcast(call.data, static_cast<int>(call.count), mpi_moving_type(call.type), call.root, state.comm);
+  }
+};
 inline void mpi_run(mpi_state& state, const broadcast_call& call) {
+  if (state.fits(call.count, call.type)) return mpi_run_plainly(state, call);
 #if SHARDKIT_MPI_LARGE_COUNTS
-  if (!state.fits(call.count, call.type))
-    return mpi_check(MPI_Bcast_c(call.data, static_cast<MPI_Count>(call.count), mpi_moving_type(call.type), call.root,
-                                 state.comm),
-                     "MPI_Bcast_c");
-#endif
-  const std::size_t each = state.piece_bytes / size_of(call.type);
-  std::size_t done = 0;
-  do {
-    const std::size_t n = std::min(each, call.count - done);
-    mpi_check(MPI_Bcast(mpi_at(call.data, done, call.type), static_cast<int>(n), mpi_moving_type(call.type), call.root,
+  mpi_check(MPI_Bcast_c(call.data, static_cast<MPI_Count>(call.count), mpi_moving_type(call.type), call.root,
                         state.comm),
+            "MPI_Bcast_c");
+#else
+  const std::size_t each = state.piece_bytes / size_of(call.type);
+  for (std::size_t done = 0; done < call.count; done += each)
+    mpi_check(MPI_Bcast(mpi_at(call.data, done, call.type), static_cast<int>(std::min(each, call.count - done)),
+                        mpi_moving_type(call.type), call.root, state.comm),
               "MPI_Bcast");
-    done += n;
-  } while (done < call.count);
+#endif
 }
 
+template <>
+struct mpi_plain<all_gather_call> {
+  static constexpr const char* function = "MPI_Allgather";
+  static bool suffices(const mpi_state& state, const all_gather_call& call) noexcept {
+    return state.fits(call.count, call.type);
+  }
+  [[gnu::always_inline]] static int perform(mpi_state& state, const all_gather_call& call) noexcept {
+    const bool in_place = call.in == mpi_at(call.out, state.index() * call.count, call.type);
+    const MPI_Datatype type = mpi_moving_type(call.type);
+    const int count = static_cast<int>(call.count);
+    return MPI_Allgather(in_place ? MPI_IN_PLACE : call.in, count, type, call.out, count, type, state.comm);
+  }
+};
 inline void mpi_run(mpi_state& state, const all_gather_call& call) {
-  if (!state.fits(call.count, call.type))
-    return mpi_move_pieces(state, call.type, call.in, mpi_one_part({0, call.count}), call.out,
-                           mpi_equal_parts(call.count));
-  const bool in_place = call.in == mpi_at(call.out, state.index() * call.count, call.type);
-  const MPI_Datatype type = mpi_moving_type(call.type);
-  const int count = static_cast<int>(call.count);
-  mpi_check(MPI_Allgather(in_place ? MPI_IN_PLACE : call.in, count, type, call.out, count, type, state.comm),
-            "MPI_Allgather");
+  if (state.fits(call.count, call.type)) return mpi_run_plainly(state, call);
+  mpi_move_pieces(state, call.type, call.in, mpi_one_part({0, call.count}), call.out, mpi_equal_parts(call.count));
 }
 
 inline void mpi_run(mpi_state& state, const all_gather_uneven_call& call) {

@@ -36,7 +36,7 @@ inline void mpi_run(mpi_state& state, const reduce_call& call) {
 }
 
 /// Everything but the one call of ordinary size.
-[[gnu::cold, gnu::noinline]] inline void mpi_all_reduce_otherwise(mpi_state& state, const all_reduce_call& call) {
+inline void mpi_all_reduce_otherwise(mpi_state& state, const all_reduce_call& call) {
   if (!mpi_reduces_exactly(call.type, call.op)) return mpi_all_reduce_in_order(state, call);
 #if SHARDKIT_MPI_LARGE_COUNTS
   mpi_check(MPI_Allreduce_c(call.in == call.out ? MPI_IN_PLACE : call.in, call.out, static_cast<MPI_Count>(call.count),
@@ -53,15 +53,21 @@ inline void mpi_run(mpi_state& state, const reduce_call& call) {
   mpi_finish_average(state, call, call.out, call.count);
 }
 
-[[gnu::always_inline]] inline void mpi_run(mpi_state& state, const all_reduce_call& call) {
-  if (!mpi_reduces_exactly(call.type, call.op) || call.op.kind == reduction_kind::average ||
-      !state.fits(call.count, call.type)) [[unlikely]] {
-    const all_reduce_call copy = call;  // so that the ordinary case needs none in memory
-    return mpi_all_reduce_otherwise(state, copy);
+template <>
+struct mpi_plain<all_reduce_call> {
+  static constexpr const char* function = "MPI_Allreduce";
+  static bool suffices(const mpi_state& state, const all_reduce_call& call) noexcept {
+    return mpi_reduces_exactly(call.type, call.op) && call.op.kind != reduction_kind::average &&
+           state.fits(call.count, call.type);
   }
-  mpi_check(MPI_Allreduce(call.in == call.out ? MPI_IN_PLACE : call.in, call.out, static_cast<int>(call.count),
-                          mpi_reducing_type(call), mpi_operation(call), state.comm),
-            "MPI_Allreduce");
+  [[gnu::always_inline]] static int perform(mpi_state& state, const all_reduce_call& call) noexcept {
+    return MPI_Allreduce(call.in == call.out ? MPI_IN_PLACE : call.in, call.out, static_cast<int>(call.count),
+                         mpi_reducing_type(call), mpi_operation(call), state.comm);
+  }
+};
+inline void mpi_run(mpi_state& state, const all_reduce_call& call) {
+  if (mpi_plain<all_reduce_call>::suffices(state, call)) return mpi_run_plainly(state, call);
+  mpi_all_reduce_otherwise(state, call);
 }
 
 /// Whether the ranks' ranges are few and short enough for MPI's own call. The same answer on every rank; longer ones

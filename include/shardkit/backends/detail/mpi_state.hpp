@@ -30,6 +30,7 @@ class mpi_state {
     mpi_check(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     mpi_check(MPI_Comm_rank(comm, &rank), "MPI_Comm_rank");
     mpi_check(MPI_Comm_size(comm, &size), "MPI_Comm_size");
+    for (std::size_t bytes = 1; bytes <= largest_element; ++bytes) most_[bytes] = piece_bytes / bytes;
     numbers_.resize(2 * static_cast<std::size_t>(size));
     inputs.resize(static_cast<std::size_t>(size));
     launch->watchdog().add(slot);
@@ -61,7 +62,16 @@ class mpi_state {
   std::size_t ranks() const noexcept { return static_cast<std::size_t>(size); }
 
   /// Whether so many elements may go in one MPI call. The same answer on every rank that asks about the same count.
-  bool fits(std::size_t count, dtype type) const noexcept { return count <= piece_bytes / size_of(type); }
+  bool fits(std::size_t count, dtype type) const noexcept { return count <= most_[size_of(type)]; }
+
+  /// Keeps what MPI said of a call that was made plainly; its full form throws it.
+  [[gnu::cold, gnu::noinline]] void refused(int code, const char* function) noexcept {
+    refusal_ = code;
+    refused_by_ = function;
+  }
+  void require_not_refused() {
+    if (refusal_ != MPI_SUCCESS) mpi_throw(std::exchange(refusal_, MPI_SUCCESS), refused_by_);
+  }
 
   /// Counts and displacements for MPI's unequal forms, where the whole fits.
   int* counts() noexcept { return numbers_.data(); }
@@ -110,6 +120,11 @@ class mpi_state {
   std::vector<const void*> inputs;  ///< of a rank-ordered reduction
 
  private:
+  static constexpr std::size_t largest_element = 8;
+
+  std::size_t most_[largest_element + 1] = {};  // elements in one MPI call, by their size; a division less for each call
+  int refusal_ = MPI_SUCCESS;
+  const char* refused_by_ = "";
   const mpi_ownership ownership_;
   MPI_Errhandler borrowed_handler_ = MPI_ERRHANDLER_NULL;
   MPI_Comm inner_ = MPI_COMM_NULL;
@@ -117,6 +132,14 @@ class mpi_state {
   std::vector<int> numbers_;
   buffer<std::byte> scratch_;
 };
+
+/// The ordinary case of a verb that has one: whether one call of MPI's `function` is enough, and that call.
+template <class Call>
+struct mpi_plain;
+template <class Call>
+void mpi_run_plainly(mpi_state& state, const Call& call) {
+  mpi_check(mpi_plain<Call>::perform(state, call), mpi_plain<Call>::function);
+}
 
 /// Element `count` of a buffer of `type`.
 inline const void* mpi_at(const void* base, std::size_t count, dtype type) noexcept {

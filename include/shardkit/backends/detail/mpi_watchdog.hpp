@@ -115,14 +115,14 @@ class mpi_watchdog {
     if (given_up_ && (since_given_up_ += passed) > limits_.abort)
       end("has given up, " + cause());
     for (mpi_call_slot* slot : slots_) {
-      const char* name = slot->name.load(std::memory_order_acquire);
-      if (name == nullptr) continue;
-      const bool seen = (slot->line.fetch_or(std::uint64_t{1} << 32) >> 32) != 0;
-      slot->waited = seen ? slot->waited + passed : 0;
+      std::uint64_t call = slot->call.load(std::memory_order_acquire);
+      if (mpi_call_slot::number(call) == 0) continue;
+      call = slot->call.fetch_or(mpi_call_slot::seen);
+      slot->waited = (call & mpi_call_slot::seen) != 0 ? slot->waited + passed : 0;
       if (failed && since_failure_ > limits_.abort)
-        end("is still in " + place(*slot, name) + " " + seconds(limits_.abort) + " after the failure, " + cause());
+        end("is still in " + place(*slot, call) + " " + seconds(limits_.abort) + " after the failure, " + cause());
       if (slot->waited > slot->limit)
-        end("has waited for its peers in " + place(*slot, name) + " for longer than the deadline of " +
+        end("has waited for its peers in " + place(*slot, call) + " for longer than the deadline of " +
             seconds(slot->limit) + (failed ? ", " + cause() : node_ != nullptr ? node_->elsewhere() : ""));
     }
   }
@@ -131,11 +131,11 @@ class mpi_watchdog {
   const char* here() noexcept {
     here_[0] = '\0';
     for (const mpi_call_slot* slot : slots_) {
-      const char* name = slot->name.load(std::memory_order_acquire);
-      if (name == nullptr) continue;
-      const auto line = static_cast<std::uint32_t>(slot->line.load());
-      if (line == 0) std::snprintf(here_, sizeof here_, "%s", name);
-      else std::snprintf(here_, sizeof here_, "%s at %s:%u", name, slot->file.load(), line);
+      const std::uint64_t call = slot->call.load(std::memory_order_acquire);
+      if (mpi_call_slot::number(call) == 0) continue;
+      const unsigned line = mpi_call_slot::line(call);
+      if (line == 0) std::snprintf(here_, sizeof here_, "%s", slot->name_of(call));
+      else std::snprintf(here_, sizeof here_, "%s at %s:%u", slot->name_of(call), slot->file.load(), line);
       break;
     }
     return here_;
@@ -144,9 +144,10 @@ class mpi_watchdog {
   std::string cause() const {
     return "because rank " + std::to_string(board_->culprit()) + " failed: " + board_->reason();
   }
-  static std::string place(const mpi_call_slot& slot, const char* name) {
-    const auto line = static_cast<std::uint32_t>(slot.line.load());
-    return line == 0 ? std::string(name) : std::string(name) + " at " + slot.file.load() + ":" + std::to_string(line);
+  static std::string place(const mpi_call_slot& slot, std::uint64_t call) {
+    const unsigned line = mpi_call_slot::line(call);
+    const std::string name = slot.name_of(call);
+    return line == 0 ? name : name + " at " + slot.file.load() + ":" + std::to_string(line);
   }
   static std::string seconds(double value) {
     char text[32];

@@ -34,16 +34,29 @@ class calling {
   std::size_t ranks() const noexcept { return static_cast<std::size_t>(size()); }
   std::size_t index() const noexcept { return static_cast<std::size_t>(rank()); }
 
-  // Inlined, together with what a backend does in the ordinary case, a call costs a handful of instructions: its
-  // descriptor never lies in memory. Therefore the error path gets a copy: nothing else takes the address of a call.
+  // Inlined, together with what a backend does plainly, a call costs a handful of instructions: its descriptor never
+  // lies in memory. Therefore whatever takes the address of a call gets a copy.
   template <class Call>
   [[gnu::always_inline]] inline void run(const Call& call) {
     self_.count(Call::name, call.site);
+    if constexpr (performs_plainly<Backend, Call>::value) {
+      if (backend_.base().perform_plainly(call)) return;
+      const Call copy = call;
+      perform_otherwise(copy);
+    } else {
+      perform(call);
+    }
+  }
+  template <class Call>
+  [[gnu::cold, gnu::noinline]] void perform_otherwise(const Call& call) {
+    perform(call);
+  }
+  template <class Call>
+  void perform(const Call& call) {
     try {
       backend_.perform(call);
     } catch (error& failure) {
-      const Call copy = call;
-      explain(failure, copy);
+      explain(failure, call);
       throw;
     }
   }
@@ -58,7 +71,7 @@ class calling {
     try {
       return backend_.start(call);
     } catch (error& failure) {
-      failure.attach(context(describe(call), call.site));
+      explain(failure, call);
       throw;
     }
   }
@@ -77,36 +90,31 @@ class calling {
     return {rank(), size(), *self_.name(), std::move(operation), self_.calls(), site};
   }
 
-  // A rank that finds its own arguments bad fails the communicator first, so that no peer waits for it.
-  [[noreturn]] void reject(const char* operation, const std::string& message, const where& w) {
-    self_.count(operation, w.site);
-    backend_.fail(std::string(operation) + ": " + message);
-    usage_error wrong(message);
-    wrong.attach(context(operation, w.site));
-    throw wrong;
-  }
+  // ---- Checks. Like the call itself, the site is copied where it is needed, so that no check keeps it in memory. -----
 
   template <class View>
-  View checked(const char* operation, View buffer, const where& w) {
-    if (buffer.data() == nullptr && !buffer.empty()) reject_null(operation, buffer.size(), w);
+  [[gnu::always_inline]] inline View checked(const char* operation, View buffer, const where& w) {
+    if (__builtin_expect(buffer.data() == nullptr, false) && !buffer.empty()) {
+      const where copy = w;
+      reject_null(operation, buffer.size(), copy);
+    }
     return buffer;
   }
-  [[noreturn, gnu::cold, gnu::noinline]] void reject_null(const char* operation, std::size_t count, const where& w) {
-    reject(operation, "a buffer of " + std::to_string(count) + " elements begins at a null pointer", w);
+  [[gnu::always_inline]] inline void require_root(const char* operation, int root, const where& w) {
+    if (root >= 0 && root < size()) return;
+    const where copy = w;
+    reject_rank(operation, "root", root, copy);
   }
-  void require_root(const char* operation, int root, const where& w) {
-    if (root < 0 || root >= size())
-      reject(operation, "root " + std::to_string(root) + " is not a rank of this communicator", w);
+  [[gnu::always_inline]] inline int checked_peer(const char* operation, int peer, const where& w) {
+    if (peer >= 0 && peer < size()) return peer;
+    const where copy = w;
+    reject_rank(operation, "peer", peer, copy);
   }
-  int checked_peer(const char* operation, int peer, const where& w) {
-    if (peer < 0 || peer >= size())
-      reject(operation, "peer " + std::to_string(peer) + " is not a rank of this communicator", w);
-    return peer;
-  }
-  void require_size(const char* operation, const char* what, std::size_t given, std::size_t needed, const where& w) {
-    if (given != needed)
-      reject(operation, std::string(what) + " has " + std::to_string(given) + " elements and needs " +
-                            std::to_string(needed), w);
+  [[gnu::always_inline]] inline void require_size(const char* operation, const char* what, std::size_t given,
+                                                  std::size_t needed, const where& w) {
+    if (given == needed) return;
+    const where copy = w;
+    reject_size(operation, what, given, needed, copy);
   }
   std::size_t whole_share(const char* operation, std::size_t total, const where& w) {
     if (ranks() == 0 || total % ranks() != 0)
@@ -120,11 +128,56 @@ class calling {
                             std::to_string(size()), w);
     if (layout.replica_count() != 1) reject(operation, "the partition has replicas: its ranges coincide", w);
   }
-  void require_reduction(const char* operation, dtype element, reduction op, const where& w) {
+  [[gnu::always_inline]] inline void require_reduction(const char* operation, dtype element, reduction op,
+                                                       const where& w) {
     if (is_reducible(element, op.kind)) return;
     // Devices may reduce 8-bit floats: the backend knows.
     if constexpr (!std::is_same<space, host_space>::value)
       if (size_of(element) == 1 && is_floating(element) && op.kind < reduction_kind::bit_and) return;
+    const where copy = w;
+    reject_reduction(operation, element, op, copy);
+  }
+  // `part` may be exactly element `place` of `whole`; any other common byte would be read after it is written.
+  template <class Part, class Whole>
+  [[gnu::always_inline]] inline void require_disjoint(const char* operation, const Part& part, const Whole& whole,
+                                                      std::size_t place, const where& w) {
+    if (part.size() <= whole.size() && part.data() == whole.data() + place) return;
+    require_apart(operation, part, whole, w);
+  }
+  template <class A, class B>
+  [[gnu::always_inline]] inline void require_apart(const char* operation, const A& a, const B& b, const where& w) {
+    const auto* first = static_cast<const void*>(a.data());
+    const auto* second = static_cast<const void*>(b.data());
+    if (a.empty() || b.empty() || static_cast<const char*>(first) + a.bytes() <= second ||
+        static_cast<const char*>(second) + b.bytes() <= first)
+      return;
+    const where copy = w;
+    reject(operation, "input and output overlap", copy);
+  }
+
+  // A rank that finds its own arguments bad fails the communicator first, so that no peer waits for it.
+  [[noreturn, gnu::cold, gnu::noinline]] void reject(const char* operation, const std::string& message,
+                                                     const where& w) {
+    self_.count(operation, w.site);
+    backend_.fail(std::string(operation) + ": " + message);
+    usage_error wrong(message);
+    wrong.attach(context(operation, w.site));
+    throw wrong;
+  }
+  [[noreturn, gnu::cold, gnu::noinline]] void reject_null(const char* operation, std::size_t count, const where& w) {
+    reject(operation, "a buffer of " + std::to_string(count) + " elements begins at a null pointer", w);
+  }
+  [[noreturn, gnu::cold, gnu::noinline]] void reject_rank(const char* operation, const char* what, int rank,
+                                                          const where& w) {
+    reject(operation, what + (" " + std::to_string(rank)) + " is not a rank of this communicator", w);
+  }
+  [[noreturn, gnu::cold, gnu::noinline]] void reject_size(const char* operation, const char* what, std::size_t given,
+                                                          std::size_t needed, const where& w) {
+    reject(operation, std::string(what) + " has " + std::to_string(given) + " elements and needs " +
+                          std::to_string(needed), w);
+  }
+  [[gnu::cold, gnu::noinline]] void reject_reduction(const char* operation, dtype element, reduction op,
+                                                      const where& w) {
     try {
       require_reducible(element, op.kind);
     } catch (unsupported_error& wrong) {
@@ -133,22 +186,6 @@ class calling {
       wrong.attach(context(operation, w.site));
       throw;
     }
-  }
-  // `part` may be exactly element `place` of `whole`; any other common byte would be read after it is written.
-  template <class Part, class Whole>
-  void require_disjoint(const char* operation, const Part& part, const Whole& whole, std::size_t place,
-                        const where& w) {
-    if (part.size() <= whole.size() && part.data() == whole.data() + place) return;
-    require_apart(operation, part, whole, w);
-  }
-  template <class A, class B>
-  void require_apart(const char* operation, const A& a, const B& b, const where& w) {
-    const auto* first = static_cast<const void*>(a.data());
-    const auto* second = static_cast<const void*>(b.data());
-    if (a.empty() || b.empty() || static_cast<const char*>(first) + a.bytes() <= second ||
-        static_cast<const char*>(second) + b.bytes() <= first)
-      return;
-    reject(operation, "input and output overlap", w);
   }
 
   complete<Backend> backend_;

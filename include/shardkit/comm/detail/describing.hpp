@@ -44,7 +44,7 @@ class describing : public calling<Backend> {
   barrier_call describe_barrier(where w) { return {space::native(w.stream), w.site}; }
 
   template <class Data>
-  broadcast_call describe_broadcast(Data&& data, int root, where w) {
+  [[gnu::always_inline]] inline broadcast_call describe_broadcast(Data&& data, int root, where w) {
     const auto x = checked("broadcast", output_of<space>(std::forward<Data>(data)), w);
     require_root("broadcast", root, w);
     return {x.data(), x.size(), type<decltype(x)>, root, space::native(w.stream), w.site};
@@ -82,7 +82,7 @@ class describing : public calling<Backend> {
   }
 
   template <class In, class Out>
-  all_gather_call describe_all_gather(const In& in, Out&& out, where w) {
+  [[gnu::always_inline]] inline all_gather_call describe_all_gather(const In& in, Out&& out, where w) {
     const auto [x, y] = pair("all_gather", in, std::forward<Out>(out), w);
     require_size("all_gather", "out", y.size(), x.size() * ranks(), w);
     require_disjoint("all_gather", x, y, index() * x.size(), w);
@@ -227,7 +227,7 @@ class describing : public calling<Backend> {
   }
 
   template <class In, class Out>
-  auto pair(const char* operation, const In& in, Out&& out, const where& w) {
+  [[gnu::always_inline]] inline auto pair(const char* operation, const In& in, Out&& out, const where& w) {
     auto x = checked(operation, input_of<space>(in), w);
     auto y = checked(operation, output_of<space>(std::forward<Out>(out)), w);
     require_same_element<decltype(x), decltype(y)>();
