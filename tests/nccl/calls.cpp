@@ -390,8 +390,9 @@ TEST_CASE("a call on two streams runs beside the first one, which waits for it i
       auto world = nccl_world(host, options_with_kernel());
       cuda_stream compute, communication;
       device_buffer<float> gradients(300);
+      const std::vector<float> backward = ramp(300, 1);
       for (int step = 0; step < 3; ++step) {
-        put(gradients, ramp(300, 1), compute.handle());
+        put(gradients, backward, compute.handle());
         auto pending = world.all_reduce_async(in_place(gradients), sum, shardkit::fork{compute, communication});
         pending.wait();
         CHECK(fetched(gradients, compute.handle(), world)[299] == 300 * of(host.size()));

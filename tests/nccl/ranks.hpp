@@ -102,17 +102,20 @@ inline void expect_clean() {
   CHECK_MESSAGE(text.empty(), text);
 }
 
-/// Host to device and back, on a stream.
+/// Enqueues a copy of `from`, which stays until the stream has made it.
 template <class T>
 void put(device_buffer<T>& to, const std::vector<T>& from, cudaStream_t stream) {
   cuda_space::copy(to.data(), from.data(), from.size() * sizeof(T), stream);
 }
+/// `from` in device memory.
 template <class T>
 device_buffer<T> on_device_now(const std::vector<T>& from, cudaStream_t stream) {
   device_buffer<T> result(from.size());
   put(result, from, stream);
+  cuda_check(cudaStreamSynchronize(stream), "cudaStreamSynchronize", stream);
   return result;
 }
+/// `from` in host memory, once the stream has come to its end.
 template <class T, class... Comms>
 std::vector<T> fetched(const device_buffer<T>& from, cudaStream_t stream, Comms&... comms) {
   std::vector<T> result(from.size());
