@@ -20,7 +20,9 @@ struct at {
       : stream(on), site(from) {}
 
   /// From what converts to a stream of the space: a native handle, an owning stream.
-  template <class Stream, std::enable_if_t<std::is_convertible<const Stream&, typename Space::stream>::value, int> = 0>
+  template <class Stream, std::enable_if_t<std::is_convertible<const Stream&, typename Space::stream>::value &&
+                                               !std::is_base_of<at, Stream>::value,
+                                           int> = 0>
   constexpr at(const Stream& on, call_site from = call_site::current()) noexcept : stream(on), site(from) {}
 
   /// For a space whose copies take the stream alone.

@@ -39,12 +39,12 @@ void attach_synchronize(error& failure, const call_site& site, First& comm, Othe
 /// Of a communicator it uses throw_if_failed(), fail(reason), rank(), size() and name(). Refused during capture.
 template <class... Communicators>
 void synchronize(at<cuda_space> where, double deadline, Communicators&... comms) {
-  if (!(deadline > 0))
-    throw usage_error("synchronize with a deadline of " + std::to_string(deadline) +
-                      " seconds; it has to be positive, or infinite to wait for ever");
-  if (where.stream.is_captured(where.site))
-    throw usage_error("synchronize on a stream that is being captured into a graph: end the capture first");
   try {
+    if (!(deadline > 0))
+      throw usage_error("synchronize with a deadline of " + std::to_string(deadline) +
+                        " seconds; it has to be positive, or infinite to wait for ever");
+    if (where.stream.is_captured(where.site))
+      throw usage_error("synchronize on a stream that is being captured into a graph: end the capture first");
     const auto look_at_communicators = [&] {
       (comms.throw_if_failed(where.site), ...);
       return false;

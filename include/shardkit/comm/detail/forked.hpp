@@ -31,7 +31,9 @@ struct start_at : at<Space> {
 
   constexpr start_at(stream_type both = {}, call_site from = call_site::current()) noexcept
       : at<Space>(both, from), compute(both) {}
-  template <class Stream, std::enable_if_t<std::is_convertible<const Stream&, stream_type>::value, int> = 0>
+  template <class Stream, std::enable_if_t<std::is_convertible<const Stream&, stream_type>::value &&
+                                               !std::is_base_of<at<Space>, Stream>::value,
+                                           int> = 0>
   constexpr start_at(const Stream& both, call_site from = call_site::current()) noexcept
       : start_at(stream_type(both), from) {}
   constexpr start_at(at<Space> both) noexcept : at<Space>(both), compute(both.stream) {}
@@ -91,7 +93,9 @@ class forked_calls {
                           "compute stream wait in the graph");
       if (!inner_.test()) return false;
       record();
-      return done_.reached(where_.site);
+      if (!done_.reached(where_.site)) return false;
+      joined_ = true;  // the host knows: what it enqueues from now on comes after
+      return true;
     }
     void wait() override {
       inner_.wait();
@@ -129,8 +133,9 @@ class forked_calls {
       recorded_ = true;
     }
     void join() {
+      if (joined_ || Space::native(where_.compute) == Space::native(where_.stream)) return;
       record();
-      if (!joined_) done_.order_before({where_.compute, where_.site});
+      done_.order_before({where_.compute, where_.site});
       joined_ = true;
     }
 
