@@ -14,6 +14,15 @@ namespace cuda_double_test {
 
 using shardkit_double::report_kind;
 
+// Deliberate races on memory that the host can reach are ThreadSanitizer's too.
+#if defined(__SANITIZE_THREAD__)
+inline constexpr bool thread_sanitizer_watches = true;
+#elif defined(__has_feature)
+inline constexpr bool thread_sanitizer_watches = __has_feature(thread_sanitizer);
+#else
+inline constexpr bool thread_sanitizer_watches = false;
+#endif
+
 #define OK(call) CHECK((call) == cudaSuccess)
 
 /// Begins with a fresh double and checks at its end that nothing was found that the test did not expect.
