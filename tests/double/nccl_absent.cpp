@@ -8,6 +8,7 @@ void allow_duplicate_gpu(bool) {}
 void set_group_limit(int) {}
 void hold_initialisation(double) {}
 void hold_enqueue(int) {}
+void connect_on_first_use(bool) {}
 void set_patience(double) {}
 void stop_rank(int, bool) {}
 void slow_rank(int, double) {}

@@ -10,8 +10,13 @@ namespace shardkit_double::nccl {
 namespace {
 
 // Never destroyed: the program's own destructors may still call the double.
-std::vector<std::unique_ptr<ncclComm>>& communicators() {
-  static auto* all = new std::vector<std::unique_ptr<ncclComm>>;
+std::map<const ncclComm*, std::unique_ptr<ncclComm>>& communicators() {
+  static auto* all = new std::map<const ncclComm*, std::unique_ptr<ncclComm>>;
+  return *all;
+}
+
+std::vector<ncclComm*>& living() {
+  static auto* all = new std::vector<ncclComm*>;
   return *all;
 }
 
@@ -49,13 +54,7 @@ ncclResult_t refuse(ncclResult_t result, const std::string& why) {
 
 const char* why_refused() { return last_error().c_str(); }
 
-std::vector<ncclComm*> live() {
-  std::vector<ncclComm*> found;
-  for (const auto& comm : communicators()) {
-    if (comm->buried_by.empty()) found.push_back(comm.get());
-  }
-  return found;
-}
+std::vector<ncclComm*> live() { return living(); }
 
 std::string describe(const ncclComm& comm) {
   return "rank " + std::to_string(comm.rank) + " of " + std::to_string(comm.size) + " of " +
@@ -122,8 +121,10 @@ std::vector<access> accesses_of(const task& t, const ncclComm& comm) {
 }
 
 ncclComm* make_communicator(int size, int rank, const ncclConfig_t& config, int device) {
-  communicators().push_back(std::make_unique<ncclComm>());
-  ncclComm& comm = *communicators().back();
+  auto made = std::make_unique<ncclComm>();
+  ncclComm& comm = *made;
+  communicators()[&comm] = std::move(made);
+  living().push_back(&comm);
   comm.number = static_cast<int>(communicators().size());
   comm.size = size;
   comm.rank = comm.world_rank = rank;
@@ -139,9 +140,7 @@ ncclComm* alive(ncclComm_t handle, const char* function, ncclResult_t& result) {
     result = refuse(ncclInvalidArgument, std::string(function) + ": the communicator is null");
     return nullptr;
   }
-  const auto& all = communicators();
-  const auto found = std::find_if(all.begin(), all.end(), [&](const auto& comm) { return comm.get() == handle; });
-  if (found == all.end()) {
+  if (communicators().count(handle) == 0) {
     result = refuse(ncclInvalidArgument, std::string(function) + ": this is no communicator");
     report_found(report_kind::bad_handle, std::string(function) + " is given a communicator that NCCL never made");
     return nullptr;
@@ -194,7 +193,7 @@ void settle(ncclComm& comm, bool polled) {
   } else if (comm.held != nullptr) {
     const std::shared_ptr<held_group> group = comm.held;
     if (polled) --group->polls;
-    if (group->polls >= 0) return;
+    if (group->polls >= 0 || !connected(group->plans)) return;
     ncclResult_t result = ncclSuccess;
     for (const auto& plan : group->plans) {
       const bool stopped = !plan->comm->buried_by.empty() || plan->comm->revoked;
@@ -218,9 +217,11 @@ void bury(ncclComm& comm, const char* by) {
                    "memory registered with " + describe(comm) + " was freed before ncclCommDeregister");
     }
   }
-  if (comm.split != nullptr && comm.split->made != nullptr) comm.split->made->buried_by = by;
+  // A child that the program has not seen yet.
+  if (comm.split != nullptr && comm.split->made != nullptr) bury(*comm.split->made, by);
   if (comm.join != nullptr) cudaEventDestroy(std::exchange(comm.join, nullptr));
   comm.buried_by = by;
+  living().erase(std::remove(living().begin(), living().end(), &comm), living().end());
 }
 
 // ---- What tests say ----------------------------------------------------------------------------------------------
@@ -241,6 +242,7 @@ void set_version(int code) { set([&](settings& s) { s.version = code; }); }
 void allow_duplicate_gpu(bool allowed) { set([&](settings& s) { s.duplicate_gpu = allowed; }); }
 void set_group_limit(int operations) { set([&](settings& s) { s.group_limit = operations; }); }
 void hold_initialisation(double seconds) { set([&](settings& s) { s.hold_initialisation = seconds; }); }
+void connect_on_first_use(bool connect) { set([&](settings& s) { s.connect_on_first_use = connect; }); }
 void hold_enqueue(int polls) { set([&](settings& s) { s.hold_enqueue = polls; }); }
 void set_patience(double seconds) { set([&](settings& s) { s.patience = seconds; }); }
 void stop_rank(int rank, bool stopped) { set([&](settings& s) { s.stopped[rank] = stopped; }); }

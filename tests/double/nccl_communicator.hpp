@@ -17,6 +17,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -108,6 +109,7 @@ struct clique {
   ncclResult_t refused = ncclSuccess;  ///< why it cannot be made
   std::map<std::uint64_t, collective> collectives;
   std::map<std::pair<int, int>, channel> channels;            ///< by sender and receiver
+  std::set<std::pair<int, int>> connecting;                   ///< which rank has called what needs which other
   std::map<int, std::vector<split_request*>> splits;          ///< that not all ranks have called, by number
 };
 
@@ -136,6 +138,7 @@ struct settings {
   int group_limit = 1024;
   double hold_initialisation = 0;
   int hold_enqueue = 1;
+  bool connect_on_first_use = false;
   double patience = 20;
   std::map<int, bool> stopped;
   std::map<int, double> slow;
@@ -177,6 +180,11 @@ void bury(ncclComm& comm, const char* by);
 std::string describe(const ncclComm& comm);
 /// What a launch holds: "ncclSend of 3 f32 to rank 1".
 std::string describe(const launch& l);
+
+/// With connect_on_first_use(): announces what the ranks of these plans need their peers for, and whether the peers
+/// have announced the same.
+void connect(const std::vector<std::shared_ptr<launch_plan>>& plans);
+bool connected(const std::vector<std::shared_ptr<launch_plan>>& plans);
 
 /// Queues a plan on its stream, for now or into the graph that the stream captures.
 ncclResult_t queue(const std::shared_ptr<launch_plan>& plan);

@@ -22,6 +22,11 @@ void hold_initialisation(double seconds);
 /// before its operations are on their streams; 1 by default. Nothing is queued before.
 void hold_enqueue(int polls);
 
+/// A call that needs a peer for the first time (a collective all of them, a message its other end) holds up its thread,
+/// or stays in progress, until the peer has come to a call that needs this rank, as NCCL does when it connects on
+/// demand. A dead peer then blocks the host, too. Off by default.
+void connect_on_first_use(bool connect);
+
 /// How long blocking calls wait for what cannot come (a rank that never calls, an operation that never ends) before
 /// the double reports it and returns ncclSystemError, where NCCL would wait on; 20 s by default.
 void set_patience(double seconds);

@@ -96,12 +96,33 @@ ncclResult_t check(const launch_plan& plan) {
   return ncclSuccess;
 }
 
+// What a communicator's calls need other ranks for; calls of a stopped communicator need nobody.
+template <class Visitor>
+void for_each_need(const std::vector<std::shared_ptr<launch_plan>>& plans, Visitor&& visitor) {
+  for (const auto& plan : plans) {
+    const ncclComm& comm = *plan->comm;
+    if (!comm.buried_by.empty() || comm.revoked) continue;
+    for (const task& t : plan->tasks) {
+      for (int peer = 0; peer < comm.size; ++peer) {
+        if (peer != comm.rank && (!is_message(t) || t.root == peer)) visitor(*comm.shared, comm.rank, peer);
+      }
+    }
+  }
+}
+
 ncclResult_t run_blocking(group& ended) {
+  const double patience = current_settings().patience;
+  connect(ended.plans);
+  if (!wait_until([&] { return connected(ended.plans); }, patience)) {
+    report_found(report_kind::communicator, "a rank that " + describe(ended.plans.front()->tasks.front()) + " of " +
+                                                describe(*ended.plans.front()->comm) + " needs never calls; the thread" +
+                                                " would wait forever: make the communicator non-blocking");
+    return refuse(ncclSystemError, "a peer never connects");
+  }
   for (const auto& plan : ended.plans) {
     if (const ncclResult_t result = queue(plan); result != ncclSuccess) return result;
   }
   for (const job& j : ended.jobs) j.begin();
-  const double patience = current_settings().patience;
   const bool finished = wait_until(
       [&] { return std::all_of(ended.jobs.begin(), ended.jobs.end(), [](const job& j) { return j.finished(); }); },
       patience);
@@ -122,6 +143,7 @@ ncclResult_t run_in_background(group& ended) {
     j.begin();
   }
   if (!ended.plans.empty()) {
+    connect(ended.plans);
     auto held = std::make_shared<held_group>();
     held->plans = ended.plans;
     held->polls = current_settings().hold_enqueue;
@@ -224,6 +246,20 @@ ncclResult_t add(ncclComm& comm, cudaStream_t stream, std::vector<task> tasks) {
   if (std::find(plan.streams.begin(), plan.streams.end(), stream) == plan.streams.end()) plan.streams.push_back(stream);
   for (task& t : tasks) plan.tasks.push_back(std::move(t));
   return ncclSuccess;
+}
+
+void connect(const std::vector<std::shared_ptr<launch_plan>>& plans) {
+  for_each_need(plans, [](clique& shared, int rank, int peer) { shared.connecting.insert({rank, peer}); });
+  wake();
+}
+
+bool connected(const std::vector<std::shared_ptr<launch_plan>>& plans) {
+  if (!current_settings().connect_on_first_use) return true;
+  bool all = true;
+  for_each_need(plans, [&](const clique& shared, int rank, int peer) {
+    all = all && shared.connecting.count({peer, rank}) != 0;
+  });
+  return all;
 }
 
 ncclResult_t queue(const std::shared_ptr<launch_plan>& plan) {

@@ -1,7 +1,7 @@
 // How the operations of the ranks meet: a launch starts at the head of its stream and of its communicator's queue; the
 // n-th collective of a communicator meets the n-th of every other rank, and messages meet in order for each pair of
 // ranks. Data move when all are there, in rank order.
-#include "nccl_match.hpp"
+#include <double/nccl_match.hpp>
 
 #include <algorithm>
 #include <cstring>

@@ -1,4 +1,4 @@
-#include "nccl_number.hpp"
+#include <double/nccl_number.hpp>
 
 #include <cmath>
 #include <cstdint>

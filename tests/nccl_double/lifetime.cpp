@@ -273,6 +273,12 @@ TEST_CASE("the n-th call fails as the test says, in a group as a failure of the 
     CHECK(ncclGroupEnd() == ncclInternalError);
     CHECK(cudaStreamSynchronize(me.stream) == cudaSuccess);
     CHECK(y.values()[0] == 5);
+    ncclGroupStart();
+    CHECK(ncclSend(x.data(), 1, ncclFloat32, 0, me.comm, me.stream) == ncclSuccess);
+    CHECK(ncclRecv(y.data(), 1, ncclFloat32, 0, me.comm, me.stream) == ncclSuccess);
+    CHECK(ncclGroupEnd() == ncclSuccess);
+    CHECK(cudaStreamSynchronize(me.stream) == cudaSuccess);
+    CHECK(y.values()[0] == 1);
     doubled::fail_call("ncclCommDestroy", 1, ncclInternalError);
     CHECK(ncclCommDestroy(me.comm) == ncclInternalError);
   });
@@ -330,6 +336,85 @@ TEST_CASE("a slow rank delays all, and a stopped one holds all until it goes on"
     CHECK(x.values()[0] == 4);
   });
   expect_nothing_found();
+}
+
+TEST_CASE("a troubled rank stays so in communicators that are split from it") {
+  meeting_point all(2);
+  on_nccl_ranks(2, [&](nccl_rank& me) {
+    if (me.rank == 0) doubled::nccl::stop_rank(1);
+    ncclComm_t swapped{};
+    CHECK(ncclCommSplit(me.comm, 0, -me.rank, &swapped, nullptr) == ncclSuccess);
+    ncclComm_t alone{};
+    CHECK(ncclCommSplit(me.comm, me.rank, 0, &alone, nullptr) == ncclSuccess);
+    on_gpu<float> x(std::vector<float>(2, 1));
+    on_gpu<float> y(std::vector<float>(2, 0));
+    CHECK(ncclAllReduce(x.data(), y.data(), 2, ncclFloat32, ncclSum, alone, me.stream) == ncclSuccess);
+    CHECK(ends(me.stream, me.rank == 0 ? 2000 : 20) == (me.rank == 0));
+    all.wait();
+    if (me.rank == 0) doubled::nccl::stop_rank(1, false);
+    CHECK(cudaStreamSynchronize(me.stream) == cudaSuccess);
+    CHECK(ncclCommDestroy(alone) == ncclSuccess);
+    CHECK(ncclCommDestroy(swapped) == ncclSuccess);
+  });
+  expect_nothing_found();
+}
+
+TEST_CASE("where NCCL connects on first use, a missing peer holds up the thread, or leaves the call in progress") {
+  for (bool blocking : {true, false}) {
+    doubled::set_device_count(2);
+    doubled::nccl::connect_on_first_use(true);
+    doubled::nccl::hold_enqueue(0);
+    const ncclUniqueId id = fresh_id();
+    meeting_point all(2);
+    on_threads(2, [&](int rank) {
+      cudaSetDevice(rank);
+      nccl_rank me{rank, 2, nullptr, nullptr};
+      cudaStreamCreateWithFlags(&me.stream, cudaStreamNonBlocking);
+      ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+      config.blocking = blocking ? 1 : 0;
+      ncclCommInitRankConfig(&me.comm, 2, id, rank, &config);
+      CHECK(poll(me.comm) == ncclSuccess);
+      on_gpu<float> x(std::vector<float>(2, 1));
+      // Messages to the other rank connect only with it, and once.
+      for (int i = 0; i < 2; ++i) {
+        ncclGroupStart();
+        ncclSend(x.data(), 1, ncclFloat32, 1 - rank, me.comm, me.stream);
+        ncclRecv(x.data() + 1, 1, ncclFloat32, 1 - rank, me.comm, me.stream);
+        CHECK(ncclGroupEnd() == (blocking ? ncclSuccess : ncclInProgress));
+        CHECK(poll(me.comm) == ncclSuccess);
+      }
+      CHECK(cudaStreamSynchronize(me.stream) == cudaSuccess);
+      CHECK(ncclCommDestroy(me.comm) == ncclSuccess);
+      cudaStreamDestroy(me.stream);
+      all.wait();
+    });
+    expect_nothing_found();
+
+    doubled::set_device_count(2);
+    doubled::nccl::connect_on_first_use(true);
+    doubled::nccl::set_patience(0.03);
+    const ncclUniqueId second = fresh_id();
+    on_threads(2, [&](int rank) {
+      cudaSetDevice(rank);
+      nccl_rank me{rank, 2, nullptr, nullptr};
+      cudaStreamCreateWithFlags(&me.stream, cudaStreamNonBlocking);
+      ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+      config.blocking = blocking ? 1 : 0;
+      ncclCommInitRankConfig(&me.comm, 2, second, rank, &config);
+      CHECK(poll(me.comm) == ncclSuccess);
+      on_gpu<float> x(std::vector<float>(2, 1));
+      if (rank == 0) {
+        const double took = seconds_of([&] { CHECK(all_reduce(me, x.data()) == (blocking ? ncclSystemError
+                                                                                           : ncclInProgress)); });
+        CHECK((took > 0.029) == blocking);
+        if (!blocking) CHECK(poll(me.comm, nullptr, 20) == ncclInProgress);
+        CHECK(cudaStreamQuery(me.stream) == cudaSuccess);
+      }
+      CHECK(ncclCommAbort(me.comm) == ncclSuccess);
+      cudaStreamDestroy(me.stream);
+    });
+    CHECK(count(found(), report_kind::communicator) == (blocking ? 1 : 0));
+  }
 }
 
 TEST_CASE("abort drops what is queued, and what is behind it on the stream runs") {

@@ -328,6 +328,63 @@ TEST_CASE("bad arguments are refused, and reported where NCCL would not notice")
   expect_nothing_found();
 }
 
+TEST_CASE("a buffer that is one element short is reported for every verb, on the ranks that use it") {
+  using verb = std::function<ncclResult_t(nccl_rank&, float* in, float* out)>;
+  struct row {
+    const char* name;
+    std::size_t in, out;     // elements on two ranks for a count of 4
+    bool root_in, root_out;  // only the root, rank 0, uses it
+    verb call;
+  };
+  const std::vector<row> rows{
+      {"AllReduce", 4, 4, false, false,
+       [](auto& me, float* in, float* out) {
+         return ncclAllReduce(in, out, 4, ncclFloat32, ncclSum, me.comm, me.stream);
+       }},
+      {"Reduce", 4, 4, false, true,
+       [](auto& me, float* in, float* out) {
+         return ncclReduce(in, out, 4, ncclFloat32, ncclSum, 0, me.comm, me.stream);
+       }},
+      {"ReduceScatter", 8, 4, false, false,
+       [](auto& me, float* in, float* out) {
+         return ncclReduceScatter(in, out, 4, ncclFloat32, ncclSum, me.comm, me.stream);
+       }},
+      {"Broadcast", 4, 4, true, false,
+       [](auto& me, float* in, float* out) { return ncclBroadcast(in, out, 4, ncclFloat32, 0, me.comm, me.stream); }},
+      {"AllGather", 4, 8, false, false,
+       [](auto& me, float* in, float* out) { return ncclAllGather(in, out, 4, ncclFloat32, me.comm, me.stream); }},
+      {"AlltoAll", 8, 8, false, false,
+       [](auto& me, float* in, float* out) { return ncclAlltoAll(in, out, 4, ncclFloat32, me.comm, me.stream); }},
+      {"Gather", 4, 8, false, true,
+       [](auto& me, float* in, float* out) { return ncclGather(in, out, 4, ncclFloat32, 0, me.comm, me.stream); }},
+      {"Scatter", 8, 4, true, false,
+       [](auto& me, float* in, float* out) { return ncclScatter(in, out, 4, ncclFloat32, 0, me.comm, me.stream); }},
+  };
+  for (const row& r : rows) {
+    for (bool short_in : {true, false}) {
+      on_nccl_ranks(2, [&](nccl_rank& me) {
+        CAPTURE(r.name);
+        CAPTURE(short_in);
+        float* in = nullptr;
+        float* out = nullptr;
+        cudaMalloc(reinterpret_cast<void**>(&in), (r.in - (short_in ? 1 : 0)) * sizeof(float));
+        cudaMalloc(reinterpret_cast<void**>(&out), (r.out - (short_in ? 0 : 1)) * sizeof(float));
+        const bool uses_it = me.rank == 0 || !(short_in ? r.root_in : r.root_out);
+        CHECK(r.call(me, in, out) == (uses_it ? ncclUnhandledCudaError : ncclSuccess));
+        CHECK(ncclCommAbort(me.comm) == ncclSuccess);
+        me.comm = nullptr;
+        CHECK(cudaStreamSynchronize(me.stream) == cudaSuccess);
+        cudaFree(in);
+        cudaFree(out);
+      });
+      const std::vector<doubled::report> reports = found();
+      const int users = (short_in ? r.root_in : r.root_out) ? 1 : 2;
+      CHECK_MESSAGE(count(reports, report_kind::out_of_bounds) == users, r.name, '\n', text_of(reports));
+      CHECK(static_cast<int>(reports.size()) == users);
+    }
+  }
+}
+
 TEST_CASE("an empty collective meets nobody, and an empty message does") {
   on_nccl_ranks(2, [&](nccl_rank& me) {
     on_gpu<float> x(std::vector<float>(1, 1));
