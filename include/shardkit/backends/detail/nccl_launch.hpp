@@ -65,6 +65,17 @@ class nccl_launch {
     handles_.erase(std::remove(handles_.begin(), handles_.end(), &handle), handles_.end());
   }
 
+  /// Enters a communicator that NCCL has begun to make; after a failure, which it has missed, it is stopped at once.
+  void enter(nccl_handle& handle, ncclComm_t comm) {
+    if (comm == nullptr) return;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (!failure_) return handle.comm.store(comm);
+    }
+    nccl_stop::run(options.api, device, {comm}, options.limits.abort);
+    throw_failure();
+  }
+
   bool failed() const noexcept { return failed_.load(std::memory_order_acquire); }
   /// Valid once failed() is true.
   [[noreturn]] void throw_failure() const {

@@ -97,15 +97,24 @@ class nccl_state {
     const cuda_device_guard on_device(launch->device);
     ncclComm_t comm = nullptr;
     ncclResult_t result = api->comm_split(whole, colour, key, &comm, &config);
-    if (result == ncclInProgress) result = launch->settle(whole, "ncclCommSplit", launch->options.limits.init, "init");
-    if (result != ncclSuccess) launch->raise(result, whole, "ncclCommSplit");
+    const ncclComm_t early = __atomic_load_n(&comm, __ATOMIC_ACQUIRE);  // NCCL may write it now, or when it is made
+    launch->enter(handle_, early);
+    try {
+      if (result == ncclInProgress) result = launch->settle(whole, "ncclCommSplit", launch->options.limits.init, "init");
+      if (result != ncclSuccess) launch->raise(result, whole, "ncclCommSplit");
+    } catch (...) {
+      const ncclComm_t late = __atomic_load_n(&comm, __ATOMIC_ACQUIRE);
+      if (early == nullptr && late != nullptr)
+        nccl_stop::run(*api, launch->device, {late}, launch->options.limits.abort);
+      throw;
+    }
     appear(comm, result, "ncclCommSplit");
     identify();
     order = nccl_scattered(parent.order + ++parent.splits_ * (std::uint64_t{1} << 32) + static_cast<unsigned>(colour));
   }
   /// Takes or borrows a communicator that somebody else has made. Collective.
   void use(ncclComm_t comm) {
-    handle_.comm.store(comm);
+    launch->enter(handle_, comm);
     order = nccl_scattered(host->comm().exchange(reinterpret_cast<std::uintptr_t>(comm)).front());
     conclude(ncclInProgress, comm, "a communicator handed over");
     identify();
@@ -183,8 +192,7 @@ class nccl_state {
   void appear(ncclComm_t comm, ncclResult_t result, const char* call) {
     if (comm == nullptr && result == ncclSuccess) result = ncclInternalError;
     if (comm == nullptr) launch->raise(result, comm, call);
-    handle_.comm.store(comm);
-    if (launch->failed()) launch->throw_failure();
+    launch->enter(handle_, comm);
     result = launch->settle(comm, call, launch->options.limits.init, "init");
     if (result != ncclSuccess) launch->raise(result, comm, call);
   }
