@@ -3,8 +3,7 @@
 // Where the meeting is `exposed` afterwards, peers may still read this rank's buffers, and the call has to be finished.
 #pragma once
 
-#include <shardkit/backends/detail/thread_copies.hpp>
-#include <shardkit/backends/detail/thread_meeting.hpp>
+#include <shardkit/backends/detail/thread_contributions.hpp>
 #include <shardkit/core/space.hpp>
 
 #include <algorithm>
@@ -14,17 +13,19 @@
 
 namespace shardkit::detail {
 
-class thread_collectives {
+class thread_collectives : private thread_contributions {
  public:
   explicit thread_collectives(thread_meeting& meeting)
-      : meeting_(meeting), inputs_(static_cast<std::size_t>(size())), outputs_(static_cast<std::size_t>(size())) {}
+      : thread_contributions(meeting),
+        inputs_(static_cast<std::size_t>(size())),
+        outputs_(static_cast<std::size_t>(size())) {}
 
   void publish(const barrier_call& call) { meeting_.publish_inline(call, nullptr, 0); }
   void work(const barrier_call& call) { meeting_.await_all(call); }
 
   void publish(const broadcast_call& call) {
     const std::size_t bytes = call.count * size_of(call.type);
-    if (bytes > thread_limits::broadcast) return meeting_.publish_buffers(call, {call.data, call.data, nullptr});
+    if (bytes > thread_limits::broadcast) return meeting_.publish_buffers(call, {call.data, call.data});
     carry(call, call.data, rank() == call.root ? bytes : 0, bytes);
   }
   void work(const broadcast_call& call) {
@@ -48,7 +49,7 @@ class thread_collectives {
 
   void publish(const reduce_call& call) {
     const std::size_t bytes = call.count * size_of(call.type);
-    if (!in_one_step(bytes)) meeting_.publish_buffers(call, {call.in, call.out, nullptr});
+    if (!in_one_step(bytes)) meeting_.publish_buffers(call, {call.in, call.out});
     else carry(call, call.in, rank() == call.root ? 0 : bytes, bytes);
   }
   void work(const reduce_call& call) {
@@ -68,26 +69,26 @@ class thread_collectives {
   void publish(const all_reduce_call& call) {
     const std::size_t bytes = call.count * size_of(call.type);
     if (in_one_step(bytes)) return carry(call, call.in, bytes, bytes);
-    if (call.in == call.out || bytes > thread_limits::staged)
-      return meeting_.publish_buffers(call, {call.in, call.out, nullptr});
+    if (call.in == call.out || bytes > thread_limits::staged_far ||
+        (bytes > thread_limits::staged && !distance_.stages_next()))
+      return meeting_.publish_buffers(call, shows(call.in, call.out));
     // What the peers will read, they will also overwrite: data that goes back and forth between two cores travels much
     // faster than data that goes one way.
     const partition shares = cut(call.count, call.type);
     const std::size_t first = shares.offset(rank()), after = first + shares.count(rank());
     copy(call, call.out, call.in, first);
     copy(call, at(call.out, after, call.type), at(call.in, after, call.type), call.count - after);
-    meeting_.publish_buffers(call, {call.out, call.out, nullptr});
+    meeting_.publish_buffers(call, shows(call.out, call.out));
   }
   void work(const all_reduce_call& call) {
     const std::size_t bytes = call.count * size_of(call.type);
     if (in_one_step(bytes)) return combine_carried(call, bytes);
     // One pass: every rank combines its share of all inputs and writes it to all outputs.
-    meeting_.await_all(call);
     const partition shares = cut(call.count, call.type);
     const std::size_t first = shares.offset(rank());
     for (int peer = 0; peer < size(); ++peer)
-      outputs_[index(peer)] = at(meeting_.line(peer).direct.out, first, call.type);
-    combine_shown(call, first, shares.count(rank()), size());
+      outputs_[index(peer)] = at(shown(call, peer).out, first, call.type);
+    measured(call, shares.count(rank()), [&] { combine_shown(call, first, shares.count(rank()), size()); });
   }
 
   void publish(const reduce_scatter_call& call) { carry_for_each(call, equal_parts{call.count, size()}); }
@@ -129,10 +130,8 @@ class thread_collectives {
     const bool streams = goes_past_caches(parts.total() * ranks() * size_of(call.type));
     each_peer([&](int peer) {
       void* to = at(call.out, index(peer) * count, call.type);
-      const void* from = peer == rank()            ? at(call.in, parts.offset(peer), call.type)
-                         : largest <= thread_limits::box ? part_for_me(call, peer, parts, largest)
-                                                   : at(shown(call, peer), index(rank()) * count, call.type);
-      copy(call, to, from, count, streams);
+      if (peer == rank()) return copy(call, to, at(call.in, parts.offset(peer), call.type), count, streams);
+      copy_measured(call, to, part_for_me(call, peer, parts, largest), count, streams);
     });
   }
   /// Always by pointers: ranks need not agree on any one size.
@@ -150,38 +149,6 @@ class thread_collectives {
   }
 
  private:
-  struct equal_parts {
-    std::size_t each;
-    int ranks;
-    std::size_t offset(int rank) const noexcept { return index(rank) * each; }
-    std::size_t count(int) const noexcept { return each; }
-    std::size_t total() const noexcept { return each * index(ranks); }
-    std::size_t largest() const noexcept { return each; }
-    std::size_t largest_for_others() const noexcept { return each * index(ranks - 1); }
-  };
-  struct unequal_parts {
-    const partition& layout;
-    std::size_t offset(int rank) const noexcept { return layout.offset(rank); }
-    std::size_t count(int rank) const noexcept { return layout.count(rank); }
-    std::size_t total() const noexcept { return layout.total(); }
-    std::size_t largest() const noexcept { return layout.padded_count(); }
-    std::size_t largest_for_others() const noexcept { return layout.total(); }
-  };
-
-  int rank() const noexcept { return meeting_.rank(); }
-  int size() const noexcept { return meeting_.room().size; }
-  std::size_t ranks() const noexcept { return index(size()); }
-  static std::size_t index(int rank) noexcept { return static_cast<std::size_t>(rank); }
-  static const void* at(const void* base, std::size_t elements, dtype type) noexcept {
-    return static_cast<const char*>(base) + elements * size_of(type);
-  }
-  static void* at(void* base, std::size_t elements, dtype type) noexcept {
-    return static_cast<char*>(base) + elements * size_of(type);
-  }
-  template <class Call>
-  static void copy(const Call& call, void* to, const void* from, std::size_t count, bool streams = false) {
-    copy_bytes(to, from, count * size_of(call.type), streams);
-  }
   // Shares of whole cache lines, so that no line is written by two ranks.
   partition cut(std::size_t count, dtype type) const {
     return partition::balanced(count, size(), host_space::alignment / size_of(type));
@@ -197,57 +164,6 @@ class thread_collectives {
     return bytes * (ranks() - 1) <= thread_limits::one_step || bytes <= thread_line::inline_bytes;
   }
 
-  // `largest`, the same on every rank, decides where contributions travel: within the line or in a box.
-  template <class Call, class Fill>
-  void carry(const Call& call, std::size_t largest, Fill fill) {
-    if (size() == 1) meeting_.publish_inline(call, nullptr, 0);
-    else if (largest <= thread_line::inline_bytes) meeting_.publish_inline(call, fill);
-    else meeting_.publish_boxed(call, fill);
-  }
-  template <class Call>
-  void carry(const Call& call, const void* in, std::size_t bytes, std::size_t largest) {
-    carry(call, largest, [&](void* place) { copy_small(place, in, bytes); });
-  }
-  template <class Call>
-  const void* carried(const Call& call, int peer, std::size_t largest) {
-    const thread_line& line = meeting_.await(call, peer);
-    return largest <= thread_line::inline_bytes ? line.bytes : meeting_.box(peer);
-  }
-  // The buffer that a peer shows.
-  template <class Call>
-  const void* shown(const Call& call, int peer) {
-    return meeting_.await(call, peer).direct.in;
-  }
-
-  template <class Call, class Parts>
-  void carry_part(const Call& call, Parts parts, std::size_t limit) {
-    const std::size_t size = size_of(call.type), largest = parts.largest() * size;
-    if (largest > limit) meeting_.publish_buffers(call, {call.in, call.out, nullptr});
-    else carry(call, call.in, parts.count(rank()) * size, largest);
-  }
-  // A part for each peer, one after the other.
-  template <class Call, class Parts>
-  void carry_for_each(const Call& call, Parts parts) {
-    const std::size_t size = size_of(call.type), largest = parts.largest_for_others() * size;
-    if (largest > thread_limits::box) return meeting_.publish_buffers(call, {call.in, call.out, nullptr});
-    carry(call, largest, [&](void* place) {
-      const std::size_t before = parts.offset(rank()), after = before + parts.count(rank());
-      copy(call, place, call.in, before);
-      copy(call, at(place, before, call.type), at(call.in, after, call.type), parts.total() - after);
-    });
-  }
-  template <class Call, class Parts>
-  const void* part_for_me(const Call& call, int peer, Parts parts, std::size_t largest) {
-    const std::size_t skipped = peer < rank() ? parts.count(peer) : 0;
-    return at(carried(call, peer, largest), parts.offset(rank()) - skipped, call.type);
-  }
-  template <class Call>
-  void carry_from_root(const Call& call, std::size_t total) {
-    const std::size_t bytes = total * size_of(call.type);
-    if (bytes > thread_limits::one_way) meeting_.publish_buffers(call, {call.in, call.out, nullptr});
-    else carry(call, call.in, rank() == call.root ? bytes : 0, bytes);
-  }
-
   // All contributions, combined into this rank's `out`.
   template <class Call>
   void combine_carried(const Call& call, std::size_t bytes) {
@@ -260,11 +176,11 @@ class thread_collectives {
   void combine_parts(const Call& call, Parts parts) {
     const std::size_t largest = parts.largest_for_others() * size_of(call.type);
     for (int peer = 0; peer < size(); ++peer)
-      inputs_[index(peer)] = peer == rank()            ? at(call.in, parts.offset(peer), call.type)
-                             : largest <= thread_limits::box ? part_for_me(call, peer, parts, largest)
-                                                       : at(shown(call, peer), parts.offset(rank()), call.type);
+      inputs_[index(peer)] = peer == rank() ? at(call.in, parts.offset(peer), call.type)
+                                            : part_for_me(call, peer, parts, largest);
     outputs_[0] = call.out;
-    call.combine(call.op.kind, inputs_.data(), size(), outputs_.data(), 1, parts.count(rank()));
+    measured(call, parts.count(rank()),
+             [&] { call.combine(call.op.kind, inputs_.data(), size(), outputs_.data(), 1, parts.count(rank())); });
   }
   // Elements [first, first + count) of what all ranks show, combined into the first `outputs`.
   template <class Call>
@@ -296,8 +212,11 @@ class thread_collectives {
     const std::size_t largest = parts.largest() * size_of(call.type);
     const bool streams = goes_past_caches(parts.total() * ranks() * size_of(call.type));
     each_peer([&](int peer) {
-      const void* from = peer == rank() ? call.in : largest <= limit ? carried(call, peer, largest) : shown(call, peer);
-      copy(call, at(call.out, parts.offset(peer), call.type), from, parts.count(peer), streams);
+      void* const to = at(call.out, parts.offset(peer), call.type);
+      const std::size_t count = parts.count(peer);
+      if (peer == rank()) copy(call, to, call.in, count, streams);
+      else if (largest <= limit) copy(call, to, carried(call, peer, largest), count, streams);
+      else copy_measured(call, to, shown(call, peer).in, count, streams);
     });
   }
 
@@ -306,7 +225,7 @@ class thread_collectives {
     const std::size_t bytes = total * size_of(call.type);
     const void* from = rank() == call.root              ? call.in
                        : bytes <= thread_limits::one_way ? carried(call, call.root, bytes)
-                                                        : shown(call, call.root);
+                                                        : shown(call, call.root).in;
     copy(call, call.out, at(from, first, call.type), count, goes_past_caches(bytes));
   }
 
@@ -317,7 +236,6 @@ class thread_collectives {
                                    std::to_string(call.receive_layout->count(peer)) + describe_site(call.site));
   }
 
-  thread_meeting& meeting_;
   // Scratch of one call, kept so that a steady state allocates nothing.
   std::vector<const void*> inputs_;
   std::vector<void*> outputs_;

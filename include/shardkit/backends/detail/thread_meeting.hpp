@@ -62,8 +62,13 @@ class thread_meeting final : private thread_worker {
   /// Publishes pointers; the peers may use the buffers until `finish` returns or this rank has thrown.
   template <class Call>
   void publish_buffers(const Call& call, const thread_line::buffers& buffers) {
+    publish_staged(call, [&] { return buffers; });
+  }
+  /// The same with the pointers that `show()` returns, which may first use this rank's stage().
+  template <class Call, class Show>
+  void publish_staged(const Call& call, Show show) {
     thread_line& line = begin(call);
-    line.direct = buffers;
+    line.direct = show();
     line.fingerprint = fingerprints_[call_ & 1] = fingerprint(call);
     // Sequentially consistent against a failing rank, which raises the failure and then looks whose line is out.
     line.call.store(call_);
@@ -86,6 +91,8 @@ class thread_meeting final : private thread_worker {
     for (int rank = 0; rank < room_->size; ++rank) await(call, rank);
   }
   const thread_line& line(int rank) const { return room_->line(rank, call_); }
+  /// thread_limits::stage bytes for this rank's contribution to the call that it publishes.
+  unsigned char* stage() { return room_->stage(rank_, call_); }
   /// The box of a rank whose line has come.
   const unsigned char* box(int rank) const { return room_->box(rank, call_); }
   /// Where a rank whose line has come makes the call.

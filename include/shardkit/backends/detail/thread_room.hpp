@@ -31,7 +31,9 @@ struct alignas(128) thread_line {
   struct buffers {
     const void* in;
     void* out;
-    const partition* layout;  ///< where the blocks of an uneven all_to_all lie
+    const partition* layout = nullptr;  ///< where the blocks of an uneven all_to_all lie
+    bool without_own = false;           ///< the part that no peer reads is left out
+    int staged_calls = 0;               ///< for how many calls after this one the rank means to stage
   };
 
   std::atomic<std::uint64_t> call{0};
@@ -41,7 +43,7 @@ struct alignas(128) thread_line {
     alignas(8) unsigned char bytes[inline_bytes];
   };
 
-  thread_line() noexcept : direct{} {}
+  thread_line() noexcept : direct{nullptr, nullptr} {}
 };
 
 struct thread_slot {
@@ -84,10 +86,18 @@ struct thread_room {
   /// Where `rank` puts what it contributes to `call`. The ranks take the boxes in turn, so that each is written by one
   /// that has read it before: data that goes back and forth between cores travels several times as fast as data that
   /// goes one way.
-  unsigned char* box(int rank, std::uint64_t call) noexcept {
-    const auto ranks = static_cast<std::uint64_t>(size), own = static_cast<std::uint64_t>(rank);
-    const std::uint64_t at = (call & 1) * ranks + ((call >> 1) + own) % ranks;
-    return boxes.data() + at * box_bytes;
+  unsigned char* box(int rank, std::uint64_t call) noexcept { return boxes.data() + turn(rank, call) * box_bytes; }
+  /// The same for thread_limits::stage bytes, for ranks whose cores are far apart. Allocated when first used.
+  unsigned char* stage(int rank, std::uint64_t call) {
+    unsigned char* all = stages_.load(std::memory_order_acquire);
+    if (all == nullptr) {
+      buffer<unsigned char> fresh(2 * launch_ranks.size() * thread_limits::stage);
+      if (stages_.compare_exchange_strong(all, fresh.data(), std::memory_order_acq_rel)) {
+        all = fresh.data();
+        stages_owner_ = std::move(fresh);
+      }
+    }
+    return all + turn(rank, call) * thread_limits::stage;
   }
   thread_channel& channel(int from, int to) {
     return channels[static_cast<std::size_t>(from) * launch_ranks.size() + static_cast<std::size_t>(to)];
@@ -109,6 +119,15 @@ struct thread_room {
   std::vector<thread_channel> channels;
   std::vector<buffer<unsigned char>> message_boxes;  ///< by channel; made by the sender when it first needs one
   thread_letters letters;  ///< of the control lanes
+
+ private:
+  std::uint64_t turn(int rank, std::uint64_t call) const noexcept {
+    const auto ranks = static_cast<std::uint64_t>(size), own = static_cast<std::uint64_t>(rank);
+    return (call & 1) * ranks + ((call >> 1) + own) % ranks;
+  }
+
+  std::atomic<unsigned char*> stages_{nullptr};
+  buffer<unsigned char> stages_owner_;  // set once, by whoever made them
 };
 
 }  // namespace shardkit::detail
