@@ -173,7 +173,7 @@ ncclResult_t call_alone(const arguments& given, ncclComm& comm) {
   auto plan = std::make_shared<launch_plan>();
   plan->comm = &comm;
   plan->streams.push_back(given.stream);
-  plan->tasks.push_back(task_of(given, verb::all_reduce, comm));
+  plan->tasks.push_back(task_of(given, given.op < ncclNumOps ? verb::all_gather : verb::all_reduce, comm));
   return queue(plan);
 }
 

@@ -336,9 +336,7 @@ TEST_CASE("every call of NCCL and CUDA that fails is an error on all ranks, and 
       {"cudaStreamIsCapturing", cudaErrorUnknown},
   };
   const auto program = [](thread_communicator& host) {
-    nccl_options options = options_with_kernel();
-    options.limits.abort = 0.05;  // for so long an error waits for another rank's that may be its cause
-    auto world = nccl_world(host, options);
+    auto world = nccl_world(host, options_with_kernel());
     auto part = world.split(0);
     cuda_stream stream;
     const auto layout = partition::balanced(5, host.size());

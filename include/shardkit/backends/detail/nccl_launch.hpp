@@ -138,7 +138,7 @@ class nccl_launch {
   [[noreturn, gnu::cold]] void raise(ncclResult_t code, ncclComm_t comm, const std::string& call) {
     const nccl_error failure(options.api, code, comm, call);
     if (code == ncclRemoteError || code == ncclSystemError || code == ncclInternalError)
-      hear_for(std::min(options.limits.abort, 0.5));
+      hear_for(std::min(options.limits.abort / 10, 0.5));
     fail_with(failure);
   }
 
