@@ -81,6 +81,11 @@ bool messages_to_itself_pair_up(const launch_plan& plan) {
 }
 
 ncclResult_t check(const launch_plan& plan) {
+  if (!plan.comm->buried_by.empty()) {
+    report_found(report_kind::use_after_free, "a group ends with " + describe(plan.tasks.front()) + " of " +
+                                                  describe(*plan.comm) + ", which " + plan.comm->buried_by + " freed");
+    return refuse(ncclInvalidArgument, "a communicator of the group was ended");
+  }
   bool some_captured = false;
   bool all_captured = true;
   for (cudaStream_t stream : plan.streams) {
@@ -165,7 +170,7 @@ ncclResult_t run(group& ended) {
   bool blocking = false;
   bool non_blocking = false;
   for (const auto& plan : ended.plans) (plan->comm->config.blocking != 0 ? blocking : non_blocking) = true;
-  for (const job& j : ended.jobs) (j.always_blocking || j.comm->config.blocking != 0 ? blocking : non_blocking) = true;
+  for (const job& j : ended.jobs) (j.comm->config.blocking != 0 ? blocking : non_blocking) = true;
   if (blocking && non_blocking) {
     return refuse(ncclInvalidArgument, "blocking and non-blocking communicators cannot share a group");
   }

@@ -13,7 +13,6 @@ struct job {
   std::function<void()> begin;        ///< at the end of the group: announces this rank
   std::function<bool()> finished;     ///< all that it waits for has come
   std::function<ncclResult_t()> end;  ///< what a blocking call returns then
-  bool always_blocking = false;       ///< ncclCommDestroy waits on non-blocking communicators too
 };
 
 /// Runs `body` as a call of its own, or as part of the group that the thread has open: a failure fails the group.

@@ -7,13 +7,12 @@ namespace shardkit_double::nccl {
 
 namespace {
 
-job waiting_for_its_operations(ncclComm& comm, bool always_blocking) {
+job waiting_for_its_operations(ncclComm& comm) {
   job j;
   j.comm = &comm;
   j.begin = [] {};
   j.finished = [&comm] { return comm.queue.empty(); };
   j.end = [] { return ncclSuccess; };
-  j.always_blocking = always_blocking;
   return j;
 }
 
@@ -48,7 +47,7 @@ ncclResult_t ncclCommFinalize(ncclComm_t handle) {
     if (comm == nullptr) return result;
     if (comm->finalized || comm->revoked) return refuse(ncclInvalidArgument, "ncclCommFinalize: finalized or revoked");
     comm->finalized = true;
-    return add(waiting_for_its_operations(*comm, false));
+    return add(waiting_for_its_operations(*comm));
   });
 }
 

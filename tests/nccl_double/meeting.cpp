@@ -1,6 +1,7 @@
 // How operations meet, and do not: groups, order, mismatches, deadlocks, arguments, graphs.
 #include "ranks.hpp"
 
+#include <cmath>
 #include <functional>
 
 using namespace shardkit_test;
@@ -33,6 +34,8 @@ void disagreement(const calls& both, const std::vector<std::string>& texts) {
       both(me, x.data(), y.data());
       CHECK(ends(me.stream, hangs ? 25 : 2000) == !hangs);
       CHECK((state_of(me.comm) == ncclSuccess) == hangs);
+      // What a failed call leaves in its buffer is nothing that could pass for a result.
+      if (!hangs && me.rank == 1) CHECK(std::isnan(y.values()[0]));
       all.wait();
       CHECK(ncclCommAbort(me.comm) == ncclSuccess);
       me.comm = nullptr;
@@ -80,6 +83,47 @@ TEST_CASE("ranks that disagree about a collective are both named, or hang as NCC
         else ncclRecv(y, 4, ncclFloat32, 0, me.comm, me.stream);
       },
       {"rank 0 calls ncclSend of 3 f32 to rank 1", "rank 1 calls ncclRecv of 4 f32 from rank 0"});
+}
+
+TEST_CASE("a collective that meets a message is a deadlock that names both") {
+  meeting_point all(2);
+  on_nccl_ranks(2, [&](nccl_rank& me) {
+    on_gpu<float> x(std::vector<float>(8, 1));
+    if (me.rank == 0) ncclAllReduce(x.data(), x.data(), 8, ncclFloat32, ncclSum, me.comm, me.stream);
+    else ncclSend(x.data(), 8, ncclFloat32, 0, me.comm, me.stream);
+    CHECK_FALSE(ends(me.stream));
+    all.wait();
+    CHECK(ncclCommAbort(me.comm) == ncclSuccess);
+    me.comm = nullptr;
+    CHECK(cudaStreamSynchronize(me.stream) == cudaSuccess);
+  });
+  const std::vector<doubled::report> reports = found();
+  CHECK(reports.size() == 1);
+  CHECK(says(reports, "ncclAllReduce of 8 f32, sum of rank 0"));
+  CHECK(says(reports, "ncclSend of 8 f32 to rank 0 of rank 1"));
+}
+
+TEST_CASE("who comes after a peer's abort waits for ever, for collectives and for messages") {
+  for (bool message : {false, true}) {
+    meeting_point all(2);
+    on_nccl_ranks(2, [&](nccl_rank& me) {
+      on_gpu<float> x(std::vector<float>(2, 1));
+      const auto call = [&] {
+        if (!message) ncclAllReduce(x.data(), x.data(), 2, ncclFloat32, ncclSum, me.comm, me.stream);
+        else if (me.rank == 0) ncclSend(x.data(), 2, ncclFloat32, 1, me.comm, me.stream);
+        else ncclRecv(x.data(), 2, ncclFloat32, 0, me.comm, me.stream);
+        CHECK_FALSE(ends(me.stream, 30));
+      };
+      if (me.rank == 1) all.wait();
+      call();
+      CHECK(ncclCommAbort(me.comm) == ncclSuccess);
+      me.comm = nullptr;
+      if (me.rank == 0) all.wait();
+      CHECK(cudaStreamSynchronize(me.stream) == cudaSuccess);
+      CHECK(x.values()[0] == 1);
+    });
+    expect_nothing_found();
+  }
 }
 
 TEST_CASE("a third rank that comes after a disagreement gets the error, too") {
@@ -474,6 +518,32 @@ TEST_CASE("a communicator that ends before the graph that holds its operations i
   CHECK(reports.size() == 2);
   CHECK(says(reports, "while a graph holds its operations"));
   CHECK(count(reports, report_kind::use_after_free) == 1);
+}
+
+TEST_CASE("a replayed collective of a revoked communicator does nothing") {
+  on_nccl_ranks(2, [&](nccl_rank& me) {
+    on_gpu<float> x(std::vector<float>(2, 1));
+    cudaGraph_t graph{};
+    cudaGraphExec_t runnable{};
+    cudaStreamBeginCapture(me.stream, cudaStreamCaptureModeThreadLocal);
+    ncclAllReduce(x.data(), x.data(), 2, ncclFloat32, ncclSum, me.comm, me.stream);
+    ncclComm_t refused{};
+    CHECK(ncclCommSplit(me.comm, NCCL_SPLIT_NOCOLOR, 0, &refused, nullptr) == ncclUnhandledCudaError);
+    CHECK(cudaStreamEndCapture(me.stream, &graph) != cudaSuccess);
+    cudaStreamBeginCapture(me.stream, cudaStreamCaptureModeThreadLocal);
+    ncclAllReduce(x.data(), x.data(), 2, ncclFloat32, ncclSum, me.comm, me.stream);
+    CHECK(cudaStreamEndCapture(me.stream, &graph) == cudaSuccess);
+    cudaGraphInstantiate(&runnable, graph, 0);
+    CHECK(ncclCommRevoke(me.comm, NCCL_REVOKE_DEFAULT) == ncclSuccess);
+    CHECK(cudaGraphLaunch(runnable, me.stream) == cudaSuccess);
+    CHECK(cudaStreamSynchronize(me.stream) == cudaSuccess);
+    CHECK(x.values()[0] == 1);
+    cudaGraphExecDestroy(runnable);
+    cudaGraphDestroy(graph);
+  });
+  const std::vector<doubled::report> reports = found();
+  CHECK_MESSAGE(count(reports, report_kind::capture) == static_cast<int>(reports.size()), text_of(reports));
+  CHECK(says(reports, "ncclCommSplit"));
 }
 
 TEST_CASE("a group with captured and uncaptured streams is refused") {
