@@ -16,6 +16,7 @@
 #include <shardkit/comm/on_rank.hpp>
 #include <shardkit/comm/overlay.hpp>
 #include <shardkit/comm/pad_to_max.hpp>
+#include <shardkit/comm/subset.hpp>
 #include <shardkit/comm/traced.hpp>
 #include <shardkit/core/buffer.hpp>
 #include <shardkit/core/operations.hpp>

@@ -52,6 +52,7 @@
   CASE(exchange, "exchange hands every rank everybody's value")                                         \
   CASE(split, "split orders the ranks of a colour by key, then rank")                                   \
   CASE(nested_split, "children of children work beside their parents")                                  \
-  CASE(moved_from, "a communicator that was moved from refuses every use")                               \
+  CASE(subset, "a subset has the listed ranks in the order of the list")                                \
+  CASE(moved_from, "a communicator that was moved from refuses every use")                              \
   CASE(mesh_axes, "a mesh has a communicator along every axis")                                         \
   CASE(random_programs, "random programs at different speeds end as they should")

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <shardkit/comm/mesh.hpp>
+#include <shardkit/comm/subset.hpp>
 #include "groups.hpp"
 
 #include <algorithm>
@@ -105,6 +106,39 @@ void nested_split(Comm& comm, report& out, const sweep&) {
   const auto worlds = quarter.exchange(comm.rank());
   for (std::size_t i = 1; i < worlds.size(); ++i)
     out.expect(worlds[i] == worlds[i - 1] - 4, "order of the grandchild");
+}
+
+/// Some of the ranks, in any order.
+template <class Comm>
+void subset(Comm& comm, report& out, const sweep&) {
+  const int ranks = comm.size();
+  std::vector<std::vector<int>> lists{{ranks - 1}, {}, {}};
+  for (int rank = ranks; rank-- > 0;) {
+    lists[1].push_back(rank);                       // all, reversed
+    if (rank % 2 == 0) lists[2].push_back(rank);
+  }
+  for (const std::vector<int>& list : lists) {
+    out.at(text("subset of ", list.size(), " of ", ranks, " ranks"));
+    auto part = shardkit::subset(comm, list);
+    const auto place = std::find(list.begin(), list.end(), comm.rank());
+    out.expect(part.has_value() == (place != list.end()), "members only");
+    if (part) {
+      out.expect(part->size() == static_cast<int>(list.size()) && part->rank() == place - list.begin(), "place");
+      out.expect(part->exchange(comm.rank()) == list, "members");
+      out.expect(part->all_reduce(1, shardkit::sum) == part->size(), "sum over the subset");
+    }
+    out.expect(comm.all_reduce(1, shardkit::sum) == ranks, "sum over the parent");
+  }
+  out.at("subset of different ranks");
+  if (ranks > 1) {
+    bool refused = false;
+    try {
+      shardkit::subset(comm, {comm.rank() == 0 ? 0 : 1});
+    } catch (const shardkit::mismatch_error&) {
+      refused = true;
+    }
+    out.expect(refused, "lists that differ are refused on every rank");
+  }
 }
 
 /// Every grid of two and three axes that has as many places as there are ranks.
