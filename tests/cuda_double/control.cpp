@@ -49,6 +49,20 @@ TEST_CASE("an error of a device stays until it is taken away") {
   OK(cudaStreamQuery(t.first));
 }
 
+TEST_CASE("a crashing operation breaks its device when it runs, and nothing on it can be freed any more") {
+  session s;
+  shardkit_double::set_schedule({order::late, 0});
+  float* memory = device_memory(8);
+  const cudaStream_t stream = new_stream();
+  shardkit_double::fail_operation("cudaMemsetAsync", 2, cudaErrorIllegalAddress);
+  for (int i = 0; i < 3; ++i) OK(cudaMemsetAsync(memory, 0, 32, stream));
+  CHECK(cudaStreamSynchronize(stream) == cudaErrorIllegalAddress);
+  CHECK(cudaFree(memory) == cudaErrorIllegalAddress);
+  CHECK(cudaStreamDestroy(stream) == cudaErrorIllegalAddress);
+  OK(cudaSetDevice(1));
+  OK(cudaFree(device_memory(8)));  // other devices are well
+}
+
 TEST_CASE("machines without a driver or a device answer as the real library does") {
   session s;
   int count = 17;

@@ -43,6 +43,7 @@ schedule current_schedule() { return {}; }
 void set_threads_order_by_events_only(bool) {}
 
 void fail_call(const std::string&, int, int, int) {}
+void fail_operation(const std::string&, int, int, int) {}
 void drop_call(const std::string&, int, int) {}
 int calls(const std::string&, int) { return 0; }
 void set_device_error(int, int) {}

@@ -1,6 +1,7 @@
-// What tests say to the double, and what every API call passes: counting, faults, the state of the machine.
+// What tests say to the double and hear from it.
 #include <double/state.hpp>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -30,7 +31,53 @@ void set_defaults(state& d) {
   d.strict_threads = false;
   d.mismatch = mismatch_mode::diagnose;
   d.faults.clear();
+  d.operation_faults.clear();
   d.calls.clear();
+}
+
+/// What was not freed, but for what a broken device would not let the program free.
+void report_leaks() {
+  state& d = all();
+  bool all_healthy = true;
+  for (const auto& [number, device] : d.devices) all_healthy = all_healthy && !device.was_broken;
+  const auto leaks = [&d](int device, const std::string& what) {
+    if (!d.devices[device].was_broken) report_found(report_kind::leak, what);
+  };
+  for (const auto& [origin, c] : d.captures)
+    leaks(c->origin->device, "the capture of " + c->origin->name + " was not ended with cudaStreamEndCapture");
+  for (const auto& [begin, a] : d.memory)
+    if (a.freed_by.empty() && a.kind != memory_kind::registered)
+      leaks(a.device, std::to_string(a.bytes) + " bytes of " + describe(reinterpret_cast<const void*>(begin)) +
+                          " were not freed");
+  for (const auto& [handle, s] : d.stream_handles) leaks(s->device, s->name + " was not destroyed");
+  for (const auto& [handle, e] : d.events.all()) leaks(e->device, e->name + " was not destroyed");
+  if (!all_healthy) return;
+  for (const auto& [handle, g] : d.graphs.all())
+    report_found(report_kind::leak, "a graph of " + std::to_string(g->nodes.size()) + " nodes was not destroyed");
+  for (const auto& [handle, g] : d.executables.all())
+    report_found(report_kind::leak,
+                 "an executable graph of " + std::to_string(g->nodes.size()) + " nodes was not destroyed");
+}
+
+void forget_everything() {
+  state& d = all();
+  for (auto& [begin, a] : d.memory) release_storage(a);
+  if (watched())
+    for (const auto& s : d.streams) __tsan_destroy_fiber(s->fiber);
+  d.captures.clear();
+  d.memory.clear();
+  d.events.clear();
+  d.graphs.clear();
+  d.executables.clear();
+  d.stream_handles.clear();
+  d.streams.clear();
+  d.devices.clear();
+  d.slots = 0;
+  d.host_seen = {};
+  d.names.clear();
+  d.found.clear();
+  d.found_unread = false;
+  ++d.generation;
 }
 
 /// The last word of a program in which nobody looked at what was found.
@@ -41,11 +88,6 @@ void tell_unread() {
   std::fprintf(stderr, "The CUDA double found what this program has not asked for:\n%s", report_text().c_str());
   std::fflush(nullptr);
   _exit(76);
-}
-
-std::set<thread_state*>& living_threads() {
-  static auto& threads = *new std::set<thread_state*>;
-  return threads;
 }
 
 }  // namespace
@@ -59,111 +101,6 @@ state& all() {
   }();
   return only;
 }
-
-thread_state& this_thread() {
-  static thread_local thread_state mine;
-  return mine;
-}
-
-thread_state::~thread_state() {
-  under_lock guard;
-  all().host_seen.join(seen);
-  living_threads().erase(this);
-}
-
-// ---- API calls ---------------------------------------------------------------------------------------------------
-
-entry::entry(const char* function, const void* caller) : function_(function) {
-  unseen::begin();
-  state& d = all();
-  d.lock.lock();
-  thread_state& t = this_thread();
-  if (t.generation != d.generation) {
-    // The first call since the last reset. Where threads are strict, what started this one is taken to have told it
-    // what the others knew then.
-    t.generation = d.generation;
-    t.device = 0;
-    t.last_error = cudaSuccess;
-    t.capture_mode = cudaStreamCaptureModeGlobal;
-    t.streams.clear();
-    t.seen = {};
-    living_threads().insert(&t);
-    for (const thread_state* other : living_threads())
-      if (other->generation == d.generation) t.seen.join(other->seen);
-  }
-  outer_ = t.inside;
-  outer_caller_ = t.caller;
-  if (outer_ == nullptr) {
-    t.caller = caller;
-    ++d.calls[function][t.device];
-    for (auto f = d.faults.begin(); f != d.faults.end(); ++f) {
-      if (f->function != function || (f->device >= 0 && f->device != t.device)) continue;
-      if (f->remaining > 1) {
-        --f->remaining;
-        continue;
-      }
-      injected_ = true;
-      code_ = f->code;
-      if (f->remaining == 1) d.faults.erase(f);
-      break;
-    }
-  }
-  t.inside = this;
-}
-
-entry::~entry() {
-  thread_state& t = this_thread();
-  t.inside = outer_;
-  t.caller = outer_caller_;
-  all().lock.unlock();
-  unseen::end();
-}
-
-cudaError_t machine_error() {
-  state& d = all();
-  if (d.driver_missing) return cudaErrorInsufficientDriver;
-  if (d.device_count == 0) return cudaErrorNoDevice;
-  return static_cast<cudaError_t>(device_state(this_thread().device).error);
-}
-
-cudaError_t remember(cudaError_t code) {
-  if (code != cudaSuccess && code != cudaErrorNotReady) this_thread().last_error = code;
-  return code;
-}
-
-cudaError_t refuse_in_host_function(const char* function) {
-  if (!this_thread().in_host_function) return cudaSuccess;
-  report_found(report_kind::bad_argument, std::string(function) + " is called in a host function of a stream, where "
-                                          "no CUDA call is allowed");
-  return cudaErrorNotPermitted;
-}
-
-void report_found(report_kind kind, std::string text) {
-  state& d = all();
-  d.found.push_back({kind, std::move(text)});
-  d.found_unread = true;
-}
-
-void at_reset(std::function<void()> forget) {
-  under_lock guard;
-  all().forget.push_back(std::move(forget));
-}
-
-void release_token(const void* token) {
-  if (!watched()) return;
-  AnnotateIgnoreSyncEnd(__FILE__, __LINE__);
-  __tsan_release(const_cast<void*>(token));
-  AnnotateIgnoreSyncBegin(__FILE__, __LINE__);
-}
-
-void acquire_token(const void* token) {
-  if (!watched()) return;
-  AnnotateIgnoreSyncEnd(__FILE__, __LINE__);
-  __tsan_acquire(const_cast<void*>(token));
-  AnnotateIgnoreSyncBegin(__FILE__, __LINE__);
-}
-
-// ---- Control -----------------------------------------------------------------------------------------------------
 
 bool active() { return true; }
 
@@ -207,56 +144,20 @@ std::vector<report> reset() {
   under_lock guard;
   state& d = all();
   for (auto& [number, device] : d.devices) device.stalled = false;
-  // Host functions take a while; work that waits for ranks that are gone does not move, however long it is given.
-  wait_until(
-      [&d] {
-        for (const auto& s : d.streams)
-          if (!s->queue.empty()) return false;
-        return true;
-      },
-      0.2);
+  // Work that waits for ranks that are gone does not move, however long it is given; host functions end some time.
+  wait_until([] { return !anything_queued(); }, 0.2);
+  const auto in_host_function = [](const auto& s) { return !s->queue.empty() && s->queue.front()->outside; };
+  wait_until([&] { return std::none_of(d.streams.begin(), d.streams.end(), in_host_function); });
   for (const auto& s : d.streams)
     if (!s->queue.empty())
       report_found(report_kind::unfinished, s->queue.front()->op.name + " on " + s->name + " and " +
                                                 std::to_string(s->queue.size() - 1) +
                                                 " operations behind it have not ended");
   for (const auto& forget : d.forget) forget();
-  for (const auto& [handle, c] : d.captures)
-    report_found(report_kind::leak, "the capture of " + c->origin->name + " was not ended with cudaStreamEndCapture");
-  for (auto& [begin, a] : d.memory) {
-    if (a.freed_by.empty() && a.kind != memory_kind::registered)
-      report_found(report_kind::leak, std::to_string(a.bytes) + " bytes of " +
-                                          describe(reinterpret_cast<const void*>(begin)) + " were not freed");
-    release_storage(a);
-  }
-  for (const auto& s : d.streams) {
-    const bool of_user = d.stream_handles.count(s->handle) != 0;
-    if (of_user) report_found(report_kind::leak, s->name + " was not destroyed");
-    for (const queued_ptr& q : s->queue) q->after.clear();
-    if (watched()) __tsan_destroy_fiber(s->fiber);
-  }
-  for (const auto& [handle, e] : d.events.all()) report_found(report_kind::leak, e->name + " was not destroyed");
-  for (const auto& [handle, g] : d.graphs.all())
-    report_found(report_kind::leak, "a graph of " + std::to_string(g->nodes.size()) + " nodes was not destroyed");
-  for (const auto& [handle, g] : d.executables.all())
-    report_found(report_kind::leak,
-                 "an executable graph of " + std::to_string(g->nodes.size()) + " nodes was not destroyed");
-  d.captures.clear();
-  d.memory.clear();
-  d.events.clear();
-  d.graphs.clear();
-  d.executables.clear();
-  d.stream_handles.clear();
-  d.streams.clear();
-  d.devices.clear();
-  d.slots = 0;
-  d.host_seen = {};
-  ++d.generation;
-  set_defaults(d);
+  report_leaks();
   std::vector<report> found = std::move(d.found);
-  d.found.clear();
-  d.found_unread = false;
-  d.names.clear();
+  forget_everything();
+  set_defaults(d);
   return found;
 }
 
@@ -301,6 +202,11 @@ void fail_call(const std::string& function, int nth, int code, int device) {
   under_lock guard;
   all().faults.push_back({function, device, nth, code});
 }
+void fail_operation(const std::string& operation, int nth, int code, int device) {
+  if (nth < 1) throw std::invalid_argument("fail_operation: operations are counted from 1");
+  under_lock guard;
+  all().operation_faults.push_back({operation, device, nth, code});
+}
 void drop_call(const std::string& function, int nth, int device) {
   under_lock guard;
   all().faults.push_back({function, device, nth, 0});
@@ -316,7 +222,7 @@ int calls(const std::string& function, int device) {
 }
 void set_device_error(int device, int code) {
   under_lock guard;
-  device_state(device).error = code;
+  break_device(device, code);
 }
 void set_stalled(int device, bool stalled) {
   under_lock guard;

@@ -187,6 +187,9 @@ cudaError_t cudaMemset(void* to, int value, size_t bytes) {
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
   return api("cudaMemsetAsync", [&] { return fill("cudaMemsetAsync", to, bytes, value, bytes, 1, stream, false); });
 }
+cudaError_t cudaMemset2D(void* to, size_t pitch, int value, size_t width, size_t height) {
+  return api("cudaMemset2D", [&] { return fill("cudaMemset2D", to, pitch, value, width, height, nullptr, true); });
+}
 cudaError_t cudaMemset2DAsync(void* to, size_t pitch, int value, size_t width, size_t height, cudaStream_t stream) {
   return api("cudaMemset2DAsync",
              [&] { return fill("cudaMemset2DAsync", to, pitch, value, width, height, stream, false); });

@@ -113,7 +113,7 @@ cudaError_t cudaGetDeviceCount(int* count) {
 }
 
 cudaError_t cudaGetDevice(int* device) {
-  return api("cudaGetDevice", [&] {
+  return api_of_all_devices("cudaGetDevice", [&] {
     if (device == nullptr) return cudaErrorInvalidValue;
     *device = this_thread().device;
     return cudaSuccess;
@@ -121,23 +121,23 @@ cudaError_t cudaGetDevice(int* device) {
 }
 
 cudaError_t cudaSetDevice(int device) {
-  return api("cudaSetDevice", [&] {
+  return api_of_all_devices("cudaSetDevice", [&] {
     if (!known_device(device)) return unknown_device("cudaSetDevice", device);
     this_thread().device = device;
-    return machine_error();
+    return cudaSuccess;
   });
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int device) {
-  return api("cudaDeviceGetAttribute", [&] { return attribute(value, which, device); });
+  return api_of_all_devices("cudaDeviceGetAttribute", [&] { return attribute(value, which, device); });
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* out, int device) {
-  return api("cudaGetDeviceProperties", [&] { return properties(out, device); });
+  return api_of_all_devices("cudaGetDeviceProperties", [&] { return properties(out, device); });
 }
 
 cudaError_t cudaDeviceGetPCIBusId(char* text, int length, int device) {
-  return api("cudaDeviceGetPCIBusId", [&] {
+  return api_of_all_devices("cudaDeviceGetPCIBusId", [&] {
     if (!known_device(device)) return unknown_device("cudaDeviceGetPCIBusId", device);
     if (text == nullptr || length < 13) return cudaErrorInvalidValue;
     std::snprintf(text, static_cast<std::size_t>(length), "0000:%02x:00.0", device + 1);
@@ -154,7 +154,7 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
 }
 
 cudaError_t cudaDeviceCanAccessPeer(int* possible, int device, int peer) {
-  return api("cudaDeviceCanAccessPeer", [&] {
+  return api_of_all_devices("cudaDeviceCanAccessPeer", [&] {
     if (possible == nullptr) return cudaErrorInvalidValue;
     if (!known_device(device)) return unknown_device("cudaDeviceCanAccessPeer", device);
     if (!known_device(peer)) return unknown_device("cudaDeviceCanAccessPeer", peer);

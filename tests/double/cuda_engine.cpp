@@ -2,7 +2,6 @@
 #include <double/state.hpp>
 
 #include <algorithm>
-#include <thread>
 
 namespace shardkit_double {
 namespace {
@@ -37,6 +36,19 @@ void show_host_accesses(const queued& q) {
   if (__tsan_func_exit != nullptr) __tsan_func_exit();
 }
 
+/// Whether this operation is the one that is to crash, which breaks its device.
+bool crashes(const queued& q) {
+  auto& faults = all().operation_faults;
+  for (auto f = faults.begin(); f != faults.end(); ++f) {
+    if (f->function != q.op.name || (f->device >= 0 && f->device != q.on->device)) continue;
+    if (--f->remaining > 0) continue;
+    break_device(q.on->device, f->code);
+    faults.erase(f);
+    return true;
+  }
+  return false;
+}
+
 /// Lets the head of a stream work; true when something came of it.
 bool advance(stream& s) {
   const queued_ptr q = s.queue.front();
@@ -50,7 +62,9 @@ bool advance(stream& s) {
     {
       unseen work;
       all().running = q;
-      done = !q->op.run || q->op.run() == progress::done;
+      const bool first_time = !q->begun;
+      q->begun = true;
+      done = (first_time && crashes(*q)) || !q->op.run || q->op.run() == progress::done;
       all().running = nullptr;
       if (q->outside) return true;
     }
@@ -102,92 +116,6 @@ std::vector<stream*> ready_streams() {
   return found;
 }
 
-bool anything_queued() {
-  const auto& streams = all().streams;
-  return std::any_of(streams.begin(), streams.end(), [](const auto& s) { return !s->queue.empty(); });
-}
-
-void run_everything() {
-  while (step(nullptr)) {
-  }
-}
-
-/// Work that nobody waits for runs too, after some idle time: the program may wait for it without the API, for a flag
-/// that a host function sets.
-void run_when_idle() {
-  state& d = all();
-  unseen always;
-  std::uint64_t steps_before = 0;
-  for (;;) {
-    const std::uint32_t seen = d.changes.load();
-    d.lock.lock();
-    const bool queued_work = anything_queued();
-    if (queued_work && d.steps == steps_before) run_everything();
-    steps_before = d.steps;
-    const std::int64_t idle = d.when.when == order::late ? 20'000'000 : 2'000'000;
-    d.lock.unlock();
-    if (queued_work) std::this_thread::sleep_for(std::chrono::nanoseconds(idle));
-    else sleep_while(d.changes, seen, -1);
-  }
-}
-
-void start_idle_thread() {
-  static const bool started = [] {
-    std::thread(run_when_idle).detach();
-    return true;
-  }();
-  (void)started;
-}
-
-/// Host functions run one after the other on a thread of their own, since they may wait for the program's threads.
-class host_function_thread {
- public:
-  void post(queued_ptr q, std::function<void()> function) {
-    if (!started_) std::thread([this] { serve(); }).detach();
-    started_ = true;
-    waiting_.push_back({std::move(q), std::move(function)});
-    wake();
-  }
-
- private:
-  struct call {
-    queued_ptr of;
-    std::function<void()> function;
-  };
-
-  void serve() {
-    state& d = all();
-    unseen always;
-    this_thread().in_host_function = true;
-    for (;;) {
-      const std::uint32_t seen = d.changes.load();
-      d.lock.lock();
-      if (waiting_.empty()) {
-        d.lock.unlock();
-        sleep_while(d.changes, seen, -1);
-        continue;
-      }
-      call next = std::move(waiting_.front());
-      waiting_.pop_front();
-      d.lock.unlock();
-      {
-        acting_as fiber(next.of->on->fiber);
-        next.function();
-      }
-      d.lock.lock();
-      next.of->outside = false;
-      next.of->op.run = nullptr;
-      ++d.steps;
-      wake();
-      if (d.when.when == order::eager) run_everything();
-      d.lock.unlock();
-    }
-  }
-
-  std::deque<call> waiting_;
-  bool started_ = false;
-};
-
 void enter_accesses(const queued& q) {
   state& d = all();
   const std::string* name = &*d.names.insert(q.op.name + " on " + q.on->name).first;
@@ -219,6 +147,16 @@ void enter_accesses(const queued& q) {
 }
 
 }  // namespace
+
+bool anything_queued() {
+  const auto& streams = all().streams;
+  return std::any_of(streams.begin(), streams.end(), [](const auto& s) { return !s->queue.empty(); });
+}
+
+void run_everything() {
+  while (step(nullptr)) {
+  }
+}
 
 void wake() {
   all().changes.fetch_add(1);
@@ -310,28 +248,24 @@ bool wait_done(const queued_ptr& target, double seconds) {
   return wait_stepping([&] { return target->done; }, target.get(), seconds);
 }
 
-vector_clock& host_clock() {
-  state& d = all();
-  thread_state& t = this_thread();
-  if (!d.strict_threads) return d.host_seen;
-  if (t.generation != d.generation) {
-    t.generation = d.generation;
-    t.seen = {};
-    t.streams.clear();
+cudaError_t ask_all(const std::vector<queued_ptr>& ends) {
+  for (const queued_ptr& end : ends) {
+    if (!end->done) step_on_query(end.get());
+    if (!end->done) return cudaErrorNotReady;
   }
-  t.seen.join(d.host_seen);
-  return t.seen;
+  for (const queued_ptr& end : ends) host_saw(*end);
+  return cudaSuccess;
+}
+
+cudaError_t await_all(const std::vector<queued_ptr>& ends) {
+  for (const queued_ptr& end : ends) wait_done(end);
+  for (const queued_ptr& end : ends) host_saw(*end);
+  return machine_error();
 }
 
 void host_saw(const queued& q) {
   host_clock().join(q.seen);
   acquire_token(&q.done_token);
-}
-
-void run_outside(queued_ptr q, std::function<void()> function) {
-  static host_function_thread& thread = *new host_function_thread;
-  q->outside = true;
-  thread.post(std::move(q), std::move(function));
 }
 
 }  // namespace shardkit_double

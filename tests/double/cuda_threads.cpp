@@ -1,0 +1,97 @@
+// The threads of the double: one that lets work run that nobody waits for, one for host functions.
+#include <double/state.hpp>
+
+#include <thread>
+
+namespace shardkit_double {
+namespace {
+
+/// Work that nobody waits for runs too, after some idle time: the program may wait for it without the API, for a flag
+/// that a host function sets.
+void run_when_idle() {
+  state& d = all();
+  unseen always;
+  std::uint64_t steps_before = 0;
+  for (;;) {
+    const std::uint32_t seen = d.changes.load();
+    d.lock.lock();
+    const bool queued_work = anything_queued();
+    if (queued_work && d.steps == steps_before) run_everything();
+    steps_before = d.steps;
+    const std::int64_t idle = d.when.when == order::late ? 20'000'000 : 2'000'000;
+    d.lock.unlock();
+    if (queued_work) std::this_thread::sleep_for(std::chrono::nanoseconds(idle));
+    else sleep_while(d.changes, seen, -1);
+  }
+}
+
+}  // namespace
+
+void start_idle_thread() {
+  static const bool started = [] {
+    std::thread(run_when_idle).detach();
+    return true;
+  }();
+  (void)started;
+}
+
+namespace {
+
+/// Host functions run one after the other on a thread of their own, since they may wait for the program's threads.
+class host_function_thread {
+ public:
+  void post(queued_ptr q, std::function<void()> function) {
+    if (!started_) std::thread([this] { serve(); }).detach();
+    started_ = true;
+    waiting_.push_back({std::move(q), std::move(function)});
+    wake();
+  }
+
+ private:
+  struct call {
+    queued_ptr of;
+    std::function<void()> function;
+  };
+
+  void serve() {
+    state& d = all();
+    unseen always;
+    this_thread().in_host_function = true;
+    for (;;) {
+      const std::uint32_t seen = d.changes.load();
+      d.lock.lock();
+      if (waiting_.empty()) {
+        d.lock.unlock();
+        sleep_while(d.changes, seen, -1);
+        continue;
+      }
+      call next = std::move(waiting_.front());
+      waiting_.pop_front();
+      d.lock.unlock();
+      {
+        acting_as fiber(next.of->on->fiber);
+        next.function();
+      }
+      d.lock.lock();
+      next.of->outside = false;
+      next.of->op.run = nullptr;
+      ++d.steps;
+      wake();
+      if (d.when.when == order::eager) run_everything();
+      d.lock.unlock();
+    }
+  }
+
+  std::deque<call> waiting_;
+  bool started_ = false;
+};
+
+}  // namespace
+
+void run_outside(queued_ptr q, std::function<void()> function) {
+  static host_function_thread& thread = *new host_function_thread;
+  q->outside = true;
+  thread.post(std::move(q), std::move(function));
+}
+
+}  // namespace shardkit_double
