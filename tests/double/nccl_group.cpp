@@ -119,9 +119,10 @@ ncclResult_t run_blocking(group& ended) {
   const double patience = current_settings().patience;
   connect(ended.plans);
   if (!wait_until([&] { return connected(ended.plans); }, patience)) {
-    report_found(report_kind::communicator, "a rank that " + describe(ended.plans.front()->tasks.front()) + " of " +
-                                                describe(*ended.plans.front()->comm) + " needs never calls; the thread" +
-                                                " would wait forever: make the communicator non-blocking");
+    const launch_plan& first = *ended.plans.front();
+    report_found(report_kind::communicator,
+                 "a rank that " + describe(first.tasks.front()) + " of " + describe(*first.comm) +
+                     " needs never calls; the thread would wait forever: make the communicator non-blocking");
     return refuse(ncclSystemError, "a peer never connects");
   }
   for (const auto& plan : ended.plans) {

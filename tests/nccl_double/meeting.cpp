@@ -446,7 +446,7 @@ TEST_CASE("an empty collective meets nobody, and an empty message does") {
   expect_nothing_found();
 }
 
-TEST_CASE("gradients reduced without waiting for the pass that writes them are reported, though the data may be right") {
+TEST_CASE("gradients reduced without waiting for the pass that writes them are reported, even if the data are right") {
   for (bool waits : {false, true}) {
     for (doubled::order when : {doubled::order::eager, doubled::order::late, doubled::order::jitter}) {
       doubled::set_schedule({when, 3});
