@@ -4,6 +4,7 @@
 #pragma once
 
 #include <shardkit/core/at.hpp>
+#include <shardkit/core/detail/host_device.hpp>
 #include <shardkit/core/ordered_reduce.hpp>
 #include <shardkit/core/view.hpp>
 
@@ -24,13 +25,13 @@ struct candidate {
   score_type score;
   index_type index;  ///< -1: no candidate
 
-  static constexpr candidate none() noexcept { return {score_type(), -1}; }
+  SHARDKIT_HOST_DEVICE static constexpr candidate none() noexcept { return {score_type(), -1}; }
 };
 
 /// The order in which candidates are chosen, the same on every rank and space: NaN first (so that it shows), then
 /// the higher score, then the lower index; none() last.
 template <class T>
-constexpr bool chosen_before(const candidate<T>& a, const candidate<T>& b) noexcept {
+SHARDKIT_HOST_DEVICE constexpr bool chosen_before(const candidate<T>& a, const candidate<T>& b) noexcept {
   if ((a.index < 0) != (b.index < 0)) return b.index < 0;
   const bool a_is_nan = a.score != a.score, b_is_nan = b.score != b.score;
   if (a_is_nan != b_is_nan) return a_is_nan;

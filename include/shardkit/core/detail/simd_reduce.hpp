@@ -2,6 +2,7 @@
 // Every unit gives the same bits, since lanes do not see each other.
 #pragma once
 
+#include <shardkit/core/detail/host_device.hpp>
 #include <shardkit/core/detail/vector_unit.hpp>
 #include <shardkit/core/reduction.hpp>
 
@@ -27,7 +28,7 @@ template <class T, std::size_t Bytes>
 using loose_lanes = typename lanes_of<T, Bytes>::loose;
 
 template <reduction_kind Kind, class A>
-A combine_one(A a, A b) noexcept {
+SHARDKIT_HOST_DEVICE A combine_one(A a, A b) noexcept {
   if constexpr (Kind == reduction_kind::minimum || Kind == reduction_kind::maximum) {
     if constexpr (std::is_floating_point<A>::value) {
       if (a != a) return a;
