@@ -11,6 +11,10 @@
 #include <string>
 #include <vector>
 
+#ifndef NCCL_CONFORMANCE_POINTS
+#define NCCL_CONFORMANCE_POINTS 16
+#endif
+
 namespace {
 
 using nccl_test::on_device;
@@ -30,7 +34,7 @@ void over_nccl(const char* function, std::size_t points, const case_body& body) 
   if (needs_messages_beside_each_other(function)) return;
   conformance::sweep how;
   how.points = points;
-  how.large = 20011;
+  how.large = 5003;
   how.rounded_averages = true;  // ncclAvg
   for (int ranks : nccl_test::rank_counts({1, 2, 3, 4})) {
     CAPTURE(ranks);
@@ -52,7 +56,7 @@ void over_nccl(const char* function, std::size_t points, const case_body& body) 
 
 #define OVER_NCCL(function, name)                                                                \
   TEST_CASE("nccl: " name) {                                                                     \
-    over_nccl(#function, 60, [](auto& comm, auto& report, const auto& how) {                     \
+    over_nccl(#function, NCCL_CONFORMANCE_POINTS, [](auto& comm, auto& report, const auto& how) {                     \
       conformance::function(comm, report, how);                                                  \
     });                                                                                          \
   }
