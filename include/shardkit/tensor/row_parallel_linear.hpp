@@ -192,8 +192,8 @@ class row_parallel_linear {
 
   void add_after(matrix_view<T, space> out, summand residual, const where& w) const {
     if (options_.placement != bias_placement::after_reduce || out.empty()) return;
-    if (options_.bias.data() != nullptr) operations<space>::add_bias(out, options_.bias, w.stream);
-    if (residual.data() != nullptr) operations<space>::add(out, residual, w.stream);
+    if (options_.bias.data() != nullptr) operations<space>::add_bias(out, options_.bias, w);
+    if (residual.data() != nullptr) operations<space>::add(out, residual, w);
   }
 
   Communicator* comm_;

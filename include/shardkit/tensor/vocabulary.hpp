@@ -50,7 +50,7 @@ class vocabulary_embedding {
         if (static_cast<std::size_t>(words[i]) >= cut_.total())
           who.reject(name, "id " + std::to_string(words[i]) + " at position " + std::to_string(i) +
                                " is outside of the vocabulary of " + std::to_string(cut_.total()));
-    operations<space>::gather_rows(table_, cut_.offset(comm_->rank()), words, out, w.stream);
+    operations<space>::gather_rows(table_, cut_.offset(comm_->rank()), words, out, w);
     comm_->all_reduce(in_place(out.flat()), sum, w);
     return {out};
   }
@@ -145,9 +145,9 @@ class vocabulary_head {
     const auto lists = detail::workspace_of<candidate<T>>(who, verb, workspace, candidates(rows, k));
     const std::size_t own = static_cast<std::size_t>(comm.rank()) * rows * k;
     operations<space>::top_k(mine, cut().offset(comm.rank()),
-                             matrix_view<candidate<T>, space>(lists.data() + own, rows, k), w.stream);
+                             matrix_view<candidate<T>, space>(lists.data() + own, rows, k), w);
     comm.all_gather(in_place(view<std::byte, space>(reinterpret_cast<std::byte*>(lists.data()), lists.bytes())), w);
-    operations<space>::merge_top_k(lists, static_cast<std::size_t>(comm.size()), scores, words, w.stream);
+    operations<space>::merge_top_k(lists, static_cast<std::size_t>(comm.size()), scores, words, w);
   }
 
   column_parallel_linear<Communicator, Weights, T> linear_;
