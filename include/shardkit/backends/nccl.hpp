@@ -15,6 +15,8 @@
 #include <shardkit/comm/bootstrap.hpp>
 #include <shardkit/comm/communicator.hpp>
 #include <shardkit/cuda/fork.hpp>
+#include <shardkit/cuda/stream.hpp>
+#include <shardkit/cuda/synchronize.hpp>
 
 #include <cstddef>
 #include <cstdint>
