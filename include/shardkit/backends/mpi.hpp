@@ -18,6 +18,7 @@
 #include <exception>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 namespace shardkit {
@@ -47,14 +48,19 @@ class mpi_backend {
   /// For calls of MPI's own. Messages of theirs must not be pending while the communicator is used.
   MPI_Comm native_handle() const noexcept { return state_->comm; }
 
-  /// Any verb; see comm/calls.hpp.
+  /// Any verb; see comm/calls.hpp. The collectives of a group are started, whether the group is waited for or not:
+  /// ranks may differ in that where it spans several communicators.
   template <class Call>
   auto perform(const Call& call)
-      -> decltype(detail::mpi_run(std::declval<detail::mpi_state&>(), call)) {
-    state_->run(Call::name, call.site, [&] {
-      state_->require_not_refused();
-      detail::mpi_run(*state_, call);
-    });
+      -> decltype(detail::mpi_start(std::declval<detail::mpi_state&>(), std::declval<detail::mpi_pending&>(), call)) {
+    if constexpr (std::is_same_v<Call, group_call>) {
+      start(call).wait();
+    } else {
+      state_->run(Call::name, call.site, [&] {
+        state_->require_not_refused();
+        detail::mpi_run(*state_, call);
+      });
+    }
   }
   /// The verbs whose ordinary case is one call of MPI's; see comm/backend.hpp.
   template <class Call>
@@ -75,10 +81,6 @@ class mpi_backend {
     }
     return true;
   }
-
-  /// The collectives of a group are started, whether the group is waited for or not: ranks may differ in that where it
-  /// spans several communicators.
-  void perform(const group_call& group) { start(group).wait(); }
 
   /// Any verb or group, without waiting.
   template <class Call>

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <shardkit/comm/calls.hpp>
+#include <shardkit/core/detail/sentence.hpp>
 #include <shardkit/core/partition.hpp>
 
 #include <cstddef>
@@ -87,19 +88,20 @@ std::uint64_t fingerprint(const Call& call) noexcept {
 inline constexpr const char* mismatch_words = "ranks make different calls: ";
 
 /// The two calls in words, each with its call site; the lower rank comes first, whoever has found it.
-inline std::string mismatch_text(int rank, const std::string& call, int other, const std::string& other_call) {
+[[gnu::cold, gnu::noinline]] inline std::string mismatch_text(int rank, const std::string& call, int other,
+                                                              const std::string& other_call) {
   if (other < rank) return mismatch_text(other, other_call, rank, call);
-  return mismatch_words + ("rank " + std::to_string(rank) + " " + call) + ", rank " + std::to_string(other) + " " +
-         other_call;
+  return detail::sentence() << mismatch_words << "rank " << rank << " " << call << ", rank " << other << " "
+                            << other_call;
 }
 
 /// A fingerprint in words. Unequal layouts appear as their hash.
-inline std::string describe_fingerprint(std::uint64_t bits) {
+[[gnu::cold, gnu::noinline]] inline std::string describe_fingerprint(std::uint64_t bits) {
   const auto type = static_cast<dtype>((bits >> 6) & 15u);
   const auto kind = static_cast<reduction_kind>((bits >> 10) & 7u);
-  return std::string(detail::verb_name(bits & 63u, all_calls{})) + "(count or layout " + std::to_string(bits >> 28) +
-         ", " + name_of(type) + ", " + ((bits >> 13) & 1u ? "by_rank " : "") + name_of(kind) + ", root " +
-         std::to_string((bits >> 14) & 0x3fffu) + ")";
+  return detail::sentence() << detail::verb_name(bits & 63u, all_calls{}) << "(count or layout " << (bits >> 28)
+                            << ", " << name_of(type) << ", " << ((bits >> 13) & 1u ? "by_rank " : "") << name_of(kind)
+                            << ", root " << ((bits >> 14) & 0x3fffu) << ")";
 }
 
 }  // namespace shardkit

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <shardkit/core/call_site.hpp>
+#include <shardkit/core/detail/sentence.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -26,7 +27,7 @@ struct error_context {
 /// Base of all errors. `what()` is the message followed by the context in brackets.
 class error : public std::exception {
  public:
-  explicit error(std::string message) : message_(std::move(message)) { compose(); }
+  [[gnu::cold]] explicit error(std::string message) : message_(std::move(message)) { compose(); }
 
   const char* what() const noexcept override { return text_.c_str(); }
   const std::string& message() const noexcept { return message_; }
@@ -49,21 +50,20 @@ class error : public std::exception {
   }
 
  private:
-  void compose() {
-    text_ = "shardkit: " + message_;
-    compose_context();
-    if (!history_.empty()) text_ += "\n" + history_;
-  }
-  void compose_context() {
-    if (context_.rank < 0) return;
-    text_ += " [rank " + std::to_string(context_.rank) + " of " + std::to_string(context_.size);
-    if (!context_.communicator.empty()) text_ += " of '" + context_.communicator + "'";
-    if (!context_.operation.empty()) text_ += ", " + context_.operation;
-    if (context_.sequence != 0) text_ += ", call " + std::to_string(context_.sequence);
-    if (context_.site.known())
-      text_ += std::string(", at ") + context_.site.file + ":" + std::to_string(context_.site.line) + " in " +
-               context_.site.function;
-    text_ += "]";
+  [[gnu::cold, gnu::noinline]] void compose() {
+    detail::sentence text;
+    text << "shardkit: " << message_;
+    if (context_.rank >= 0) {
+      text << " [rank " << context_.rank << " of " << context_.size;
+      if (!context_.communicator.empty()) text << " of '" << context_.communicator << "'";
+      if (!context_.operation.empty()) text << ", " << context_.operation;
+      if (context_.sequence != 0) text << ", call " << context_.sequence;
+      if (context_.site.known())
+        text << ", at " << context_.site.file << ":" << context_.site.line << " in " << context_.site.function;
+      text << "]";
+    }
+    if (!history_.empty()) text << "\n" << history_;
+    text_ = text;
   }
 
   std::string message_;
@@ -91,7 +91,7 @@ class communication_error : public error {
 class peer_failed : public communication_error {
  public:
   peer_failed(int culprit, const std::string& reason)
-      : communication_error("rank " + std::to_string(culprit) + " failed: " + reason), culprit_(culprit) {}
+      : communication_error(detail::sentence() << "rank " << culprit << " failed: " << reason), culprit_(culprit) {}
 
   /// The failed rank, counted in the launch (the world), whichever communicator reports it.
   int culprit() const noexcept { return culprit_; }

@@ -10,8 +10,10 @@
 
 namespace shardkit::detail {
 
-inline std::string describe_site(const call_site& site) {
-  return site.known() ? std::string(" at ") + site.file + ":" + std::to_string(site.line) : std::string();
+[[gnu::cold, gnu::noinline]] inline std::string describe_site(const call_site& site) {
+  sentence text;
+  if (site.known()) text << " at " << site.file << ":" << site.line;
+  return text;
 }
 
 class thread_meeting final : private thread_worker {
@@ -252,11 +254,11 @@ class thread_meeting final : private thread_worker {
   }
 
   template <class Call>
-  [[noreturn]] void throw_timeout(const Call& call, int rank) {
-    const std::string text = "rank " + std::to_string(room_->launch_rank(rank)) + " did not arrive in " +
-                             describe(call) + " within the operation deadline of " +
-                             std::to_string(room_->launch->limits().operation) + " s";
-    raise(rank, text + describe_site(call.site));
+  [[noreturn, gnu::cold, gnu::noinline]] void throw_timeout(const Call& call, int rank) {
+    const std::string text = sentence() << "rank " << room_->launch_rank(rank) << " did not arrive in "
+                                        << describe(call) << " within the operation deadline of "
+                                        << room_->launch->limits().operation << " s";
+    raise(rank, sentence() << text << describe_site(call.site));
     withdraw();
     throw timeout_error(text);
   }
@@ -319,11 +321,12 @@ class thread_meeting final : private thread_worker {
     if (room_->line(rank, call).fingerprint != fingerprints_[call & 1]) leave_different_calls(rank, call);
   }
   [[noreturn, gnu::cold, gnu::noinline]] void leave_different_calls(int peer, std::uint64_t call) {
-    const auto told = [&](int rank) {
-      return "rank " + std::to_string(room_->launch_rank(rank)) + " " +
-             describe_fingerprint(room_->line(rank, call).fingerprint) + describe_site(room_->site(rank, call));
-    };
-    leave_mismatched_call("ranks make different calls: " + told(rank_) + ", " + told(peer));
+    sentence text;
+    text << "ranks make different calls: ";
+    for (const int rank : {rank_, peer})
+      text << (rank == rank_ ? "" : ", ") << "rank " << room_->launch_rank(rank) << " "
+           << describe_fingerprint(room_->line(rank, call).fingerprint) << describe_site(room_->site(rank, call));
+    leave_mismatched_call(text);
   }
 
   std::shared_ptr<thread_room> room_;

@@ -18,11 +18,11 @@ class thread_queue;
 /// A started collective. Lives in the pool of its rank, which it keeps alive.
 class thread_started final : public pending_call {
  public:
-  bool test() override;
-  void wait() override;
-  double deadline() const noexcept override;
-  [[noreturn]] void expire() override;
-  void release() noexcept override;
+  inline bool test() override;
+  inline void wait() override;
+  inline double deadline() const noexcept override;
+  [[noreturn]] inline void expire() override;
+  inline void release() noexcept override;
 
  private:
   friend class thread_queue;

@@ -18,11 +18,11 @@ class thread_rank;
 /// Several messages and collectives with one request.
 class thread_batch final : public pending_call {
  public:
-  bool test() override;
-  void wait() override;
+  inline bool test() override;
+  inline void wait() override;
   double deadline() const noexcept override { return parts_.front()->deadline(); }
-  [[noreturn]] void expire() override;
-  void release() noexcept override;
+  [[noreturn]] inline void expire() override;
+  inline void release() noexcept override;
 
  private:
   friend class thread_rank;
@@ -41,17 +41,21 @@ class thread_rank : public std::enable_shared_from_this<thread_rank> {
 
   thread_meeting& meeting() noexcept { return meeting_; }
 
+  // Templates for every kind of call, so that a program compiles only what it uses.
+
   template <class Call>
   void perform(const Call& call) {
-    if (!meeting_.active()) return run(call);
-    const thread_meeting::holding held(meeting_);
-    queue_.settle();
-    run(call);
+    if constexpr (has_parts<Call>) {
+      start(call).wait();
+    } else if constexpr (is_message<Call>) {
+      exchange(call);
+    } else {
+      if (!meeting_.active()) return run(call);
+      const thread_meeting::holding held(meeting_);
+      queue_.settle();
+      run(call);
+    }
   }
-  void perform(const send_call& call) { exchange(call); }
-  void perform(const recv_call& call) { exchange(call); }
-  void perform(const send_recv_call& call) { start(call).wait(); }
-  void perform(const group_call& group) { start(group).wait(); }
 
   /// For what has to meet the peers outside the verbs: body() with nothing started before it left to do.
   template <class Body>
@@ -64,29 +68,14 @@ class thread_rank : public std::enable_shared_from_this<thread_rank> {
   template <class Call>
   request start(const Call& call) {
     const thread_meeting::holding held(meeting_);
-    if constexpr (is_message<Call>) return request(messages_.prepare(call, shared_from_this()));
-    else return request(queue_.start(call, shared_from_this()));
-  }
-  request start(const send_recv_call& call) {
-    const thread_meeting::holding held(meeting_);
-    thread_batch& batch = take();
-    request whole(&batch);
-    add(batch, call);
-    return whole;
-  }
-  /// Messages are started in the order listed; while collectives, in their order, wait for peers, the messages go on.
-  request start(const group_call& group) {
-    const thread_meeting::holding held(meeting_);
-    thread_batch& batch = take();
-    request whole(&batch);
-    for (const bool messages : {true, false})
-      for (std::size_t i = 0; i < group.count; ++i)
-        std::visit(
-            [&](const auto& call) {
-              if (is_message<std::decay_t<decltype(call)>> == messages) add(batch, call);
-            },
-            group.calls[i]);
-    return whole;
+    if constexpr (has_parts<Call>) {
+      thread_batch& batch = take();
+      request whole(&batch);
+      add_parts(batch, call);
+      return whole;
+    } else {
+      return request(&start_one(call));
+    }
   }
 
   void recycle(thread_batch& batch) noexcept {
@@ -114,14 +103,38 @@ class thread_rank : public std::enable_shared_from_this<thread_rank> {
   }
 
   template <class Call>
-  void add(thread_batch& batch, const Call& call) {
-    batch.parts_.reserve(batch.parts_.size() + 1);
-    if constexpr (is_message<Call>) batch.parts_.push_back(messages_.prepare(call, shared_from_this()));
-    else batch.parts_.push_back(queue_.start(call, shared_from_this()));
+  static constexpr bool has_parts = std::is_same<Call, send_recv_call>::value || std::is_same<Call, group_call>::value;
+
+  template <class Call>
+  pending_call& start_one(const Call& call) {
+    if constexpr (is_message<Call>) return *messages_.prepare(call, shared_from_this());
+    else return *queue_.start(call, shared_from_this());
   }
-  void add(thread_batch& batch, const send_recv_call& call) {
-    add(batch, recv_call{call.out, call.recv_count, call.type, call.from, call.stream, call.site});
-    add(batch, send_call{call.in, call.send_count, call.type, call.to, call.stream, call.site});
+  template <class Call>
+  void add(thread_batch& batch, const Call& call) {
+    if constexpr (has_parts<Call>) {
+      add_parts(batch, call);
+    } else {
+      batch.parts_.reserve(batch.parts_.size() + 1);
+      batch.parts_.push_back(&start_one(call));
+    }
+  }
+  /// The parts of an exchange, or of a group. Messages are started in the order listed; while collectives, in their
+  /// order, wait for peers, the messages go on.
+  template <class Call>
+  void add_parts(thread_batch& batch, const Call& call) {
+    if constexpr (std::is_same<Call, send_recv_call>::value) {
+      add(batch, recv_call{call.out, call.recv_count, call.type, call.from, call.stream, call.site});
+      add(batch, send_call{call.in, call.send_count, call.type, call.to, call.stream, call.site});
+    } else {
+      for (const bool messages : {true, false})
+        for (std::size_t i = 0; i < call.count; ++i)
+          std::visit(
+              [&](const auto& one) {
+                if (is_message<std::decay_t<decltype(one)>> == messages) add(batch, one);
+              },
+              call.calls[i]);
+    }
   }
 
   thread_batch& take() {

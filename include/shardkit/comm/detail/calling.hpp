@@ -90,7 +90,7 @@ class calling {
     return {rank(), size(), *self_.name(), std::move(operation), self_.calls(), site};
   }
 
-  // ---- Checks. Like the call itself, the site is copied where it is needed, so that no check keeps it in memory. -----
+  // ---- Checks. Like the call itself, the site is copied where it is needed, so that no check keeps it in memory. ----
 
   template <class View>
   [[gnu::always_inline]] inline View checked(const char* operation, View buffer, const where& w) {
@@ -118,14 +118,14 @@ class calling {
   }
   std::size_t whole_share(const char* operation, std::size_t total, const where& w) {
     if (ranks() == 0 || total % ranks() != 0)
-      reject(operation, std::to_string(total) + " elements do not divide by " + std::to_string(size()) +
-                            " ranks; pass a partition for unequal parts", w);
+      reject(operation, sentence() << total << " elements do not divide by " << size()
+                                   << " ranks; pass a partition for unequal parts", w);
     return total / ranks();
   }
   void require_layout(const char* operation, const partition& layout, const where& w) {
     if (layout.parts() != size())
-      reject(operation, "the partition is over " + std::to_string(layout.parts()) + " ranks, the communicator has " +
-                            std::to_string(size()), w);
+      reject(operation, sentence() << "the partition is over " << layout.parts() << " ranks, the communicator has "
+                                   << size(), w);
     if (layout.replica_count() != 1) reject(operation, "the partition has replicas: its ranges coincide", w);
   }
   [[gnu::always_inline]] inline void require_reduction(const char* operation, dtype element, reduction op,
@@ -159,22 +159,21 @@ class calling {
   [[noreturn, gnu::cold, gnu::noinline]] void reject(const char* operation, const std::string& message,
                                                      const where& w) {
     self_.count(operation, w.site);
-    backend_.fail(std::string(operation) + ": " + message);
+    backend_.fail(sentence() << operation << ": " << message);
     usage_error wrong(message);
     wrong.attach(context(operation, w.site));
     throw wrong;
   }
   [[noreturn, gnu::cold, gnu::noinline]] void reject_null(const char* operation, std::size_t count, const where& w) {
-    reject(operation, "a buffer of " + std::to_string(count) + " elements begins at a null pointer", w);
+    reject(operation, sentence() << "a buffer of " << count << " elements begins at a null pointer", w);
   }
   [[noreturn, gnu::cold, gnu::noinline]] void reject_rank(const char* operation, const char* what, int rank,
                                                           const where& w) {
-    reject(operation, what + (" " + std::to_string(rank)) + " is not a rank of this communicator", w);
+    reject(operation, sentence() << what << " " << rank << " is not a rank of this communicator", w);
   }
   [[noreturn, gnu::cold, gnu::noinline]] void reject_size(const char* operation, const char* what, std::size_t given,
                                                           std::size_t needed, const where& w) {
-    reject(operation, std::string(what) + " has " + std::to_string(given) + " elements and needs " +
-                          std::to_string(needed), w);
+    reject(operation, sentence() << what << " has " << given << " elements and needs " << needed, w);
   }
   [[gnu::cold, gnu::noinline]] void reject_reduction(const char* operation, dtype element, reduction op,
                                                       const where& w) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <shardkit/core/call_site.hpp>
+#include <shardkit/core/detail/sentence.hpp>
 #include <shardkit/core/error.hpp>
 
 #include <cstdint>
@@ -46,9 +47,10 @@ class membership {
   // Not the site as a whole: its address would keep it in memory at every call.
   [[noreturn, gnu::cold, gnu::noinline]] void refuse(const char* operation, const char* file, int line) {
     calls_ = overflowing;
-    std::string text = operation;
-    if (line != 0) text += std::string(" at ") + file + ":" + std::to_string(line);
-    throw usage_error(text + ": the communicator was moved from; use the one that it was moved to");
+    sentence text;
+    text << operation;
+    if (line != 0) text << " at " << file << ":" << line;
+    throw usage_error(text << ": the communicator was moved from; use the one that it was moved to");
   }
   void swap(membership& other) noexcept {
     std::swap(rank_, other.rank_);
