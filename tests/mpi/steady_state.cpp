@@ -37,6 +37,7 @@ namespace {
 struct buffers {
   explicit buffers(mpi_communicator& comm)
       : world(comm),
+        twin(comm.split(0)),
         size(static_cast<std::size_t>(comm.size())),
         next((comm.rank() + 1) % comm.size()),
         previous((comm.rank() + comm.size() - 1) % comm.size()),
@@ -47,6 +48,7 @@ struct buffers {
 
   static constexpr std::size_t count = 5000;
   mpi_communicator& world;
+  mpi_communicator twin;
   std::size_t size;
   int next, previous;
   partition layout, squares;
@@ -98,6 +100,10 @@ TEST_CASE("no verb allocates once it has been called") {
       g.send(b.whole, b.next);
       g.all_reduce(in_place(b.small), sum);
     });
+    world.group([&](auto& g) {
+      g.all_reduce(in_place(b.small), sum);
+      g.with(b.twin).all_reduce(in_place(b.whole), maximum);
+    });
   });
 }
 
@@ -131,6 +137,12 @@ TEST_CASE("no started verb allocates once it has been called") {
           g.send(b.whole, b.next);
           g.all_reduce(in_place(b.small), sum);
           g.reduce_scatter(b.all, view(b.mine.data(), 3), by_rank(sum));
+        })
+        .wait();
+    world
+        .group_async([&](auto& g) {
+          g.all_reduce(in_place(b.small), sum);
+          g.with(b.twin).all_reduce(in_place(b.whole), maximum);
         })
         .wait();
     // Several at once, completed in another order.

@@ -122,19 +122,18 @@ class self_backend {
     return request(new detail::self_receive(mail_, call.out, bytes));
   }
   request start(const group_call& group) {
-    std::vector<request> receives;
-    // A receive may be listed before its send.
-    for (const bool sends : {true, false})
-      for (std::size_t i = 0; i < group.count; ++i)
-        std::visit(
-            [&](const auto& call) {
-              using call_type = std::decay_t<decltype(call)>;
-              if constexpr (detail::performs<self_backend, call_type>::value)
-                if (std::is_same_v<call_type, send_call> == sends)
-                  if (request pending = start(call); pending.active()) receives.push_back(std::move(pending));
-            },
-            group.calls[i]);
-    return joined_requests::of(std::move(receives));
+    return joined_requests::of([&](joined_requests& receives) {
+      // A receive may be listed before its send.
+      for (const bool sends : {true, false})
+        for (std::size_t i = 0; i < group.count; ++i)
+          std::visit(
+              [&](const auto& call) {
+                using call_type = std::decay_t<decltype(call)>;
+                if constexpr (detail::performs<self_backend, call_type>::value)
+                  if (std::is_same_v<call_type, send_call> == sends) receives.add(start(call));
+              },
+              group.calls[i]);
+    });
   }
 
   self_backend split(int, int, const call_site&) {

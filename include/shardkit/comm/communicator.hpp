@@ -273,15 +273,14 @@ class communicator : private detail::describing<Backend> {
     grouping<space> listed(*this);
     record(listed, std::forward<Body>(body), w);
     if (listed.others_.empty()) return run(listed.as_one(recorded_, w));
-    std::vector<request> started = start_all(listed, w);
-    wait_all(started.data(), started.size());
+    start_all(listed, w).wait();
   }
   template <class Body>
   request group_async(Body&& body, start_where w = {}) {
     grouping<space> listed(*this);
     record(listed, std::forward<Body>(body), w);
     if (listed.others_.empty()) return launch(listed.as_one(recorded_, w), w);
-    return forked(group_call::name, w, [&] { return joined_requests::of(start_all(listed, w)); });
+    return forked(group_call::name, w, [&] { return start_all(listed, w); });
   }
 
   /// Collective: the ranks of one colour form a communicator, ordered by key, then by rank here.
@@ -362,15 +361,15 @@ class communicator : private detail::describing<Backend> {
       throw;
     }
   }
-  std::vector<request> start_all(grouping<space>& listed, const where& w) {
+  request start_all(grouping<space>& listed, const where& w) {
     // Own first, then as listed, unless the backends say otherwise.
     const std::size_t before = listed.sort_others(detail::group_order_of(backend_.base()));
-    std::vector<request> started;
-    for (std::size_t i = 0; i <= listed.others_.size(); ++i) {
-      if (i == before) started.push_back(begin(listed.as_one(recorded_, w)));
-      if (i < listed.others_.size()) started.push_back(listed.others_[i]->start(w));
-    }
-    return started;
+    return joined_requests::of([&](joined_requests& started) {
+      for (std::size_t i = 0; i <= listed.others_.size(); ++i) {
+        if (i == before) started.add(begin(listed.as_one(recorded_, w)));
+        if (i < listed.others_.size()) started.add(listed.others_[i]->start(w));
+      }
+    });
   }
 
   template <class Call>

@@ -1,6 +1,7 @@
 // The handle of a call under way.
 #pragma once
 
+#include <shardkit/comm/detail/call_pool.hpp>
 #include <shardkit/core/detail/waiting.hpp>
 #include <shardkit/core/error.hpp>
 
@@ -104,17 +105,23 @@ inline void wait_all(request* requests, std::size_t count) {
   }
 }
 
-/// Several requests as one.
+/// Several requests as one, from a pool of the process: a steady state allocates nothing.
 class joined_requests final : public pending_call {
  public:
-  /// Empty where none of the requests is active.
-  static request of(std::vector<request> parts) {
-    const auto inactive = [](const request& part) { return !part.active(); };
-    parts.erase(std::remove_if(parts.begin(), parts.end(), inactive), parts.end());
-    if (parts.empty()) return {};
-    return request(new joined_requests(std::move(parts)));
+  /// fill(joined) adds the parts. Empty where none of them is active.
+  template <class Fill>
+  static request of(Fill fill) {
+    joined_requests& joined = idle().take();
+    request whole(&joined);
+    fill(joined);
+    if (joined.parts_.empty()) return {};
+    return whole;
   }
   virtual ~joined_requests() = default;
+
+  void add(request part) {
+    if (part.active()) parts_.push_back(std::move(part));
+  }
 
   bool test() override {
     bool all = true;
@@ -138,10 +145,21 @@ class joined_requests final : public pending_call {
       if (part.active()) part.state_->expire();
     throw timeout_error("requests that were complete");
   }
-  void release() noexcept override { delete this; }
+  void release() noexcept override {
+    parts_.clear();
+    idle().give_back(*this);
+  }
 
  private:
-  explicit joined_requests(std::vector<request> parts) noexcept : parts_(std::move(parts)) {}
+  friend class detail::call_pool<joined_requests, detail::pool_lock>;
+  using pool = detail::call_pool<joined_requests, detail::pool_lock>;
+
+  joined_requests() = default;
+  // Never destroyed: a request may be the last thing of a program to go.
+  static pool& idle() {
+    static pool& all = *new pool;
+    return all;
+  }
 
   std::vector<request> parts_;
 };

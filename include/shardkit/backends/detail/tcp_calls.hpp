@@ -79,25 +79,24 @@ class tcp_calls {
   }
   /// Everything is posted in the order listed before anything is waited for.
   request start(const group_call& group) {
-    std::vector<request> parts;
-    start_each(group, parts);
-    return joined_requests::of(std::move(parts));
+    return joined_requests::of([&](joined_requests& parts) { start_each(group, parts); });
   }
   void perform(const group_call& group) {
-    std::vector<request> parts;
+    struct {
+      std::vector<request> list;
+      void add(request part) { list.push_back(std::move(part)); }
+    } parts;
     start_each(group, parts);
-    for (request& part : parts) part.wait();
+    for (request& part : parts.list) part.wait();
   }
 
  private:
-  void start_each(const group_call& group, std::vector<request>& parts) {
+  template <class Parts>
+  void start_each(const group_call& group, Parts& parts) {
     for (std::size_t i = 0; i < group.count; ++i)
       std::visit(
           [&](const auto& call) {
-            if constexpr (requires(tcp_calls& self) { self.start(call); }) {
-              request part = start(call);
-              if (part.active()) parts.push_back(std::move(part));
-            }
+            if constexpr (requires(tcp_calls& self) { self.start(call); }) parts.add(start(call));
           },
           group.calls[i]);
   }

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <shardkit/comm/communicator.hpp>
+#include <shardkit/comm/detail/call_pool.hpp>
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
+#include <optional>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -23,10 +25,12 @@ class grouping : public communicator<call_recorder<Space>> {
   template <class Backend>
   communicator<call_recorder<typename Backend::space>>& with(communicator<Backend>& other) {
     other.self_.require("with", {});
-    for (const auto& one : others_)
-      if (one->comm == &other) return static_cast<member_of<Backend>&>(*one).face;
-    others_.push_back(std::make_unique<member_of<Backend>>(other));
-    return static_cast<member_of<Backend>&>(*others_.back()).face;
+    for (member* one : others_)
+      if (one->comm == &other) return *static_cast<member_of<Backend>&>(*one).face;
+    member_of<Backend>& added = member_of<Backend>::idle().take();
+    others_.push_back(&added);
+    added.bind(other);
+    return *added.face;
   }
 
  private:
@@ -34,35 +38,62 @@ class grouping : public communicator<call_recorder<Space>> {
   friend class communicator;
 
   struct member {
-    explicit member(const void* whose) noexcept : comm(whose) {}
-    virtual ~member() = default;
     virtual request start(const where& w) = 0;
     virtual void fail(const std::string& reason) noexcept = 0;
     virtual std::uint64_t order() noexcept = 0;
+    virtual void retire() noexcept = 0;
 
-    const void* comm;
+    const void* comm = nullptr;
+
+   protected:
+    ~member() = default;
   };
   template <class Backend>
   struct member_of final : member {
     using space = typename Backend::space;
+    using face_type = communicator<call_recorder<space>>;
 
-    explicit member_of(communicator<Backend>& of)
-        : member(&of), other(of), face(call_recorder<space>(of.rank(), of.size(), empty(of.recorded_)), of.self_.name()) {}
+    /// Those of this thread that no group uses.
+    static detail::call_pool<member_of>& idle() {
+      static thread_local detail::call_pool<member_of> mine;
+      return mine;
+    }
+
+    virtual ~member_of() = default;
+    void bind(communicator<Backend>& of) {
+      this->comm = other = &of;
+      face.emplace(face_type(call_recorder<space>(of.rank(), of.size(), empty(of.recorded_)), of.self_.name()));
+    }
     request start(const where& w) override {
       at<space> there({}, w.site);
       if constexpr (std::is_same<space, Space>::value) there.stream = w.stream;
-      return other.begin(as_one(other.recorded_, there));
+      return other->begin(as_one(other->recorded_, there));
     }
-    void fail(const std::string& reason) noexcept override { other.fail(reason); }
-    std::uint64_t order() noexcept override { return detail::group_order_of(other.backend_.base()); }
+    void fail(const std::string& reason) noexcept override { other->fail(reason); }
+    std::uint64_t order() noexcept override { return detail::group_order_of(other->backend_.base()); }
+    void retire() noexcept override {
+      face.reset();
+      idle().give_back(*this);
+    }
 
-    communicator<Backend>& other;
-    communicator<call_recorder<space>> face;
+    communicator<Backend>* other = nullptr;
+    std::optional<face_type> face;
   };
+  using members = std::vector<member*>;
+  static detail::call_pool<members>& idle_lists() {
+    static thread_local detail::call_pool<members> mine;
+    return mine;
+  }
 
   template <class Backend>
   explicit grouping(communicator<Backend>& own)
-      : communicator<call_recorder<Space>>(call_recorder<Space>(own.rank(), own.size(), empty(own.recorded_)), own.self_.name()) {}
+      : communicator<call_recorder<Space>>(call_recorder<Space>(own.rank(), own.size(), empty(own.recorded_)),
+                                           own.self_.name()) {}
+  ~grouping() {
+    for (member* one : others_) one->retire();
+    others_.clear();
+    idle_lists().give_back(others_);
+  }
 
   /// By the order of their backends; returns how many come before `own`.
   std::size_t sort_others(std::uint64_t own) noexcept {
@@ -70,7 +101,7 @@ class grouping : public communicator<call_recorder<Space>> {
     for (std::size_t i = 0; i < others_.size(); ++i) {
       before += others_[i]->order() < own ? 1 : 0;
       for (std::size_t k = i; k > 0 && others_[k]->order() < others_[k - 1]->order(); --k)
-        others_[k].swap(others_[k - 1]);
+        std::swap(others_[k], others_[k - 1]);
     }
     return before;
   }
@@ -91,7 +122,7 @@ class grouping : public communicator<call_recorder<Space>> {
     return {calls.data(), calls.size(), OfSpace::native(w.stream), w.site};
   }
 
-  std::vector<std::unique_ptr<member>> others_;
+  members& others_ = idle_lists().take();
 };
 
 }  // namespace shardkit
