@@ -5,45 +5,18 @@
 #include "failing_launch.hpp"
 
 #include <shardkit/comm/any_communicator.hpp>
+#include <support/counted_heap.hpp>
 #include "required_verbs_only.hpp"
 
 #include <atomic>
-#include <cstdlib>
 #include <filesystem>
-#include <new>
 #include <stdexcept>
 #include <thread>
 #include <vector>
 
 namespace {
 
-std::atomic<long> allocations{0}, releases{0};
-
-void* allocated(void* memory) {
-  if (memory == nullptr) throw std::bad_alloc();
-  ++allocations;
-  return memory;
-}
-void released(void* memory) {
-  if (memory != nullptr) ++releases;
-  std::free(memory);
-}
-
-}  // namespace
-
-// Not inlined, lest the compiler takes the pairs apart and warns about free.
-[[gnu::noinline]] void* operator new(std::size_t bytes) { return allocated(std::malloc(bytes == 0 ? 1 : bytes)); }
-[[gnu::noinline]] void* operator new(std::size_t bytes, std::align_val_t alignment) {
-  const std::size_t unit = static_cast<std::size_t>(alignment);
-  return allocated(std::aligned_alloc(unit, (bytes + unit - 1) / unit * unit));
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept { released(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { released(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::align_val_t) noexcept { released(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { released(memory); }
-
-namespace {
-
+using counted_heap::allocations;
 using shardkit::in_place;
 using shardkit::partition;
 using shardkit::view;
@@ -144,7 +117,7 @@ long entries(const char* folder) {
   return count;
 }
 struct resources {
-  long live = allocations.load() - releases.load();
+  long live = allocations.load() - counted_heap::releases.load();
   long threads = entries("/proc/self/task");
   long files = entries("/proc/self/fd");
 };

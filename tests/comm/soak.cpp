@@ -10,15 +10,12 @@
 #include <shardkit/comm/checked.hpp>
 #include <shardkit/comm/faulty.hpp>
 #include <shardkit/comm/traced.hpp>
-
-#include <malloc.h>
+#include <support/counted_heap.hpp>
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <filesystem>
-#include <new>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -34,38 +31,7 @@ constexpr int faulty_runs = SOAK_NIGHTLY ? 10000 : SHARDKIT_TEST_SANITIZED ? 100
 constexpr int clean_runs = SOAK_NIGHTLY ? 10000 : SHARDKIT_TEST_SANITIZED ? 60 : 300;
 constexpr int cycles = SOAK_NIGHTLY ? 1000 : SHARDKIT_TEST_SANITIZED ? 20 : 100;
 
-std::atomic<long long> live_bytes{0}, live_blocks{0}, allocations{0};
-
-void* allocated(void* memory) {
-  if (memory == nullptr) throw std::bad_alloc();
-  live_bytes += static_cast<long long>(malloc_usable_size(memory));
-  ++live_blocks;
-  ++allocations;
-  return memory;
-}
-void released(void* memory) {
-  if (memory != nullptr) {
-    live_bytes -= static_cast<long long>(malloc_usable_size(memory));
-    --live_blocks;
-  }
-  std::free(memory);
-}
-
-}  // namespace
-
-// Not inlined, lest the compiler takes the pairs apart and warns about free.
-[[gnu::noinline]] void* operator new(std::size_t bytes) { return allocated(std::malloc(bytes == 0 ? 1 : bytes)); }
-[[gnu::noinline]] void* operator new(std::size_t bytes, std::align_val_t alignment) {
-  const std::size_t unit = static_cast<std::size_t>(alignment);
-  return allocated(std::aligned_alloc(unit, (bytes + unit - 1) / unit * unit));
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept { released(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { released(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::align_val_t) noexcept { released(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { released(memory); }
-
-namespace {
-
+using counted_heap::allocations;
 using shardkit::fault_kind;
 using shardkit::fault_plan;
 using shardkit::in_place;
@@ -207,7 +173,8 @@ long entries(const char* folder) {
   return count;
 }
 struct resources {
-  long long bytes = live_bytes.load(), blocks = live_blocks.load();
+  long long bytes = counted_heap::live_bytes.load();
+  long blocks = allocations.load() - counted_heap::releases.load();
   long threads = entries("/proc/self/task"), files = entries("/proc/self/fd");
 };
 void check_same(const resources& before, const resources& after) {

@@ -5,36 +5,12 @@
 #include <shardkit/data/split_indices.hpp>
 #include <shardkit/data/split_segments.hpp>
 #include <shardkit/launch/run_ranks.hpp>
+#include <support/counted_heap.hpp>
 
 #include <doctest/doctest.h>
 
-#include <cstdlib>
-#include <new>
 #include <utility>
 #include <vector>
-
-namespace {
-
-thread_local std::size_t allocations = 0;
-
-}  // namespace
-
-// Not inlined, or GCC takes them for wrong partners.
-[[gnu::noinline]] void* operator new(std::size_t size) {
-  ++allocations;
-  if (void* memory = std::malloc(size)) return memory;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void* operator new(std::size_t size, std::align_val_t alignment) {
-  ++allocations;
-  const std::size_t multiple = static_cast<std::size_t>(alignment);
-  if (void* memory = std::aligned_alloc(multiple, (size + multiple - 1) / multiple * multiple)) return memory;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
 
 using shardkit::layout;
 using shardkit::matrix_view;
@@ -70,16 +46,16 @@ TEST_CASE("Splits, copies and gathers into memory of the caller allocate nothing
           merge_segments(comm, shard, fused, segments);
         };
         everything();  // a communicator may allocate in its first calls
-        const std::size_t before = allocations;
+        const long before = counted_heap::own_allocations;
         for (int round = 0; round < 3; ++round) everything();
-        CHECK(allocations == before);
+        CHECK(counted_heap::own_allocations == before);
         CHECK(items > 0);
       }
     });
 }
 
 TEST_CASE("The counting counts") {
-  const std::size_t before = allocations;
+  const long before = counted_heap::own_allocations;
   const shardkit::buffer<float> one(1);
-  CHECK(allocations == before + 1);
+  CHECK(counted_heap::own_allocations == before + 1);
 }

@@ -2,32 +2,11 @@
 // that the MPI library makes inside itself with malloc.
 #include <doctest/doctest.h>
 #include <shardkit/backends/mpi.hpp>
+#include "support/counted_heap.hpp"
 #include "support/mpi_world.hpp"
 
 #include <cstddef>
-#include <cstdlib>
-#include <new>
 #include <vector>
-
-namespace {
-thread_local long allocations = 0;
-}
-
-[[gnu::noinline]] void* operator new(std::size_t bytes) {
-  ++allocations;
-  if (void* memory = std::malloc(bytes == 0 ? 1 : bytes)) return memory;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void* operator new(std::size_t bytes, std::align_val_t alignment) {
-  ++allocations;
-  const auto step = static_cast<std::size_t>(alignment);
-  if (void* memory = std::aligned_alloc(step, (bytes / step + 1) * step)) return memory;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
 
 using namespace shardkit;
 
@@ -64,9 +43,9 @@ void check_steady(Calls calls) {
   auto world = shardkit_test::mpi().world();
   buffers b(world);
   for (int warm_up = 0; warm_up < 5; ++warm_up) calls(b);
-  const long before = allocations;
+  const long before = counted_heap::own_allocations;
   for (int repeat = 0; repeat < 3; ++repeat) calls(b);
-  CHECK(allocations == before);
+  CHECK(counted_heap::own_allocations == before);
 }
 
 }  // namespace

@@ -1,62 +1,35 @@
-// Replaces operator new to count: a pipeline that has run once allocates nothing more.
+// A program of its own, because it counts allocations: a pipeline that has run once allocates nothing more.
 #include "support.hpp"
 
 #include <shardkit/pipeline/decode_ring.hpp>
+#include <support/counted_heap.hpp>
 
 #include <doctest/doctest.h>
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <new>
 #include <vector>
-
-namespace {
-
-std::atomic<bool> counting{false};
-std::atomic<int> allocations{0};
-
-void* allocate(std::size_t size, std::size_t alignment) {
-  if (counting) ++allocations;
-  void* memory = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment + alignment);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-
-}  // namespace
-
-void* operator new(std::size_t size) { return allocate(size, alignof(std::max_align_t)); }
-void* operator new(std::size_t size, std::align_val_t alignment) {
-  return allocate(size, static_cast<std::size_t>(alignment));
-}
-// Not inlined, or GCC takes free for the wrong partner of new.
-[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
 
 using shardkit::dtype;
 using shardkit::hop;
 using shardkit::microbatch;
 using shardkit::partition;
 
-// Counts what the second and third time allocate.
+// Counts what the second and third time allocate, on all ranks.
 template <class Run>
-int allocations_when_warm(shardkit::thread_communicator& comm, Run run) {
+long allocations_when_warm(shardkit::thread_communicator& comm, Run run) {
+  static std::atomic<long> before{0};
   run();
   comm.barrier();
-  if (comm.is_root()) {
-    allocations = 0;
-    counting = true;
-  }
+  if (comm.is_root()) before = counted_heap::allocations.load();
   comm.barrier();
   run();
   run();
   comm.barrier();
-  if (comm.is_root()) counting = false;
+  const long during = counted_heap::allocations - before;
   comm.barrier();
-  return allocations;
+  return during;
 }
 
 TEST_CASE("A pipeline that has run once allocates nothing in forward and in the ring") {

@@ -65,10 +65,10 @@ class checked {
   }
 
   checked split(int colour, int key, const call_site& site) {
-    return together(split_operation{site}, [&] { return checked(shared_->next.split(colour, key, site)); });
+    return together(detail::split_operation{site}, [&] { return checked(shared_->next.split(colour, key, site)); });
   }
   void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) {
-    together(exchange_operation{bytes, dtype::u8, site}, [&] { shared_->next.exchange(in, out, bytes, site); });
+    together(detail::exchange_operation{bytes, dtype::u8, site}, [&] { shared_->next.exchange(in, out, bytes, site); });
   }
   control_lane& control() { return shared_->next.base().control(); }
   void fail(const std::string& reason) noexcept { shared_->next.fail(reason); }
@@ -79,17 +79,6 @@ class checked {
 
  private:
   using agreement = typename detail::checker<Backend>::agreement;
-
-  struct split_operation {
-    static constexpr const char* name = "split";
-    call_site site;
-  };
-  struct exchange_operation {
-    static constexpr const char* name = "exchange";
-    std::size_t count;
-    dtype type;
-    call_site site;
-  };
 
   template <class Call>
   static bool has_messages(const Call&) {

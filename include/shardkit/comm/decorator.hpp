@@ -12,6 +12,21 @@
 #include <utility>
 
 namespace shardkit {
+namespace detail {
+
+// What the ranks do together beside the verbs, for decorators that note or compare it.
+struct split_operation {
+  static constexpr const char* name = "split";
+  call_site site;
+};
+struct exchange_operation {
+  static constexpr const char* name = "exchange";
+  std::size_t count;
+  dtype type;
+  call_site site;
+};
+
+}  // namespace detail
 
 /// Forwards what a decorator does not change. The derived class adds perform, start and split.
 template <class Backend>

@@ -159,28 +159,17 @@ class traced : public decorator<Backend> {
   }
 
   traced split(int colour, int key, const call_site& site) {
-    return noted(split_operation{site},
+    return noted(detail::split_operation{site},
                  [&] { return traced(this->next_.split(colour, key, site), ring().of_child()); });
   }
   void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) {
-    noted(exchange_operation{bytes, dtype::u8, site}, [&] { this->next_.exchange(in, out, bytes, site); });
+    noted(detail::exchange_operation{bytes, dtype::u8, site}, [&] { this->next_.exchange(in, out, bytes, site); });
   }
 
   /// The ring as text, one line for each operation, as errors carry it.
   std::string history() const { return ring().text(); }
 
  private:
-  struct split_operation {
-    static constexpr const char* name = "split";
-    call_site site;
-  };
-  struct exchange_operation {
-    static constexpr const char* name = "exchange";
-    std::size_t count;
-    dtype type;
-    call_site site;
-  };
-
   traced(Backend backend, std::shared_ptr<detail::operation_ring> ring)
       : decorator<Backend>(std::move(backend)), owner_(std::make_shared<detail::traced_call::owner>()) {
     owner_->ring = std::move(ring);
