@@ -3,8 +3,8 @@
 // it can be captured into a graph. Spaces without streams (the host) have none of this.
 #pragma once
 
+#include <shardkit/comm/backend.hpp>
 #include <shardkit/comm/detail/call_pool.hpp>
-#include <shardkit/comm/group.hpp>
 #include <shardkit/comm/request.hpp>
 #include <shardkit/core/at.hpp>
 
