@@ -55,11 +55,19 @@ TEST_CASE("a capture runs nothing, a replay runs everything, as often as it is l
     OK(cudaStreamSynchronize(t.first));
     CHECK(host[63] == round);
   }
-  OK(cudaGraphLaunch(graph.handle, t.first));
-  OK(cudaGraphLaunch(graph.handle, t.second));  // launches of one graph follow each other
-  expect_no_report();
-  OK(cudaDeviceSynchronize());
   OK(cudaFreeHost(input));
+}
+
+TEST_CASE("a graph begins when its last launch has ended, on whatever streams the two are") {
+  session s;
+  two_streams t;
+  executable_graph graph(captured(t, [&] {
+    t.write(t.first);
+    fork_and_join(t, [&] { t.read(t.second); });
+  }));
+  OK(cudaGraphLaunch(graph.handle, t.first));
+  OK(cudaGraphLaunch(graph.handle, t.second));
+  expect_no_report();
 }
 
 TEST_CASE("the text of a graph names every node, its bytes and what it waits for") {

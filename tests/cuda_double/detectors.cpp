@@ -16,8 +16,8 @@ outcome run(const char* program, const std::string& schedule, bug left_out, int 
   const std::string name(bug_names[static_cast<std::size_t>(left_out)]);
   // Addresses as ThreadSanitizer expects them, where the system lets us say so.
   static const std::string fixed_addresses = run_command("setarch -R true").status == 0 ? "setarch -R " : "";
-  return run_command(fixed_addresses + "env TSAN_OPTIONS=exitcode=66:atexit_sleep_ms=0 SHARDKIT_DOUBLE_SCHEDULE=" + schedule + " " +
-                     program + " " + name + " " + std::to_string(runs));
+  const std::string environment = "env TSAN_OPTIONS=exitcode=66:atexit_sleep_ms=0 SHARDKIT_DOUBLE_SCHEDULE=" + schedule;
+  return run_command(fixed_addresses + environment + " " + program + " " + name + " " + std::to_string(runs));
 }
 
 std::string summary(int runs, int with_races) {
@@ -52,6 +52,15 @@ TEST_CASE("a missing wait for an event is found in 20 of 20 runs, though the hos
     }
 }
 
+TEST_CASE("a program that does not ask for the reports ends with them, and with a status of its own") {
+  const outcome bad = run(SHARDKIT_TEST_PIPELINE, "eager", bug::upload_not_awaited, 0);
+  CHECK(bad.status == 76);
+  CHECK_MESSAGE(bad.says("race: cudaMemcpyPeerAsync on stream #2 of device 0 reads"), bad.output);
+  const outcome good = run(SHARDKIT_TEST_PIPELINE, "eager", bug::none, 0);
+  CHECK(good.status == 0);
+  CHECK_MESSAGE(good.output.empty(), good.output);
+}
+
 #ifdef SHARDKIT_TEST_PIPELINE_WATCHED
 
 TEST_CASE("ThreadSanitizer finds nothing in the correct program under ten schedules") {
@@ -63,9 +72,10 @@ TEST_CASE("ThreadSanitizer finds nothing in the correct program under ten schedu
   }
 }
 
-TEST_CASE("ThreadSanitizer finds host memory used before a synchronisation, though the host sleeps where it is missing") {
+TEST_CASE("ThreadSanitizer finds host memory used too early, though the host sleeps instead of synchronising") {
   for (const bug left_out : {bug::read_too_early, bug::read_too_early_hidden, bug::reused_too_early,
-                             bug::reused_too_early_hidden})
+                             bug::reused_too_early_hidden, bug::result_taken_too_early,
+                             bug::result_taken_too_early_hidden})
     for (const std::string& schedule : schedules(1)) {
       const outcome o = run(SHARDKIT_TEST_PIPELINE_WATCHED, schedule, left_out, 1);
       CAPTURE(schedule);

@@ -62,7 +62,8 @@ TEST_CASE("a kernel launch reaches its stand-in with grid, arguments and type") 
   expect_report(report_kind::bad_argument, {"grid 0 x 1 x 1"});
   launch_without_stand_in(stream);
   CHECK(cudaGetLastError() == cudaErrorInvalidDeviceFunction);
-  expect_report(report_kind::bad_argument, {"set_stand_in(\"cuda_double_test::(anonymous namespace)::without_stand_in\""});
+  expect_report(report_kind::bad_argument,
+                {"set_stand_in(\"cuda_double_test::(anonymous namespace)::without_stand_in\""});
   OK(cudaFreeHost(f));
   OK(cudaFreeHost(d));
   OK(cudaStreamDestroy(stream));

@@ -1,12 +1,13 @@
 // A program as engines have it, with one synchronisation after the other left out on request: three ranks, threads
-// with a device each, upload a buffer on a copy stream, pass it around a ring on a second stream, and download what
-// they got. Only the CUDA runtime is used, so that ThreadSanitizer sees the program and nothing else.
+// with a device each, upload a buffer on a copy stream, pass it around a ring on a second stream, download what they
+// got, and let a host function say that it is there. Only the CUDA runtime is used, so that ThreadSanitizer sees the program and nothing else.
 #pragma once
 
 #include <double/control.hpp>
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -30,11 +31,22 @@ enum class bug {
   read_too_early_hidden,
   reused_too_early,           ///< the host writes what is being uploaded: ThreadSanitizer's
   reused_too_early_hidden,
+  result_taken_too_early,     ///< the host reads what a host function writes: ThreadSanitizer's
+  result_taken_too_early_hidden,
 };
 
-inline constexpr std::array<std::string_view, 9> bug_names = {
-    "none",           "upload_not_awaited",    "upload_not_awaited_hidden", "peer_not_awaited", "peer_not_awaited_hidden",
-    "read_too_early", "read_too_early_hidden", "reused_too_early",          "reused_too_early_hidden"};
+inline constexpr std::array<std::string_view, 11> bug_names = {
+    "none",
+    "upload_not_awaited",
+    "upload_not_awaited_hidden",
+    "peer_not_awaited",
+    "peer_not_awaited_hidden",
+    "read_too_early",
+    "read_too_early_hidden",
+    "reused_too_early",
+    "reused_too_early_hidden",
+    "result_taken_too_early",
+    "result_taken_too_early_hidden"};
 
 /// Ends the program when CUDA does not do what this one needs.
 inline void need(cudaError_t code, const char* call) {
@@ -47,7 +59,8 @@ inline void need(cudaError_t code, const char* call) {
 /// Runs the program once on the double of three devices or more; how many ranks got wrong data.
 inline int run_pipeline(bug left_out) {
   constexpr int ranks = 3;
-  constexpr std::size_t count = 256, bytes = count * sizeof(int);
+  constexpr int count = 256;
+  constexpr std::size_t bytes = count * sizeof(int);
   const auto leaves_out = [&](bug shown) {
     const bool hidden = static_cast<int>(left_out) == static_cast<int>(shown) + 1;
     if (hidden) std::this_thread::sleep_for(std::chrono::milliseconds(6));
@@ -98,11 +111,15 @@ inline int run_pipeline(bug left_out) {
     NEED(cudaMemcpyAsync(output.data(), mine.inbox, bytes, cudaMemcpyDeviceToHost, ring));
     if (!leaves_out(bug::read_too_early)) NEED(cudaStreamSynchronize(ring));
     const int expected = (rank + ranks - 1) % ranks + 1;
-    for (const int value : output)
-      if (value != expected) {
-        ++wrong;
-        break;
-      }
+    bool right = std::count(output.begin(), output.end(), expected) == count;
+
+    // A host function has the last word.
+    int result = 0;
+    NEED(cudaLaunchHostFunc(
+        ring, [](void* where) { *static_cast<int*>(where) = 1; }, &result));
+    if (!leaves_out(bug::result_taken_too_early)) NEED(cudaStreamSynchronize(ring));
+    right = right && result == 1;
+    if (!right) ++wrong;
     NEED(cudaStreamSynchronize(copies));
     NEED(cudaStreamSynchronize(ring));
     NEED(cudaFree(mine.inbox));

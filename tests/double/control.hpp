@@ -50,8 +50,9 @@ std::string report_text();
 void clear_reports();
 
 /// Ends a test: lets queued work run as far as it can, reports what is left over (memory and handles of devices that
-/// were never broken, unfinished work), forgets everything, sets schedule, devices and modes back to their defaults, and returns all reports. No other
-/// thread may be inside a CUDA or NCCL call. Handles and memory of before are dead, and using them is reported.
+/// were never broken, unfinished work), forgets everything, sets schedule, devices and modes back to their defaults,
+/// and returns all reports. No other thread may be inside a CUDA or NCCL call. Handles and memory of before are dead,
+/// and using them is reported.
 std::vector<report> reset();
 
 // ---- The machine -------------------------------------------------------------------------------------------------
@@ -98,8 +99,8 @@ void set_threads_order_by_events_only(bool strict);
 void fail_call(const std::string& function, int nth, int code, int device = -1);
 /// The n-th call from now returns success and does nothing: a dropped synchronisation. 0: every call.
 void drop_call(const std::string& function, int nth, int device = -1);
-/// The n-th operation of this name to run from now on, for instance "cudaMemcpyAsync", crashes instead: it does nothing,
-/// and from then on every call on its device answers `code`, as after set_device_error().
+/// The n-th operation of this name to run from now on, for instance "cudaMemcpyAsync", crashes instead: it does
+/// nothing, and from then on every call on its device answers `code`, as after set_device_error().
 void fail_operation(const std::string& operation, int nth, int code, int device = -1);
 /// How often a function was called since the last reset, failed and dropped calls too.
 int calls(const std::string& function, int device = -1);

@@ -1,5 +1,5 @@
-// Allocation of device, pinned and managed memory, which all start as NaN; pinned and managed memory ends at a page that
-// nobody can read, and stays unreadable when freed.
+// Allocation of device, pinned and managed memory, which all start as NaN; pinned and managed memory ends at a page
+// that nobody can read, and cannot be read any more when freed.
 #include <double/state.hpp>
 
 #include <cstring>
@@ -231,8 +231,8 @@ cudaError_t cudaHostUnregister(void* pointer) {
 cudaError_t cudaHostGetDevicePointer(void** device_pointer, void* host_pointer, unsigned flags) {
   return api("cudaHostGetDevicePointer", [&] {
     const allocation* a = find_allocation(host_pointer);
-    if (device_pointer == nullptr || flags != 0 || a == nullptr || a->kind == memory_kind::device || !a->freed_by.empty())
-      return cudaErrorInvalidValue;
+    if (device_pointer == nullptr || flags != 0) return cudaErrorInvalidValue;
+    if (a == nullptr || a->kind == memory_kind::device || !a->freed_by.empty()) return cudaErrorInvalidValue;
     *device_pointer = host_pointer;
     return cudaSuccess;
   });

@@ -17,7 +17,8 @@ std::uint64_t random_number() {
 bool ready(const stream& s) {
   if (s.queue.empty() || device_state(s.device).stalled) return false;
   const queued& head = *s.queue.front();
-  return !head.outside && std::all_of(head.after.begin(), head.after.end(), [](const queued_ptr& q) { return q->done; });
+  if (head.outside) return false;
+  return std::all_of(head.after.begin(), head.after.end(), [](const queued_ptr& before) { return before->done; });
 }
 
 /// The work of one operation as ThreadSanitizer sees it: the stream, and no thread, touches host memory.
@@ -160,7 +161,13 @@ void run_everything() {
 
 void wake() {
   all().changes.fetch_add(1);
-  wake_sleepers(all().changes);
+  if (all().sleepers.load() != 0) wake_sleepers(all().changes);
+}
+
+void sleep_until_change(std::uint32_t seen, std::int64_t nanoseconds) {
+  ++all().sleepers;  // before `changes` is looked at again, so that wake() cannot miss this thread
+  sleep_while(all().changes, seen, nanoseconds);
+  --all().sleepers;
 }
 
 queued_ptr put(stream& s, operation op, std::vector<queued_ptr> after, const void* caller) {
@@ -193,7 +200,10 @@ queued_ptr put(stream& s, operation op, std::vector<queued_ptr> after, const voi
   if (d.when.when == order::eager) run_everything();
   if (d.when.when == order::jitter)
     for (std::uint64_t turns = random_number() % 4; turns != 0; --turns) step(nullptr);
-  if (anything_queued()) start_idle_thread();
+  if (anything_queued()) {
+    start_idle_thread();
+    wake();
+  }
   return q;
 }
 
@@ -232,7 +242,7 @@ bool wait_stepping(const std::function<bool()>& condition, const queued* target,
     if (step(target)) continue;
     if (seconds > 0 && std::chrono::steady_clock::now() - start > std::chrono::duration<double>(seconds)) return false;
     const unsigned depth = d.lock.release_all();
-    sleep_while(d.changes, seen, 500'000);
+    sleep_until_change(seen, 500'000);
     d.lock.regain(depth);
   }
 }

@@ -66,7 +66,8 @@ cudaError_t launch(cudaGraphExec_t handle, cudaStream_t on) {
   if (const cudaError_t error = check_stream(on, "cudaGraphLaunch"); error != cudaSuccess) return error;
   stream& s = *find_stream(on);
   if (s.capturing != nullptr) {
-    report_found(report_kind::capture, "cudaGraphLaunch on the capturing " + s.name + ": the double has no child graphs");
+    report_found(report_kind::capture,
+                 "cudaGraphLaunch on the capturing " + s.name + ": the double has no child graphs");
     return cudaErrorNotSupported;
   }
   for (const node& n : g->nodes)

@@ -96,7 +96,8 @@ std::string describe(const void* address) {
   if (a == nullptr) return (device_addresses().contains(address) ? "dead device memory at " : "host memory at ") +
                            std::string(hex);
   const std::size_t offset = reinterpret_cast<std::uintptr_t>(address) - a->begin;
-  std::string text = "device " + std::to_string(a->device) + " " + kind_name(a->kind) + " #" + std::to_string(a->number);
+  std::string text =
+      "device " + std::to_string(a->device) + " " + kind_name(a->kind) + " #" + std::to_string(a->number);
   if (offset != 0) text += " + " + std::to_string(offset);
   return text;
 }

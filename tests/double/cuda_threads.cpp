@@ -21,7 +21,7 @@ void run_when_idle() {
     const std::int64_t idle = d.when.when == order::late ? 20'000'000 : 2'000'000;
     d.lock.unlock();
     if (queued_work) std::this_thread::sleep_for(std::chrono::nanoseconds(idle));
-    else sleep_while(d.changes, seen, -1);
+    else sleep_until_change(seen, -1);
   }
 }
 
@@ -62,7 +62,7 @@ class host_function_thread {
       d.lock.lock();
       if (waiting_.empty()) {
         d.lock.unlock();
-        sleep_while(d.changes, seen, -1);
+        sleep_until_change(seen, -1);
         continue;
       }
       call next = std::move(waiting_.front());

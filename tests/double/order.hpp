@@ -22,7 +22,8 @@ class vector_clock {
 
   void join(const vector_clock& other) {
     if (other.seen_.size() > seen_.size()) seen_.resize(other.seen_.size(), 0);
-    for (std::size_t slot = 0; slot < other.seen_.size(); ++slot) seen_[slot] = std::max(seen_[slot], other.seen_[slot]);
+    for (std::size_t slot = 0; slot < other.seen_.size(); ++slot)
+      seen_[slot] = std::max(seen_[slot], other.seen_[slot]);
   }
 
   /// One more operation on the stream of `slot`; its number.

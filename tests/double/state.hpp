@@ -39,7 +39,8 @@ thread_state& this_thread();
 
 struct state {
   hidden_lock lock;
-  std::atomic<std::uint32_t> changes{0};  ///< raised and woken when a waiting thread should look again
+  std::atomic<std::uint32_t> changes{0};  ///< raised when a waiting thread should look again
+  std::atomic<int> sleepers{0};           ///< threads that sleep until then
 
   int device_count = 2;
   bool driver_missing = false;
@@ -110,6 +111,8 @@ bool wait_done(const queued_ptr& target, double seconds = 0);
 /// The query and the synchronisation of what has these ends.
 cudaError_t ask_all(const std::vector<queued_ptr>& ends);
 cudaError_t await_all(const std::vector<queued_ptr>& ends);
+/// Sleeps, without the lock, until wake() is called for the first time since `changes` was `seen`.
+void sleep_until_change(std::uint32_t seen, std::int64_t nanoseconds);
 void run_everything();
 bool anything_queued();
 void start_idle_thread();
