@@ -14,8 +14,7 @@
 #pragma once
 
 #include <shardkit/comm/control.hpp>
-#include <shardkit/comm/detail/describing.hpp>
-#include <shardkit/comm/detail/forked.hpp>
+#include <shardkit/comm/detail/started_verbs.hpp>
 
 #include <cstddef>
 #include <memory>
@@ -30,15 +29,15 @@ template <class Space>
 class grouping;
 
 template <class Backend>
-class communicator : private detail::describing<Backend> {
-  using base = detail::describing<Backend>;
+class communicator : private detail::started_verbs<Backend> {
+  using base = detail::started_verbs<Backend>;
 
  public:
   using backend_type = Backend;
   using space = typename base::space;
   using where = typename base::where;
   /// Where a call is started without waiting: on a device also a fork of two streams.
-  using start_where = typename detail::forks_of<Backend>::where;
+  using start_where = typename base::start_where;
 
   explicit communicator(Backend backend, std::string name = "world")
       : communicator(std::move(backend), std::make_shared<const std::string>(std::move(name))) {}
@@ -70,16 +69,11 @@ class communicator : private detail::describing<Backend> {
 
   /// Returns after every rank has called it.
   void barrier(where w = {}) { run(describe_barrier(w)); }
-  request barrier_async(start_where w = {}) { return launch(describe_barrier(w), w); }
 
   /// Every rank's `data` becomes the root's; sizes are equal.
   template <class Data>
   [[gnu::always_inline]] inline void broadcast(Data&& data, int root, where w = {}) {
     run(describe_broadcast(std::forward<Data>(data), root, w));
-  }
-  template <class Data>
-  request broadcast_async(Data&& data, int root, start_where w = {}) {
-    return launch(describe_broadcast(std::forward<Data>(data), root, w), w);
   }
 
   /// The root's `out` = the ranks' `in` combined; elsewhere `out` may be empty.
@@ -90,14 +84,6 @@ class communicator : private detail::describing<Backend> {
   template <class T, class Of>
   void reduce(in_place_view<T, Of> both, reduction op, int root, where w = {}) {
     run(describe_reduce(detail::in_place_of<space>(both), op, root, w));
-  }
-  template <class In, class Out>
-  request reduce_async(const In& in, Out&& out, reduction op, int root, start_where w = {}) {
-    return launch(describe_reduce(in, std::forward<Out>(out), op, root, w), w);
-  }
-  template <class T, class Of>
-  request reduce_async(in_place_view<T, Of> both, reduction op, int root, start_where w = {}) {
-    return launch(describe_reduce(detail::in_place_of<space>(both), op, root, w), w);
   }
 
   /// `out` = the ranks' `in` combined, the same bits on every rank.
@@ -115,14 +101,6 @@ class communicator : private detail::describing<Backend> {
     require_host_result();
     all_reduce(in_place(view(&value, 1)), op, w);
     return value;
-  }
-  template <class In, class Out, class = detail::unless_reduction<Out>>
-  request all_reduce_async(const In& in, Out&& out, reduction op, start_where w = {}) {
-    return launch(describe_all_reduce(in, std::forward<Out>(out), op, w), w);
-  }
-  template <class T, class Of>
-  request all_reduce_async(in_place_view<T, Of> both, reduction op, start_where w = {}) {
-    return launch(describe_all_reduce(detail::in_place_of<space>(both), op, w), w);
   }
 
   /// `out` (size * in.size()) = the ranks' `in` in rank order. In place: each rank's part already lies at its place.
@@ -143,22 +121,6 @@ class communicator : private detail::describing<Backend> {
   void all_gather(in_place_view<T, Of> all, const partition& layout, where w = {}) {
     run(describe_all_gather(detail::in_place_of<space>(all), layout, w));
   }
-  template <class In, class Out, class = detail::unless_partition<Out, start_where>>
-  request all_gather_async(const In& in, Out&& out, start_where w = {}) {
-    return launch(describe_all_gather(in, std::forward<Out>(out), w), w);
-  }
-  template <class T, class Of>
-  request all_gather_async(in_place_view<T, Of> all, start_where w = {}) {
-    return launch(describe_all_gather(detail::in_place_of<space>(all), w), w);
-  }
-  template <class In, class Out>
-  request all_gather_async(const In& in, Out&& out, const partition& layout, start_where w = {}) {
-    return launch(describe_all_gather(in, std::forward<Out>(out), layout, w), w);
-  }
-  template <class T, class Of>
-  request all_gather_async(in_place_view<T, Of> all, const partition& layout, start_where w = {}) {
-    return launch(describe_all_gather(detail::in_place_of<space>(all), layout, w), w);
-  }
 
   /// `out` on rank r = block r of the ranks' `in` (size * out.size()) combined. With a layout: unequal counts, rank r
   /// gets layout's range r, `in` has layout.total() elements. In place: `out` is this rank's block of `in`.
@@ -170,14 +132,6 @@ class communicator : private detail::describing<Backend> {
   void reduce_scatter(const In& in, Out&& out, reduction op, const partition& layout, where w = {}) {
     run(describe_reduce_scatter(in, std::forward<Out>(out), op, layout, w));
   }
-  template <class In, class Out, class = detail::unless_reduction<Out>>
-  request reduce_scatter_async(const In& in, Out&& out, reduction op, start_where w = {}) {
-    return launch(describe_reduce_scatter(in, std::forward<Out>(out), op, w), w);
-  }
-  template <class In, class Out>
-  request reduce_scatter_async(const In& in, Out&& out, reduction op, const partition& layout, start_where w = {}) {
-    return launch(describe_reduce_scatter(in, std::forward<Out>(out), op, layout, w), w);
-  }
 
   /// The root's `out` (size * in.size()) = the ranks' `in` in rank order; elsewhere `out` may be empty.
   template <class In, class Out>
@@ -188,14 +142,6 @@ class communicator : private detail::describing<Backend> {
   void gather(const In& in, Out&& out, const partition& layout, int root, where w = {}) {
     run(describe_gather(in, std::forward<Out>(out), layout, root, w));
   }
-  template <class In, class Out>
-  request gather_async(const In& in, Out&& out, int root, start_where w = {}) {
-    return launch(describe_gather(in, std::forward<Out>(out), root, w), w);
-  }
-  template <class In, class Out>
-  request gather_async(const In& in, Out&& out, const partition& layout, int root, start_where w = {}) {
-    return launch(describe_gather(in, std::forward<Out>(out), layout, root, w), w);
-  }
 
   /// `out` on rank r = block r of the root's `in` (size * out.size()); elsewhere `in` may be empty.
   template <class In, class Out>
@@ -205,14 +151,6 @@ class communicator : private detail::describing<Backend> {
   template <class In, class Out>
   void scatter(const In& in, Out&& out, const partition& layout, int root, where w = {}) {
     run(describe_scatter(in, std::forward<Out>(out), layout, root, w));
-  }
-  template <class In, class Out>
-  request scatter_async(const In& in, Out&& out, int root, start_where w = {}) {
-    return launch(describe_scatter(in, std::forward<Out>(out), root, w), w);
-  }
-  template <class In, class Out>
-  request scatter_async(const In& in, Out&& out, const partition& layout, int root, start_where w = {}) {
-    return launch(describe_scatter(in, std::forward<Out>(out), layout, root, w), w);
   }
 
   /// Block r of `in` goes to rank r, block r of `out` comes from it; the sizes are equal multiples of size(). With
@@ -225,15 +163,6 @@ class communicator : private detail::describing<Backend> {
   void all_to_all(const In& in, const partition& to_each, Out&& out, const partition& from_each, where w = {}) {
     run(describe_all_to_all(in, to_each, std::forward<Out>(out), from_each, w));
   }
-  template <class In, class Out>
-  request all_to_all_async(const In& in, Out&& out, start_where w = {}) {
-    return launch(describe_all_to_all(in, std::forward<Out>(out), w), w);
-  }
-  template <class In, class Out>
-  request all_to_all_async(const In& in, const partition& to_each, Out&& out, const partition& from_each,
-                           start_where w = {}) {
-    return launch(describe_all_to_all(in, to_each, std::forward<Out>(out), from_each, w), w);
-  }
 
   /// Messages between two ranks arrive in the order sent; the receiver names the exact size.
   template <class In>
@@ -244,23 +173,25 @@ class communicator : private detail::describing<Backend> {
   void recv(Out&& out, int peer, where w = {}) {
     run(describe_recv(std::forward<Out>(out), peer, w));
   }
-  template <class In>
-  request send_async(const In& in, int peer, start_where w = {}) {
-    return launch(describe_send(in, peer, w), w);
-  }
-  template <class Out>
-  request recv_async(Out&& out, int peer, start_where w = {}) {
-    return launch(describe_recv(std::forward<Out>(out), peer, w), w);
-  }
   /// Sends to `to` while receiving from `from`, which may be the same rank, or this one.
   template <class In, class Out>
   void send_recv(const In& in, int to, Out&& out, int from, where w = {}) {
     run(describe_send_recv(in, to, std::forward<Out>(out), from, w));
   }
-  template <class In, class Out>
-  request send_recv_async(const In& in, int to, Out&& out, int from, start_where w = {}) {
-    return launch(describe_send_recv(in, to, std::forward<Out>(out), from, w), w);
-  }
+
+  // Each verb without waiting; see detail/started_verbs.hpp.
+  using base::all_gather_async;
+  using base::all_reduce_async;
+  using base::all_to_all_async;
+  using base::barrier_async;
+  using base::broadcast_async;
+  using base::gather_async;
+  using base::recv_async;
+  using base::reduce_async;
+  using base::reduce_scatter_async;
+  using base::scatter_async;
+  using base::send_async;
+  using base::send_recv_async;
 
   /// Performs the verbs that `body(g)` calls on g as one, so that none of them waits for another:
   ///   comm.group([&](auto& g) { g.send(right, next); g.recv(left, previous); });
@@ -341,7 +272,9 @@ class communicator : private detail::describing<Backend> {
   using base::describe_scatter;
   using base::describe_send;
   using base::describe_send_recv;
+  using base::forked;
   using base::guarded;
+  using base::launch;
   using base::ranks;
   using base::reject;
   using base::run;
@@ -372,32 +305,11 @@ class communicator : private detail::describing<Backend> {
     });
   }
 
-  template <class Call>
-  request launch(const Call& call, const start_where& w) {
-    return forked(Call::name, w, [&] { return begin(call); });
-  }
-  template <class Begin>
-  request forked(const char* operation, const start_where& w, Begin enqueue) {
-    if constexpr (std::is_same<start_where, where>::value) {
-      return enqueue();
-    } else {
-      self_.require(operation, w.site);
-      try {
-        return forks_.start(w, enqueue);
-      } catch (error& failure) {
-        backend_.fail(std::string(operation) + ": " + failure.message());
-        failure.attach(base::context(operation, w.site));
-        throw;
-      }
-    }
-  }
-
   static constexpr void require_host_result() {
     static_assert(std::is_same<space, host_space>::value, "shardkit: single values travel on host communicators only");
     static_assert(!detail::defers_calls<Backend>::value, "shardkit: a call inside group has no result yet; pass a buffer");
   }
 
-  detail::forks_of<Backend> forks_;
   std::vector<any_call> recorded_;  // kept, so that a steady state allocates nothing
 };
 
