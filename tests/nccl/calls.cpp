@@ -2,6 +2,7 @@
 #include "ranks.hpp"
 
 #include <double/nccl_control.hpp>
+#include <shardkit/backends/nccl_registration.hpp>
 #include <shardkit/launch/thread_bootstrap.hpp>
 
 #include <cstdint>
@@ -379,6 +380,26 @@ TEST_CASE("a reduction in rank order goes through a small workspace in pieces, o
       const float total = of(host.size());
       CHECK(sums[49] == 50 * total * (host.is_root() ? total : 1));
       CHECK(parts[8] == static_cast<float>(9 * host.rank() + 9) * total);
+    });
+  }
+  expect_clean();
+}
+
+TEST_CASE("registered buffers are reduced as others are") {
+  for (int ranks : rank_counts({1, 2})) {
+    on_devices(ranks, [](thread_communicator& host) {
+      auto world = nccl_world(host, options_with_kernel());
+      cuda_stream stream;
+      auto x = on_device_now(ramp(64, 1), stream.handle());
+      {
+        nccl_registration first(world, view_of(x));
+        nccl_registration registered = std::move(first);
+        world.all_reduce(in_place(x), sum, stream);
+        CHECK(fetched(x, stream.handle(), world)[63] == 64 * of(host.size()));
+      }
+      nccl_registration outlives(world, view_of(x));
+      host.barrier();
+      if (host.is_root()) world.fail("on purpose");
     });
   }
   expect_clean();

@@ -3,6 +3,7 @@
 #include "ranks.hpp"
 
 #include <double/nccl_control.hpp>
+#include <shardkit/backends/nccl_watchdog.hpp>
 #include <shardkit/comm/checked.hpp>
 #include <shardkit/launch/thread_bootstrap.hpp>
 
@@ -402,6 +403,29 @@ TEST_CASE("checked ranks find a mismatch before NCCL meets it") {
         CHECK_MESSAGE((mine.kind == "mismatch_error" || (mine.kind == "peer_failed" && contains(mine.text, "rank"))),
                       mine.kind, mine.text);
       CHECK(std::any_of(all.begin(), all.end(), [](const verdict& one) { return one.kind == "mismatch_error"; }));
+    }
+  }
+  expect_clean();
+}
+
+TEST_CASE("a watchdog ends a wait of CUDA's own when a peer fails") {
+  for (int ranks : rank_counts({2, 3})) {
+    const auto all = verdicts(ranks, [](thread_communicator& host) {
+      auto world = nccl_world(host, options_with_kernel());
+      const nccl_watchdog dog(world, 0.01);
+      cuda_stream stream;
+      auto x = on_device_now(std::vector<float>(100, 1.0f), stream.handle());
+      const last_wait until_done{stream.handle()};
+      host.barrier();
+      if (host.rank() == 1) throw std::runtime_error("out of ideas");
+      world.all_reduce(in_place(x), sum, stream);
+      (void)cudaStreamSynchronize(stream.handle());
+      world.barrier(stream);
+    });
+    for (int rank = 0; rank < ranks; ++rank) {
+      const verdict& mine = all[static_cast<std::size_t>(rank)];
+      CHECK_MESSAGE(mine.kind == (rank == 1 ? "another exception" : "peer_failed"), mine.text);
+      CHECK(mine.seconds < 5);
     }
   }
   expect_clean();

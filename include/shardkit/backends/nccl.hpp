@@ -56,20 +56,33 @@ class nccl_backend {
   /// NCCL_VERSION_CODE of the library in use.
   int version() const noexcept { return state_->launch->version; }
 
-  /// A verb that is one call of NCCL's.
+  /// The ordinary case of a verb that is one call of NCCL's; see comm/backend.hpp.
   template <class Call>
-  [[gnu::always_inline]] inline auto perform(const Call& call) -> std::enable_if_t<detail::nccl_has<Call>::value> {
+  [[gnu::always_inline]] inline auto perform_plainly(const Call& call) noexcept
+      -> std::enable_if_t<detail::nccl_has<Call>::value, bool> {
+    detail::nccl_state& state = *state_;
+    const ncclComm_t comm = state.handle();
+    if (comm == nullptr || !detail::nccl_suffices(state, call)) return false;
+    const ncclResult_t result = detail::nccl_enqueue(state, comm, call);
+    if (result == ncclSuccess) return true;
+    state.unsettled = result;
+    return false;
+  }
+  /// The same with everything that may come up.
+  template <class Call>
+  auto perform(const Call& call) -> std::enable_if_t<detail::nccl_has<Call>::value> {
     detail::nccl_state& state = *state_;
     const ncclComm_t comm = state.alive();
+    const ncclResult_t plain = std::exchange(state.unsettled, ncclSuccess);
+    if (plain != ncclSuccess) return state.conclude(plain, comm, Call::name);
     if constexpr (detail::nccl_combines<Call>) {
-      if (!detail::nccl_combines_natively(state, call.type, call.op)) [[unlikely]] return composed(call);
+      if (!detail::nccl_combines_natively(state, call.type, call.op)) return composed(call);
     }
     if (detail::nccl_is_empty(call)) return;
     if constexpr (std::is_same_v<Call, send_call> || std::is_same_v<Call, recv_call>) {
-      if (call.peer == state.rank) [[unlikely]] refuse_message_to_oneself(Call::name);
+      if (call.peer == state.rank) refuse_message_to_oneself(Call::name);
     }
-    const ncclResult_t result = detail::nccl_enqueue(state, comm, call);
-    if (result != ncclSuccess) [[unlikely]] state.conclude(result, comm, Call::name);
+    state.check(detail::nccl_enqueue(state, comm, call), Call::name);
   }
   /// Every other verb.
   template <class Call>
@@ -130,7 +143,7 @@ class nccl_backend {
 
  private:
   template <class Call>
-  [[gnu::cold, gnu::noinline]] void composed(const Call call) {
+  void composed(const Call& call) {
     (void)state_->alive();
     state_->guarded([&] { detail::nccl_run_composed(*state_, call); });
   }

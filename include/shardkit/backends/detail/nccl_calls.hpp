@@ -3,7 +3,7 @@
 
 #include <shardkit/backends/detail/nccl_state.hpp>
 #include <shardkit/backends/detail/nccl_types.hpp>
-#include <shardkit/comm/calls.hpp>
+#include <shardkit/comm/group.hpp>
 
 #include <cstddef>
 #include <type_traits>
@@ -79,13 +79,24 @@ template <class Call>
 
 /// Whether NCCL combines so itself, with the library's meaning.
 [[gnu::always_inline]] inline bool nccl_combines_natively(const nccl_state& state, dtype type, reduction op) {
-  switch (nccl_reduced(type, op).how) {
-    case nccl_reduction::kind::native: return true;
+  const nccl_reduction::kind how = nccl_reduced(type, op).how;
+  if (op.by_rank) return false;
+  if (how == nccl_reduction::kind::native) [[likely]] return true;
+  switch (how) {
     case nccl_reduction::kind::extremes: return state.launch->options.native_extremes;
     case nccl_reduction::kind::f8: return NCCL_VERSION_CODE >= 22400 && state.launch->version >= 22400;
-    case nccl_reduction::kind::ordered: break;
+    default: return false;
   }
-  return false;
+}
+
+/// Whether a call is one of NCCL's without more ado.
+template <class Call>
+[[gnu::always_inline]] inline bool nccl_suffices(const nccl_state& state, const Call& call) {
+  if constexpr (nccl_combines<Call>)
+    if (call.op.by_rank || nccl_reduced(call.type, call.op).how != nccl_reduction::kind::native) return false;
+  if constexpr (is_message<Call>)
+    if (call.peer == state.rank) return false;
+  return !nccl_is_empty(call);
 }
 
 /// Operations that go to NCCL as groups, of as many as a group takes. Between `add` and `close` nothing may throw, so

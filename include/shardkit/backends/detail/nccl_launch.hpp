@@ -84,11 +84,12 @@ class nccl_launch {
   }
 
   /// Asks whether a peer has failed; then stops all communicators and throws peer_failed.
-  void hear() {
+  void hear() { hear_from(host_.get()); }
+  void hear_from(nccl_host* lane) {
     if (failed()) throw_failure();
-    if (!host_) return;
+    if (lane == nullptr) return;
     try {
-      host_->hear();
+      lane->hear();
     } catch (const peer_failed& failure) {
       stop(failure);
       throw;

@@ -136,8 +136,10 @@ class nccl_state {
   }
 
   /// Throws where a peer or the communicator itself has failed beside the calls. Does not wait.
-  void look() {
-    launch->hear();
+  void look() { look_from(host.get()); }
+  /// The same, heard over another host communicator of these ranks; null: NCCL alone is asked.
+  void look_from(nccl_host* lane) {
+    launch->hear_from(lane);
     const ncclComm_t comm = handle();
     if (comm == nullptr) return;
     ncclResult_t verdict = ncclSuccess;
@@ -180,6 +182,7 @@ class nccl_state {
   const std::shared_ptr<nccl_host> host;
   std::uint64_t order = 0;  ///< the same on all its ranks and of no other communicator: where it stands in a group
   int rank = 0, size = 1;
+  ncclResult_t unsettled = ncclSuccess;  ///< of a call that was made plainly and has more to it
   nccl_group_notes notes;
 
  private:

@@ -16,18 +16,18 @@ struct nccl_elements {
   std::size_t count;
 };
 
-constexpr nccl_elements nccl_moved(dtype type, std::size_t count) noexcept {
+constexpr nccl_elements nccl_find_moved(dtype type) noexcept {
   switch (type) {
-    case dtype::f64: return {ncclFloat64, count};
-    case dtype::f32: return {ncclFloat32, count};
-    case dtype::f16: return {ncclFloat16, count};
-    case dtype::bf16: return {ncclBfloat16, count};
-    case dtype::i64: return {ncclInt64, count};
-    case dtype::u64: return {ncclUint64, count};
-    case dtype::i32: return {ncclInt32, count};
-    case dtype::u32: return {ncclUint32, count};
-    case dtype::i8: return {ncclInt8, count};
-    default: return {ncclUint8, count * size_of(type)};
+    case dtype::f64: return {ncclFloat64, 1};
+    case dtype::f32: return {ncclFloat32, 1};
+    case dtype::f16: return {ncclFloat16, 1};
+    case dtype::bf16: return {ncclBfloat16, 1};
+    case dtype::i64: return {ncclInt64, 1};
+    case dtype::u64: return {ncclUint64, 1};
+    case dtype::i32: return {ncclInt32, 1};
+    case dtype::u32: return {ncclUint32, 1};
+    case dtype::i8: return {ncclInt8, 1};
+    default: return {ncclUint8, size_of(type)};
   }
 }
 
@@ -45,15 +45,15 @@ struct nccl_reduction {
 };
 
 /// bool is a byte of 0 or 1, for which bit_and is the minimum and bit_or the maximum.
-constexpr nccl_reduction nccl_reduced(dtype type, reduction op) noexcept {
+constexpr nccl_reduction nccl_find_reduced(dtype type, reduction_kind op) noexcept {
   using kind = nccl_reduction::kind;
-  const bool extreme = op.kind == reduction_kind::minimum || op.kind == reduction_kind::maximum;
+  const bool extreme = op == reduction_kind::minimum || op == reduction_kind::maximum;
   kind how = kind::native;
   if (type == dtype::f8e4m3 || type == dtype::f8e5m2) how = extreme ? kind::ordered : kind::f8;
   else if (is_floating(type) && extreme) how = kind::extremes;
   if (type == dtype::i16 || type == dtype::u16) how = kind::ordered;
   ncclRedOp_t native = ncclSum;
-  switch (op.kind) {
+  switch (op) {
     case reduction_kind::sum: break;
     case reduction_kind::product: native = ncclProd; break;
     case reduction_kind::minimum: native = ncclMin; break;
@@ -62,16 +62,42 @@ constexpr nccl_reduction nccl_reduced(dtype type, reduction op) noexcept {
     case reduction_kind::bit_and:
     case reduction_kind::bit_or:
       if (type != dtype::boolean) how = kind::ordered;
-      native = op.kind == reduction_kind::bit_and ? ncclMin : ncclMax;
+      native = op == reduction_kind::bit_and ? ncclMin : ncclMax;
       break;
     case reduction_kind::bit_xor: how = kind::ordered; break;
   }
-  if (op.by_rank) how = kind::ordered;
 #if NCCL_VERSION_CODE >= 22400
   if (type == dtype::f8e4m3) return {how, ncclFloat8e4m3, native};
   if (type == dtype::f8e5m2) return {how, ncclFloat8e5m2, native};
 #endif
-  return {how, nccl_moved(type, 1).type, native};
+  return {how, nccl_find_moved(type).type, native};
+}
+
+// Looked up, where the compiler does not know type and reduction anyway: a call is to cost a handful of instructions.
+struct nccl_tables {
+  static constexpr std::size_t types = 15, kinds = 8;
+  nccl_elements moved[types];
+  nccl_reduction reduced[types * kinds];
+
+  constexpr nccl_tables() noexcept : moved(), reduced() {
+    for (std::size_t type = 0; type < types; ++type) {
+      moved[type] = nccl_find_moved(static_cast<dtype>(type));
+      for (std::size_t kind = 0; kind < kinds; ++kind)
+        reduced[type * kinds + kind] = nccl_find_reduced(static_cast<dtype>(type), static_cast<reduction_kind>(kind));
+    }
+  }
+};
+static_assert(static_cast<std::size_t>(dtype::boolean) + 1 == nccl_tables::types);
+static_assert(static_cast<std::size_t>(reduction_kind::bit_xor) + 1 == nccl_tables::kinds);
+inline constexpr nccl_tables nccl_table;
+
+[[gnu::always_inline]] inline nccl_elements nccl_moved(dtype type, std::size_t count) noexcept {
+  const nccl_elements& one = nccl_table.moved[static_cast<std::size_t>(type)];
+  return {one.type, count * one.count};
+}
+/// Of the kind alone: by_rank is the caller's to see.
+[[gnu::always_inline]] inline const nccl_reduction& nccl_reduced(dtype type, reduction op) noexcept {
+  return nccl_table.reduced[static_cast<std::size_t>(type) * nccl_tables::kinds + static_cast<std::size_t>(op.kind)];
 }
 
 }  // namespace shardkit::detail
