@@ -85,6 +85,9 @@ struct schedule {
 /// after some idle milliseconds in every schedule, as a device would do it.
 void set_schedule(schedule s);
 schedule current_schedule();
+/// For how many seconds nothing must have been queued or run before that happens; by default 0.02 when late, else
+/// 0.002.
+void set_idle_time(double seconds);
 
 /// Host synchronisations (cudaStreamSynchronize and its like) order the work that the same thread queues later. Those
 /// of one thread are by default taken to order other threads too, since the double cannot see how threads

@@ -40,6 +40,7 @@ int current_device() {
 
 void set_schedule(schedule) {}
 schedule current_schedule() { return {}; }
+void set_idle_time(double) {}
 void set_threads_order_by_events_only(bool) {}
 
 void fail_call(const std::string&, int, int, int) {}

@@ -28,6 +28,7 @@ void set_defaults(state& d) {
   d.peers_impossible.clear();
   d.when = schedule_of_environment();
   d.random = d.when.seed;
+  d.idle_seconds = 0;
   d.strict_threads = false;
   d.mismatch = mismatch_mode::diagnose;
   d.faults.clear();
@@ -82,11 +83,12 @@ void forget_everything() {
 
 /// The last word of a program in which nobody looked at what was found.
 void tell_unread() {
-  state& d = all();
-  unseen quiet;
-  if (!d.found_unread) return;
-  std::fprintf(stderr, "The CUDA double found what this program has not asked for:\n%s", report_text().c_str());
-  std::fflush(nullptr);
+  {
+    unseen quiet;
+    if (!all().found_unread) return;
+    std::fprintf(stderr, "The CUDA double found what this program has not asked for:\n%s", report_text().c_str());
+    std::fflush(nullptr);
+  }
   _exit(76);
 }
 
@@ -191,6 +193,10 @@ void set_schedule(schedule s) {
 schedule current_schedule() {
   under_lock guard;
   return all().when;
+}
+void set_idle_time(double seconds) {
+  under_lock guard;
+  all().idle_seconds = seconds;
 }
 void set_threads_order_by_events_only(bool strict) {
   under_lock guard;

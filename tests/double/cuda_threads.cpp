@@ -1,7 +1,9 @@
 // The threads of the double: one that lets work run that nobody waits for, one for host functions.
 #include <double/state.hpp>
 
+#include <chrono>
 #include <thread>
+#include <utility>
 
 namespace shardkit_double {
 namespace {
@@ -11,16 +13,22 @@ namespace {
 void run_when_idle() {
   state& d = all();
   unseen always;
-  std::uint64_t steps_before = 0;
+  using clock = std::chrono::steady_clock;
+  std::pair<std::uint64_t, std::uint64_t> before;
+  clock::time_point since;
   for (;;) {
     const std::uint32_t seen = d.changes.load();
     d.lock.lock();
     const bool queued_work = anything_queued();
-    if (queued_work && d.steps == steps_before) run_everything();
-    steps_before = d.steps;
-    const std::int64_t idle = d.when.when == order::late ? 20'000'000 : 2'000'000;
+    // Idle is who has neither queued nor run anything for a while.
+    const std::pair<std::uint64_t, std::uint64_t> now{d.operations, d.steps};
+    if (now != before) since = clock::now();
+    before = now;
+    const double usual = d.when.when == order::late ? 0.02 : 0.002;
+    const std::chrono::duration<double> idle(d.idle_seconds > 0 ? d.idle_seconds : usual);
+    if (queued_work && clock::now() - since >= idle) run_everything();
     d.lock.unlock();
-    if (queued_work) std::this_thread::sleep_for(std::chrono::nanoseconds(idle));
+    if (queued_work) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     else sleep_until_change(seen, -1);
   }
 }

@@ -50,6 +50,7 @@ struct state {
 
   schedule when;
   std::uint64_t random = 0;
+  double idle_seconds = 0;  ///< 0: as the schedule has it
   bool strict_threads = false;
   mismatch_mode mismatch = mismatch_mode::diagnose;
   std::vector<fault> faults;
