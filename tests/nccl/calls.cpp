@@ -223,7 +223,8 @@ TEST_CASE("unequal counts take the equal-count call where they are equal, and el
       return backend.lowering(all_gather_uneven_call{nullptr, nullptr, &layout, dtype::f32, nullptr, {}});
     };
     const auto reduced = [&](const partition& layout, reduction op) {
-      return backend.lowering(reduce_scatter_uneven_call{nullptr, nullptr, &layout, dtype::f32, op, nullptr, nullptr, {}});
+      return backend.lowering(
+          reduce_scatter_uneven_call{nullptr, nullptr, &layout, dtype::f32, op, nullptr, nullptr, {}});
     };
     CHECK(gathered(even) == nccl_lowering::one_call);
     CHECK(gathered(odd) == nccl_lowering::grouped_broadcasts);

@@ -105,8 +105,9 @@ struct ending {
     api.comm_abort = [](ncclComm_t comm) { return note("abort"), real.comm_abort(comm); };
     api.comm_destroy = [](ncclComm_t comm) { return note("destroy"), real.comm_destroy(comm); };
     api.comm_finalize = [](ncclComm_t comm) { return note("finalize"), real.comm_finalize(comm); };
-    if (with_revoke) api.comm_revoke = [](ncclComm_t comm, int flags) { return note("revoke"), real.comm_revoke(comm, flags); };
-    else api.comm_revoke = nullptr;
+    api.comm_revoke = nullptr;
+    if (with_revoke)
+      api.comm_revoke = [](ncclComm_t comm, int flags) { return note("revoke"), real.comm_revoke(comm, flags); };
     return api;
   }
   static long count(const char* name) { return std::count(called.begin(), called.end(), name); }

@@ -57,7 +57,8 @@ host_ranges ranges_of(const Call& call, int rank, int size) {
       in(call.in, rank == call.root ? call.count * ranks : 0), out(call.out, call.count);
     if constexpr (std::is_same_v<Call, scatter_uneven_call>)
       in(call.in, rank == call.root ? call.layout->total() : 0), out(call.out, call.layout->count(rank));
-    if constexpr (std::is_same_v<Call, all_to_all_call>) in(call.in, call.count * ranks), out(call.out, call.count * ranks);
+    if constexpr (std::is_same_v<Call, all_to_all_call>)
+      in(call.in, call.count * ranks), out(call.out, call.count * ranks);
     if constexpr (std::is_same_v<Call, all_to_all_uneven_call>)
       in(call.in, call.send_layout->total()), out(call.out, call.receive_layout->total());
     if constexpr (std::is_same_v<Call, send_call>) in(call.in, call.count);
@@ -188,7 +189,8 @@ class on_device {
       call.stream = stream.handle();
       const host_ranges host = ranges_of(call, base.rank(), base.size());
       char *in = nullptr, *out = nullptr;
-      const bool overlap = host.in.bytes != 0 && host.out.bytes != 0 && host.in.first < host.out.first + host.out.bytes &&
+      const bool overlap = host.in.bytes != 0 && host.out.bytes != 0 &&
+                           host.in.first < host.out.first + host.out.bytes &&
                            host.out.first < host.in.first + host.in.bytes;
       if (overlap) {
         char* const first = std::min(host.in.first, host.out.first);

@@ -52,7 +52,8 @@ inline void reduce_on_host(reduction_kind kind, dtype type, const void* in, int 
   auto* const job = new work{kind, combinations[static_cast<std::size_t>(type)], count, {}, {}, {}};
   job->in.resize(bytes * static_cast<std::size_t>(ranks));
   job->out.resize(bytes);
-  for (int rank = 0; rank < ranks; ++rank) job->inputs.push_back(job->in.data() + static_cast<std::size_t>(rank) * bytes);
+  for (std::size_t rank = 0; rank < static_cast<std::size_t>(ranks); ++rank)
+    job->inputs.push_back(job->in.data() + rank * bytes);
   cuda_space::copy(job->in.data(), in, job->in.size(), stream);
   cuda_check(cudaLaunchHostFunc(stream, [](void* given) {
     auto& the = *static_cast<work*>(given);
@@ -60,8 +61,8 @@ inline void reduce_on_host(reduction_kind kind, dtype type, const void* in, int 
     the.combine(the.kind, the.inputs.data(), static_cast<int>(the.inputs.size()), &to, 1, the.count);
   }, job), "cudaLaunchHostFunc", stream);
   cuda_space::copy(out, job->out.data(), bytes, stream);
-  cuda_check(cudaLaunchHostFunc(stream, [](void* given) { delete static_cast<work*>(given); }, job), "cudaLaunchHostFunc",
-             stream);
+  cuda_check(cudaLaunchHostFunc(stream, [](void* given) { delete static_cast<work*>(given); }, job),
+             "cudaLaunchHostFunc", stream);
 }
 
 inline nccl_options options_with_kernel() {

@@ -148,13 +148,15 @@ class nccl_backend {
     state_->guarded([&] { detail::nccl_run_composed(*state_, call); });
   }
   [[noreturn, gnu::cold, gnu::noinline]] void refuse_message_to_oneself(const char* verb) {
-    state_->launch->fail_with(usage_error(std::string(verb) + " with this rank itself as the peer waits for ever on NCCL; "
-                                          "use send_recv, or put both sides into a group"));
+    state_->launch->fail_with(usage_error(
+        std::string(verb) +
+        " with this rank itself as the peer waits for ever on NCCL; use send_recv, or put both sides into a group"));
   }
   detail::nccl_host& require_host(const char* what) {
     if (!state_->host)
-      throw unsupported_error(std::string(what) + " needs a host communicator, and this NCCL communicator was made from "
-                              "a bootstrap alone; make it from a communicator of threads, MPI or TCP: nccl_world(host)");
+      throw unsupported_error(std::string(what) +
+                              " needs a host communicator, and this NCCL communicator was made from a bootstrap alone; "
+                              "make it from a communicator of threads, MPI or TCP: nccl_world(host)");
     return *state_->host;
   }
 
@@ -206,7 +208,8 @@ std::shared_ptr<nccl_host> nccl_host_of(communicator<Backend>& host, const std::
   return std::make_shared<nccl_host>(erase(host.split(0, host.rank(), name, {{}, site})));
 }
 
-inline std::shared_ptr<nccl_launch> nccl_launch_of(const nccl_options& options, std::shared_ptr<nccl_host> host, int rank) {
+inline std::shared_ptr<nccl_launch> nccl_launch_of(const nccl_options& options, std::shared_ptr<nccl_host> host,
+                                                   int rank) {
   require_valid(options.limits);
   return std::make_shared<nccl_launch>(options, current_cuda_device(), rank, std::move(host));
 }

@@ -9,8 +9,8 @@
 
 namespace shardkit {
 
-/// Registers device memory with a communicator for as long as it lives (ncclCommRegister). A rank does it by itself, but
-/// NCCL uses it only in calls whose buffers are registered on all ranks. Results are the same with and without.
+/// Registers device memory with a communicator for as long as it lives (ncclCommRegister). A rank does it by itself,
+/// but NCCL uses it only in calls whose buffers are registered on all ranks. Results are the same with and without.
 /// Destroy it before the memory is freed; it keeps the communicator.
 class nccl_registration {
  public:

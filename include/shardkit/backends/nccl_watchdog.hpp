@@ -13,9 +13,9 @@
 
 namespace shardkit {
 
-/// Asks every so many seconds whether NCCL reports an error beside the calls, or a peer has failed; then aborts all NCCL
-/// communicators of the launch, which ends what is in flight, so that a cudaStreamSynchronize of the rank returns. The
-/// rank's next call throws what was found. Destroyed before the communicator's launch ends, in any order with the
+/// Asks every so many seconds whether NCCL reports an error beside the calls, or a peer has failed; then aborts all
+/// NCCL communicators of the launch, which ends what is in flight, so that a cudaStreamSynchronize of the rank returns.
+/// The rank's next call throws what was found. Destroyed before the communicator's launch ends, in any order with the
 /// communicator itself.
 ///
 /// It hears of peers over a host communicator of its own, made from that of `comm`: collective, and over MPI it needs

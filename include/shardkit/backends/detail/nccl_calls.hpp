@@ -26,7 +26,7 @@ template <class Call>
 inline constexpr bool nccl_combines = std::is_same_v<Call, reduce_call> || std::is_same_v<Call, all_reduce_call> ||
                                       std::is_same_v<Call, reduce_scatter_call>;
 
-// Each enqueues one call, or lists it in the open group. Not for reductions that NCCL does not do, nor without elements.
+// Each enqueues one call, or lists it in the open group. Not for reductions that NCCL does not do, nor for no elements.
 
 [[gnu::always_inline]] inline ncclResult_t nccl_enqueue(nccl_state& state, ncclComm_t comm, const barrier_call& call) {
   return state.api->all_reduce(state.word(), state.word(), 1, ncclInt32, ncclSum, comm, nccl_stream(call));
@@ -107,7 +107,7 @@ class nccl_batch {
   nccl_batch(const nccl_batch&) = delete;
   nccl_batch& operator=(const nccl_batch&) = delete;
   ~nccl_batch() {
-    if (open_) (void)state_.api->group_end();  // something threw: what was listed is enqueued, and the launch has failed
+    if (open_) (void)state_.api->group_end();  // something threw, and the launch has failed
   }
 
   template <class Call>

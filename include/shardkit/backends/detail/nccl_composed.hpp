@@ -1,7 +1,7 @@
 // The verbs that NCCL has not in every version, or not with unequal counts, from those it has.
 //
-// What consists of sends and receives goes in rounds: in round k every rank sends to the k-th rank after it and receives
-// from the k-th before it, so that the ranks cut the rounds into groups at the same places.
+// What consists of sends and receives goes in rounds: in round k every rank sends to the k-th rank after it and
+// receives from the k-th before it, so that the ranks cut the rounds into groups at the same places.
 #pragma once
 
 #include <shardkit/backends/detail/nccl_calls.hpp>
@@ -95,7 +95,9 @@ void nccl_all_to_all(nccl_state& state, const Call& call, ToEach to_each, FromEa
 
 // Offset and count of a rank's part.
 inline auto nccl_parts(std::size_t count) {
-  return [count](int rank) { return std::pair<std::size_t, std::size_t>(static_cast<std::size_t>(rank) * count, count); };
+  return [count](int rank) {
+    return std::pair<std::size_t, std::size_t>(static_cast<std::size_t>(rank) * count, count);
+  };
 }
 inline auto nccl_parts(const partition& layout) {
   return [&layout](int rank) { return std::pair<std::size_t, std::size_t>(layout.offset(rank), layout.count(rank)); };
@@ -107,14 +109,16 @@ inline void nccl_compose(nccl_state& state, const gather_call& call) {
   if (call.count == 0) return;
   if (!nccl_has_native(state, call)) return nccl_gather(state, call, nccl_parts(call.count));
   const nccl_elements moved = nccl_moved(call.type, call.count);
-  state.check(state.api->gather(call.in, call.out, moved.count, moved.type, call.root, state.alive(), nccl_stream(call)),
+  const ncclComm_t comm = state.alive();
+  state.check(state.api->gather(call.in, call.out, moved.count, moved.type, call.root, comm, nccl_stream(call)),
               "ncclGather");
 }
 inline void nccl_compose(nccl_state& state, const scatter_call& call) {
   if (call.count == 0) return;
   if (!nccl_has_native(state, call)) return nccl_scatter(state, call, nccl_parts(call.count));
   const nccl_elements moved = nccl_moved(call.type, call.count);
-  state.check(state.api->scatter(call.in, call.out, moved.count, moved.type, call.root, state.alive(), nccl_stream(call)),
+  const ncclComm_t comm = state.alive();
+  state.check(state.api->scatter(call.in, call.out, moved.count, moved.type, call.root, comm, nccl_stream(call)),
               "ncclScatter");
 }
 inline void nccl_compose(nccl_state& state, const all_to_all_call& call) {

@@ -19,7 +19,8 @@ class nccl_error : public transport_error {
 
  private:
   static std::string compose(const nccl_api& api, ncclResult_t code, ncclComm_t comm, const std::string& call) {
-    std::string text = call + " failed: " + api.get_error_string(code) + " (" + std::to_string(static_cast<int>(code)) + ")";
+    std::string text = call + " failed: " + api.get_error_string(code);
+    text += " (" + std::to_string(static_cast<int>(code)) + ")";
     const char* const last = api.get_last_error(comm);
     if (last != nullptr && *last != '\0') text += std::string(", ") + last;
     return text + remedy(code);
@@ -30,12 +31,13 @@ class nccl_error : public transport_error {
         return "; an earlier kernel or copy may have gone wrong, or memory is short: set NCCL_DEBUG=WARN to see which "
                "CUDA call it was";
       case ncclInvalidUsage:
-        return "; each rank needs a GPU of its own (cudaSetDevice before the communicator is made) and the same version "
-               "of NCCL: set NCCL_DEBUG=WARN to see more";
+        return "; each rank needs a GPU of its own (cudaSetDevice before the communicator is made) and the same "
+               "version of NCCL: set NCCL_DEBUG=WARN to see more";
       case ncclInvalidArgument:
         return "; the buffers have to be memory of this communicator's GPU, and the stream one of its streams";
       case ncclRemoteError: return "; another process has ended or cannot be reached";
-      case ncclSystemError: return "; the network, shared memory (/dev/shm) or a limit of the system: set NCCL_DEBUG=WARN";
+      case ncclSystemError:
+        return "; the network, shared memory (/dev/shm) or a limit of the system: set NCCL_DEBUG=WARN";
       default: return "";
     }
   }

@@ -106,14 +106,16 @@ void nccl_collect(nccl_state& state, nccl_batch& batch, const Call& call) {
   } else if constexpr (std::is_same_v<Call, reduce_scatter_uneven_call>) {
     const bool native = nccl_combines_natively(state, call.type, call.op);
     if (nccl_is_even(*call.layout))
-      return nccl_collect(state, batch, reduce_scatter_call{call.in, call.out, call.layout->count(0), call.type, call.op,
-                                                            nullptr, call.stream, call.site});
+      return nccl_collect(state, batch,
+                          reduce_scatter_call{call.in, call.out, call.layout->count(0), call.type, call.op, nullptr,
+                                              call.stream, call.site});
     if (native) return nccl_list(state, batch, call);
     batch.close();
     nccl_combine(state, call);
   } else if constexpr (std::is_same_v<Call, all_gather_uneven_call>) {
     if (!nccl_is_even(*call.layout)) return nccl_list(state, batch, call);
-    nccl_collect(state, batch, all_gather_call{call.in, call.out, call.layout->count(0), call.type, call.stream, call.site});
+    nccl_collect(state, batch,
+                 all_gather_call{call.in, call.out, call.layout->count(0), call.type, call.stream, call.site});
   } else if constexpr (nccl_has<Call>::value) {
     if (!nccl_is_empty(call)) batch.add(call);
   } else {

@@ -126,7 +126,8 @@ class nccl_launch {
   ncclResult_t settle(ncclComm_t comm, const char* call, double seconds, const char* deadline) {
     ncclResult_t verdict = ncclInProgress;
     const auto settled = [&] {
-      if (const ncclResult_t asked = options.api.comm_get_async_error(comm, &verdict); asked != ncclSuccess) verdict = asked;
+      const ncclResult_t asked = options.api.comm_get_async_error(comm, &verdict);
+      if (asked != ncclSuccess) verdict = asked;
       return verdict != ncclInProgress;
     };
     constexpr int spins = 100;

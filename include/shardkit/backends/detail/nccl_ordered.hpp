@@ -81,10 +81,12 @@ void nccl_combine_parts(nccl_state& state, const Call& call, Parts parts) {
       nccl_exchange(
           state, call,
           [&](int to) {
-            return std::pair<const void*, std::size_t>(nccl_at(call.in, parts(to).first + first, call.type), count_of(to));
+            const char* const block = nccl_at(call.in, parts(to).first + first, call.type);
+            return std::pair<const void*, std::size_t>(block, count_of(to));
           },
           [&](int from) {
-            return std::pair<void*, std::size_t>(gathered + static_cast<std::size_t>(from) * own * size_of(call.type), own);
+            char* const block = gathered + static_cast<std::size_t>(from) * own * size_of(call.type);
+            return std::pair<void*, std::size_t>(block, own);
           });
       if (own != 0)
         state.launch->options.ordered_reduce(call.op.kind, call.type, gathered, state.size,

@@ -100,7 +100,8 @@ class nccl_state {
     const ncclComm_t early = __atomic_load_n(&comm, __ATOMIC_ACQUIRE);  // NCCL may write it now, or when it is made
     launch->enter(handle_, early);
     try {
-      if (result == ncclInProgress) result = launch->settle(whole, "ncclCommSplit", launch->options.limits.init, "init");
+      if (result == ncclInProgress)
+        result = launch->settle(whole, "ncclCommSplit", launch->options.limits.init, "init");
       if (result != ncclSuccess) launch->raise(result, whole, "ncclCommSplit");
     } catch (...) {
       const ncclComm_t late = __atomic_load_n(&comm, __ATOMIC_ACQUIRE);

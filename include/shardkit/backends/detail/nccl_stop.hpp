@@ -35,8 +35,8 @@ class nccl_stop {
       const auto over = [&] { return work->over_.load(std::memory_order_acquire); };
       if (wait_for(20, seconds, over, [] { return false; }) == wait_result::ready) return helper.join();
       helper.detach();
-      std::fprintf(stderr, "shardkit: %zu NCCL communicators were not aborted within %g s; they are left behind\n", count,
-                   seconds);
+      std::fprintf(stderr, "shardkit: %zu NCCL communicators were not aborted within %g s; they are left behind\n",
+                   count, seconds);
     } catch (const std::exception& failure) {
       std::fprintf(stderr, "shardkit: %zu NCCL communicators are left behind: %s\n", count, failure.what());
     }
