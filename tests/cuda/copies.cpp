@@ -3,6 +3,7 @@
 
 #include <shardkit/backends/self.hpp>
 #include <shardkit/cuda/managed_space.hpp>
+#include <shardkit/data/gather_trim.hpp>
 
 #include <cstdint>
 #include <cstring>
@@ -152,6 +153,12 @@ TEST_CASE("Pinned and managed buffers are taken by verbs on a device and on the 
   host.all_reduce(pinned, out, shardkit::sum);
   host.all_reduce(shardkit::in_place(out), shardkit::sum);
   CHECK(out[1] == 7);
+
+  buffer<int, managed_space> gathered(3);
+  gather_trim_into(host, out, gathered);
+  std::vector<int> plain(3);
+  gather_trim_into(host, gathered, plain);
+  CHECK(plain == std::vector<int>(3, 7));
 }
 
 TEST_CASE("Ordinary host memory is copied, too") {

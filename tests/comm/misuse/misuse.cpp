@@ -110,5 +110,7 @@ void use(self_communicator& comm) {
   comm.send(bits, 0);
 #elif MISUSE == 29
   comm.send(text, 0);
+#elif MISUSE == 30
+  comm.all_reduce(in_place(far), sum);
 #endif
 }
