@@ -75,7 +75,7 @@ TEST_CASE("Copies, fills and splits are captured and replayed with new contents"
     graph.launch(stream);
     synchronize(stream, deadline);
     bytes expected_padded, expected_columns, expected_out = all;
-    for (const std::size_t row : {7, 8, 9, 9})
+    for (const std::size_t row : extents{7, 8, 9, 9})
       expected_padded.insert(expected_padded.end(), &all[row * 6], &all[row * 6] + 6);
     for (std::size_t row = 0; row < 10; ++row) {
       expected_columns.insert(expected_columns.end(), &all[row * 6] + 3, &all[row * 6] + 6);

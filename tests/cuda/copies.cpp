@@ -35,10 +35,10 @@ struct shape {
 
 std::vector<shape> awkward_shapes() {
   std::vector<shape> result;
-  for (const std::size_t rows : {0, 1, 2, 7})
-    for (const std::size_t columns : {0, 1, 3, 61})
-      for (const std::size_t to_gap : {0, 5})
-        for (const std::size_t from_gap : {0, 3}) result.push_back({rows, columns, to_gap, from_gap, rows % 3});
+  for (const std::size_t rows : extents{0, 1, 2, 7})
+    for (const std::size_t columns : extents{0, 1, 3, 61})
+      for (const std::size_t to_gap : extents{0, 5})
+        for (const std::size_t from_gap : extents{0, 3}) result.push_back({rows, columns, to_gap, from_gap, rows % 3});
   return result;
 }
 

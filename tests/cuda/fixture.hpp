@@ -16,6 +16,7 @@
 #include <doctest/doctest.h>
 
 #include <cstddef>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -25,6 +26,8 @@
 namespace cuda_tests {
 
 inline constexpr double deadline = 20;
+/// What a loop goes over.
+using extents = std::initializer_list<std::size_t>;
 
 /// First in every case: at its end, nothing may be wrong and nothing left over.
 struct clean_machine {

@@ -104,8 +104,8 @@ void check_cells(std::size_t rows, std::size_t columns) {
 
 TEST_CASE("Bias, residual and gated activation on a device are the host's, on awkward shapes with gaps") {
   const kernel_machine machine;
-  for (const std::size_t rows : {0, 1, 3, 17})
-    for (const std::size_t columns : {0, 1, 2, 31, 300}) {
+  for (const std::size_t rows : extents{0, 1, 3, 17})
+    for (const std::size_t columns : extents{0, 1, 2, 31, 300}) {
       CAPTURE(rows);
       CAPTURE(columns);
       check_cells<float>(rows, columns);
@@ -133,8 +133,8 @@ TEST_CASE("Rows that a rank's table does not hold come out as zeros, whatever wa
 TEST_CASE("The first k candidates on a device are the host's: ties, NaN, infinities, and fewer columns than k") {
   const kernel_machine machine;
   const cuda_stream stream;
-  for (const std::size_t columns : {0, 1, 5, 256, 1000})
-    for (const std::size_t k : {0, 1, 3, 8}) {
+  for (const std::size_t columns : extents{0, 1, 5, 256, 1000})
+    for (const std::size_t k : extents{0, 1, 3, 8}) {
       CAPTURE(columns);
       CAPTURE(k);
       constexpr std::size_t rows = 4;
@@ -200,9 +200,9 @@ void check_reductions(dtype type) {
     synchronize(stream, deadline);
     return std::vector<T>(staging.begin(), staging.begin() + count);
   };
-  for (const std::size_t ranks : {1, 2, 5, 9})
-    for (const std::size_t count : {0, 1, 16, 67})
-      for (const std::size_t shift : {0, 1})  // off the 16 bytes of a vector
+  for (const std::size_t ranks : extents{1, 2, 5, 9})
+    for (const std::size_t count : extents{0, 1, 16, 67})
+      for (const std::size_t shift : extents{0, 1})  // off the 16 bytes of a vector
         for (int k = 0; k <= static_cast<int>(reduction_kind::bit_xor); ++k) {
           const reduction_kind kind = static_cast<reduction_kind>(k);
           if (!is_reducible(type, kind)) continue;

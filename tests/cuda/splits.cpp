@@ -47,7 +47,7 @@ TEST_CASE("Every padded share on a device has the bits of the serial model, and 
   const clean_machine machine;
   const cuda_stream stream;
   one_rank_communicator alone{one_rank()};
-  for (const std::size_t n : {0, 1, 2, 3, 7, 64, 65})
+  for (const std::size_t n : extents{0, 1, 2, 3, 7, 64, 65})
     for (const int size : {1, 2, 3, 8})
       for (const layout how : {layout::balanced, layout::block}) {
         constexpr std::size_t columns = 3;

@@ -22,12 +22,14 @@ namespace detail {
 
 // At least one end is memory that CUDA knows.
 template <class To, class From>
-inline constexpr bool copies_by_cuda = std::is_base_of<cuda_space, To>::value || std::is_base_of<cuda_space, From>::value;
+inline constexpr bool copies_by_cuda =
+    std::is_base_of<cuda_space, To>::value || std::is_base_of<cuda_space, From>::value;
 
 template <class To, class From>
 void require_copyable() {
   using element = typename To::element_type;
-  static_assert(!std::is_const<element>::value, "shardkit: the target of a copy is const; pass one that may be written");
+  static_assert(!std::is_const<element>::value,
+                "shardkit: the target of a copy is const; pass one that may be written");
   static_assert(std::is_same<element, typename From::value_type>::value,
                 "shardkit: the two ends of a copy have different element types");
   static_assert(std::is_trivially_copyable<element>::value, "shardkit: only plain elements are copied");
