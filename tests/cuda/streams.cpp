@@ -211,6 +211,15 @@ TEST_CASE("Each of the two orders between the streams of a started call is neede
     }
 }
 
+TEST_CASE("A request that is dropped holds back the compute stream as its wait would") {
+  const clean_machine machine;
+  two_streams on;
+  { const request dropped = on.step(); }
+  on.use();
+  CHECK(on_host(on.used, on.compute) == std::vector<unsigned char>(1000, 5));
+  CHECK(on.backend.failure->empty());
+}
+
 TEST_CASE("Many started calls may be under way, and be waited for in any order, together, or not at all") {
   const clean_machine machine;
   two_streams on;
