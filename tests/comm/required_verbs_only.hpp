@@ -46,6 +46,7 @@ class required_verbs_only {
   void exchange(const void* in, void* out, std::size_t bytes, const shardkit::call_site& site) {
     base_.exchange(in, out, bytes, site);
   }
+  shardkit::control_lane& control() { return base_.control(); }
   void fail(const std::string& reason) noexcept { base_.fail(reason); }
 
  private:
