@@ -15,7 +15,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -49,7 +51,14 @@ inline void reduce_on_host(reduction_kind kind, dtype type, const void* in, int 
   const std::size_t bytes = count * size_of(type);
   if (combinations[static_cast<std::size_t>(type)] == nullptr)
     throw unsupported_error(std::string("this kernel does not combine ") + name_of(type));
-  auto* const job = new work{kind, combinations[static_cast<std::size_t>(type)], count, {}, {}, {}};
+  // Where a call fails, the stream may or may not come to what was queued before it: such a job stays here.
+  static std::mutex lock;
+  static auto& jobs = *new std::map<work*, std::unique_ptr<work>>;
+  work* const job = new work{kind, combinations[static_cast<std::size_t>(type)], count, {}, {}, {}};
+  {
+    const std::lock_guard<std::mutex> held(lock);
+    jobs[job].reset(job);
+  }
   job->in.resize(bytes * static_cast<std::size_t>(ranks));
   job->out.resize(bytes);
   for (std::size_t rank = 0; rank < static_cast<std::size_t>(ranks); ++rank)
@@ -61,8 +70,10 @@ inline void reduce_on_host(reduction_kind kind, dtype type, const void* in, int 
     the.combine(the.kind, the.inputs.data(), static_cast<int>(the.inputs.size()), &to, 1, the.count);
   }, job), "cudaLaunchHostFunc", stream);
   cuda_space::copy(out, job->out.data(), bytes, stream);
-  cuda_check(cudaLaunchHostFunc(stream, [](void* given) { delete static_cast<work*>(given); }, job),
-             "cudaLaunchHostFunc", stream);
+  cuda_check(cudaLaunchHostFunc(stream, [](void* given) {
+    const std::lock_guard<std::mutex> held(lock);
+    jobs.erase(static_cast<work*>(given));
+  }, job), "cudaLaunchHostFunc", stream);
 }
 
 inline nccl_options options_with_kernel() {
