@@ -129,7 +129,7 @@ template <class T>
 void check_type(mpi_communicator& world) {
   for (const reduction_kind kind : {reduction_kind::sum, reduction_kind::product, reduction_kind::minimum,
                                     reduction_kind::maximum, reduction_kind::average})
-    for (const std::size_t count : {0, 1, 3, 1000, 5003}) check_all<T>(world, by_rank({kind}), count);
+    for (const std::size_t count : {0u, 1u, 3u, 1000u, 5003u}) check_all<T>(world, by_rank({kind}), count);
 }
 
 }  // namespace
@@ -151,7 +151,7 @@ TEST_CASE("reductions in rank order that take several rounds have the bits of a 
 
 TEST_CASE("sixteen-bit sums and floating extremes are in rank order without by_rank") {
   auto world = shardkit_test::mpi().world();
-  for (const std::size_t count : {7, 10007}) {
+  for (const std::size_t count : {7u, 10007u}) {
     check_all<float16>(world, sum, count);
     check_all<bfloat16>(world, product, count);
     check_all<float>(world, minimum, count);
