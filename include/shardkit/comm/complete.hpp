@@ -5,6 +5,7 @@
 
 #include <shardkit/comm/backend.hpp>
 #include <shardkit/core/at.hpp>
+#include <shardkit/core/detail/element_at.hpp>
 
 #include <cstddef>
 #include <string>
@@ -77,13 +78,6 @@ class complete {
     return {calls_.data(), calls_.size(), group.stream, group.site};
   }
 
-  static const char* at(const void* base, std::size_t elements, dtype type) noexcept {
-    return static_cast<const char*>(base) + elements * size_of(type);
-  }
-  static char* at(void* base, std::size_t elements, dtype type) noexcept {
-    return static_cast<char*>(base) + elements * size_of(type);
-  }
-
   template <class Call>
   void add_send(const Call& call, const void* in, std::size_t count, int peer) {
     if (count != 0) calls_.emplace_back(send_call{in, count, call.type, peer, call.stream, call.site});
@@ -117,26 +111,28 @@ class complete {
   void expand_gather(const Call& call, Parts parts) {
     const auto [offset, count] = parts(rank());
     if (rank() != call.root) return add_send(call, call.in, count, call.root);
-    copy(call, at(call.out, offset, call.type), call.in, count);
+    copy(call, detail::element_at(call.out, offset, call.type), call.in, count);
     for (int peer = 0; peer < size(); ++peer)
-      if (peer != rank()) add_recv(call, at(call.out, parts(peer).first, call.type), parts(peer).second, peer);
+      if (peer != rank())
+        add_recv(call, detail::element_at(call.out, parts(peer).first, call.type), parts(peer).second, peer);
   }
   template <class Call, class Parts>
   void expand_scatter(const Call& call, Parts parts) {
     const auto [offset, count] = parts(rank());
     if (rank() != call.root) return add_recv(call, call.out, count, call.root);
-    copy(call, call.out, at(call.in, offset, call.type), count);
+    copy(call, call.out, detail::element_at(call.in, offset, call.type), count);
     for (int peer = 0; peer < size(); ++peer)
-      if (peer != rank()) add_send(call, at(call.in, parts(peer).first, call.type), parts(peer).second, peer);
+      if (peer != rank())
+        add_send(call, detail::element_at(call.in, parts(peer).first, call.type), parts(peer).second, peer);
   }
   template <class Call, class Outgoing, class Incoming>
   void expand_all_to_all(const Call& call, Outgoing outgoing, Incoming incoming) {
-    copy(call, at(call.out, incoming(rank()).first, call.type), at(call.in, outgoing(rank()).first, call.type),
-         outgoing(rank()).second);
+    copy(call, detail::element_at(call.out, incoming(rank()).first, call.type),
+         detail::element_at(call.in, outgoing(rank()).first, call.type), outgoing(rank()).second);
     for (int peer = 0; peer < size(); ++peer) {
       if (peer == rank()) continue;
-      add_send(call, at(call.in, outgoing(peer).first, call.type), outgoing(peer).second, peer);
-      add_recv(call, at(call.out, incoming(peer).first, call.type), incoming(peer).second, peer);
+      add_send(call, detail::element_at(call.in, outgoing(peer).first, call.type), outgoing(peer).second, peer);
+      add_recv(call, detail::element_at(call.out, incoming(peer).first, call.type), incoming(peer).second, peer);
     }
   }
 
@@ -151,19 +147,20 @@ class complete {
 
   void expand(const all_gather_uneven_call& call) {
     const partition& layout = *call.layout;
-    copy(call, at(call.out, layout.offset(rank()), call.type), call.in, layout.count(rank()));
+    copy(call, detail::element_at(call.out, layout.offset(rank()), call.type), call.in, layout.count(rank()));
     for (int root = 0; root < size(); ++root)
       if (layout.count(root) != 0)
-        calls_.emplace_back(broadcast_call{at(call.out, layout.offset(root), call.type), layout.count(root), call.type,
-                                           root, call.stream, call.site});
+        calls_.emplace_back(broadcast_call{detail::element_at(call.out, layout.offset(root), call.type),
+                                           layout.count(root), call.type, root, call.stream, call.site});
   }
 
   void expand(const reduce_scatter_uneven_call& call) {
     const partition& layout = *call.layout;
     for (int root = 0; root < size(); ++root)
       if (layout.count(root) != 0)
-        calls_.emplace_back(reduce_call{at(call.in, layout.offset(root), call.type), call.out, layout.count(root),
-                                        call.type, call.op, call.combine, root, call.stream, call.site});
+        calls_.emplace_back(reduce_call{detail::element_at(call.in, layout.offset(root), call.type), call.out,
+                                        layout.count(root), call.type, call.op, call.combine, root, call.stream,
+                                        call.site});
   }
 
   Backend base_;

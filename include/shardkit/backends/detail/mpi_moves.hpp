@@ -37,18 +37,19 @@ void mpi_move_pieces(mpi_state& state, dtype type, const void* in, Outgoing outg
   const MPI_Comm comm = state.inner();
   const mpi_part given = outgoing(state.rank), kept = incoming(state.rank);
   if (kept.count != 0)
-    host_space::copy(mpi_at(out, kept.offset, type), mpi_at(in, given.offset, type), kept.count * size_of(type));
+    host_space::copy(element_at(out, kept.offset, type), element_at(in, given.offset, type),
+                     kept.count * size_of(type));
   state.pieces.run([&] {
     for (int peer = 0; peer < state.size; ++peer) {
       const mpi_part part = incoming(peer);
       if (peer != state.rank && part.count != 0)
-        state.pieces.receive(comm, mpi_at(out, part.offset, type), part.count, type, peer);
+        state.pieces.receive(comm, element_at(out, part.offset, type), part.count, type, peer);
     }
     // Every rank starts with its successor, so that they do not all send to the same one first.
     for (int step = 1; step < state.size; ++step) {
       const int peer = (state.rank + step) % state.size;
       const mpi_part part = outgoing(peer);
-      if (part.count != 0) state.pieces.send(comm, mpi_at(in, part.offset, type), part.count, type, peer);
+      if (part.count != 0) state.pieces.send(comm, element_at(in, part.offset, type), part.count, type, peer);
     }
   });
 }
@@ -82,7 +83,7 @@ inline void mpi_run(mpi_state& state, const broadcast_call& call) {
 #else
   const std::size_t each = state.piece_bytes / size_of(call.type);
   for (std::size_t done = 0; done < call.count; done += each)
-    mpi_check(MPI_Bcast(mpi_at(call.data, done, call.type), static_cast<int>(std::min(each, call.count - done)),
+    mpi_check(MPI_Bcast(element_at(call.data, done, call.type), static_cast<int>(std::min(each, call.count - done)),
                         mpi_moving_type(call.type), call.root, state.comm),
               "MPI_Bcast");
 #endif
@@ -95,7 +96,7 @@ struct mpi_plain<all_gather_call> {
     return state.fits(call.count, call.type);
   }
   [[gnu::always_inline]] static int perform(mpi_state& state, const all_gather_call& call) noexcept {
-    const bool in_place = call.in == mpi_at(call.out, state.index() * call.count, call.type);
+    const bool in_place = call.in == element_at(call.out, state.index() * call.count, call.type);
     const MPI_Datatype type = mpi_moving_type(call.type);
     const int count = static_cast<int>(call.count);
     return MPI_Allgather(in_place ? MPI_IN_PLACE : call.in, count, type, call.out, count, type, state.comm);
@@ -111,7 +112,7 @@ inline void mpi_run(mpi_state& state, const all_gather_uneven_call& call) {
   const std::size_t mine = layout.count(state.rank);
   if (!state.fits(layout.total(), call.type))
     return mpi_move_pieces(state, call.type, call.in, mpi_one_part({0, mine}), call.out, mpi_unequal_parts(layout));
-  const bool in_place = call.in == mpi_at(call.out, layout.offset(state.rank), call.type);
+  const bool in_place = call.in == element_at(call.out, layout.offset(state.rank), call.type);
   const MPI_Datatype type = mpi_moving_type(call.type);
   state.tabulate(layout);
   mpi_check(MPI_Allgatherv(in_place ? MPI_IN_PLACE : call.in, static_cast<int>(mine), type, call.out, state.counts(),
@@ -126,7 +127,7 @@ inline void mpi_run(mpi_state& state, const gather_call& call) {
     if (root) return mpi_move_pieces(state, call.type, call.in, outgoing, call.out, mpi_equal_parts(call.count));
     return mpi_move_pieces(state, call.type, call.in, outgoing, call.out, mpi_no_parts());
   }
-  const bool in_place = root && call.in == mpi_at(call.out, state.index() * call.count, call.type);
+  const bool in_place = root && call.in == element_at(call.out, state.index() * call.count, call.type);
   const MPI_Datatype type = mpi_moving_type(call.type);
   const int count = static_cast<int>(call.count);
   mpi_check(MPI_Gather(in_place ? MPI_IN_PLACE : call.in, count, type, call.out, count, type, call.root, state.comm),
@@ -142,7 +143,7 @@ inline void mpi_run(mpi_state& state, const gather_uneven_call& call) {
     if (root) return mpi_move_pieces(state, call.type, call.in, outgoing, call.out, mpi_unequal_parts(layout));
     return mpi_move_pieces(state, call.type, call.in, outgoing, call.out, mpi_no_parts());
   }
-  const bool in_place = root && call.in == mpi_at(call.out, layout.offset(state.rank), call.type);
+  const bool in_place = root && call.in == element_at(call.out, layout.offset(state.rank), call.type);
   const MPI_Datatype type = mpi_moving_type(call.type);
   state.tabulate(layout);
   mpi_check(MPI_Gatherv(in_place ? MPI_IN_PLACE : call.in, static_cast<int>(mine), type, call.out, state.counts(),
@@ -157,7 +158,7 @@ inline void mpi_run(mpi_state& state, const scatter_call& call) {
     if (root) return mpi_move_pieces(state, call.type, call.in, mpi_equal_parts(call.count), call.out, incoming);
     return mpi_move_pieces(state, call.type, call.in, mpi_no_parts(), call.out, incoming);
   }
-  const bool in_place = root && call.out == mpi_at(call.in, state.index() * call.count, call.type);
+  const bool in_place = root && call.out == element_at(call.in, state.index() * call.count, call.type);
   const MPI_Datatype type = mpi_moving_type(call.type);
   const int count = static_cast<int>(call.count);
   mpi_check(MPI_Scatter(call.in, count, type, in_place ? MPI_IN_PLACE : call.out, count, type, call.root, state.comm),
@@ -173,7 +174,7 @@ inline void mpi_run(mpi_state& state, const scatter_uneven_call& call) {
     if (root) return mpi_move_pieces(state, call.type, call.in, mpi_unequal_parts(layout), call.out, incoming);
     return mpi_move_pieces(state, call.type, call.in, mpi_no_parts(), call.out, incoming);
   }
-  const bool in_place = root && call.out == mpi_at(call.in, layout.offset(state.rank), call.type);
+  const bool in_place = root && call.out == element_at(call.in, layout.offset(state.rank), call.type);
   const MPI_Datatype type = mpi_moving_type(call.type);
   state.tabulate(layout);
   mpi_check(MPI_Scatterv(call.in, state.counts(), state.displacements(), type, in_place ? MPI_IN_PLACE : call.out,

@@ -24,7 +24,7 @@ inline bool mpi_gathers_all(const mpi_state& state, std::size_t count, dtype typ
 /// Combines the ranks' `count` elements, which lie one after the other.
 template <class Call>
 void mpi_combine_gathered(mpi_state& state, const Call& call, const void* gathered) {
-  for (std::size_t r = 0; r < state.ranks(); ++r) state.inputs[r] = mpi_at(gathered, r * call.count, call.type);
+  for (std::size_t r = 0; r < state.ranks(); ++r) state.inputs[r] = element_at(gathered, r * call.count, call.type);
   void* out = call.out;
   call.combine(call.op.kind, state.inputs.data(), state.size, &out, 1, call.count);
 }
@@ -56,9 +56,9 @@ void mpi_reduce_parts(mpi_state& state, const Call& call, Parts parts, Target ta
           return rank == state.rank ? mpi_part{} : mpi_part{static_cast<std::size_t>(rank) * stride, mine.count};
         });
     if (mine.count != 0) {
-      for (std::size_t r = 0; r < state.ranks(); ++r) state.inputs[r] = mpi_at(scratch, r * stride, call.type);
-      state.inputs[state.index()] = mpi_at(call.in, mine.offset, call.type);
-      void* out = target(begin, mpi_at(scratch, state.index() * stride, call.type));
+      for (std::size_t r = 0; r < state.ranks(); ++r) state.inputs[r] = element_at(scratch, r * stride, call.type);
+      state.inputs[state.index()] = element_at(call.in, mine.offset, call.type);
+      void* out = target(begin, element_at(scratch, state.index() * stride, call.type));
       call.combine(call.op.kind, state.inputs.data(), state.size, &out, 1, mine.count);
     }
     after_round(piece);
@@ -72,10 +72,10 @@ inline void mpi_all_reduce_in_order(mpi_state& state, const all_reduce_call& cal
     return mpi_combine_gathered(state, call, gathered);
   }
   const partition shares = partition::balanced(call.count, state.size);
-  void* mine = mpi_at(call.out, shares.offset(state.rank), call.type);
+  void* mine = element_at(call.out, shares.offset(state.rank), call.type);
   mpi_reduce_parts(
-      state, call, mpi_unequal_parts(shares), [&](std::size_t begin, void*) { return mpi_at(mine, begin, call.type); },
-      [](const auto&) {});
+      state, call, mpi_unequal_parts(shares),
+      [&](std::size_t begin, void*) { return element_at(mine, begin, call.type); }, [](const auto&) {});
   mpi_run(state, all_gather_uneven_call{mine, call.out, &shares, call.type, call.stream, call.site});
 }
 
@@ -93,7 +93,7 @@ inline void mpi_reduce_in_order(mpi_state& state, const reduce_call& call) {
       state, call, mpi_unequal_parts(shares),
       [&](std::size_t begin, void* spare) {
         // Elsewhere than on the root, the result stays in scratch until it is sent.
-        void* where = root ? mpi_at(call.out, shares.offset(state.rank) + begin, call.type) : spare;
+        void* where = root ? element_at(call.out, shares.offset(state.rank) + begin, call.type) : spare;
         result = where;
         return where;
       },
@@ -111,7 +111,7 @@ inline void mpi_reduce_in_order(mpi_state& state, const reduce_call& call) {
 template <class Call, class Parts>
 void mpi_reduce_scatter_in_order(mpi_state& state, const Call& call, Parts parts) {
   mpi_reduce_parts(
-      state, call, parts, [&](std::size_t begin, void*) { return mpi_at(call.out, begin, call.type); },
+      state, call, parts, [&](std::size_t begin, void*) { return element_at(call.out, begin, call.type); },
       [](const auto&) {});
 }
 

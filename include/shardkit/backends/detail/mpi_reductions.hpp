@@ -22,13 +22,13 @@ inline void mpi_run(mpi_state& state, const reduce_call& call) {
   const bool root = state.rank == call.root, in_place = root && call.in == call.out;
   for (std::size_t done = 0; done < call.count; done += each) {
     const std::size_t n = std::min(each, call.count - done);
-    const void* in = mpi_at(call.in, done, call.type);
+    const void* in = element_at(call.in, done, call.type);
     if (in_place) {
       void* copy = state.scratch(n * size_of(call.type));
       host_space::copy(copy, in, n * size_of(call.type));
       in = copy;
     }
-    mpi_check(MPI_Reduce(in, root ? mpi_at(call.out, done, call.type) : nullptr, static_cast<int>(n),
+    mpi_check(MPI_Reduce(in, root ? element_at(call.out, done, call.type) : nullptr, static_cast<int>(n),
                          mpi_reducing_type(call), mpi_operation(call), call.root, state.comm),
               "MPI_Reduce");
   }
@@ -45,8 +45,8 @@ inline void mpi_all_reduce_otherwise(mpi_state& state, const all_reduce_call& ca
 #else
   const std::size_t each = state.piece_bytes / size_of(call.type);
   for (std::size_t done = 0; done < call.count; done += each)
-    mpi_check(MPI_Allreduce(call.in == call.out ? MPI_IN_PLACE : mpi_at(call.in, done, call.type),
-                            mpi_at(call.out, done, call.type), static_cast<int>(std::min(each, call.count - done)),
+    mpi_check(MPI_Allreduce(call.in == call.out ? MPI_IN_PLACE : element_at(call.in, done, call.type),
+                            element_at(call.out, done, call.type), static_cast<int>(std::min(each, call.count - done)),
                             mpi_reducing_type(call), mpi_operation(call), state.comm),
               "MPI_Allreduce");
 #endif
@@ -80,7 +80,7 @@ inline bool mpi_scatters_at_once(const mpi_state& state, std::size_t longest, st
 /// overwrite the whole input.
 template <class Call, class Reduce>
 void mpi_reduce_scatter_at_once(mpi_state& state, const Call& call, mpi_part mine, Reduce reduce) {
-  const bool in_place = call.out == mpi_at(call.in, mine.offset, call.type);
+  const bool in_place = call.out == element_at(call.in, mine.offset, call.type);
   const std::size_t bytes = mine.count * size_of(call.type);
   void* out = in_place ? state.scratch(bytes) : call.out;
   reduce(out);

@@ -82,11 +82,12 @@ void mpi_start_exchange(mpi_state& state, mpi_pending& pending, dtype type, cons
                         void* out, Incoming incoming) {
   const mpi_part given = outgoing(state.rank), kept = incoming(state.rank);
   if (kept.count != 0)
-    host_space::copy(mpi_at(out, kept.offset, type), mpi_at(in, given.offset, type), kept.count * size_of(type));
+    host_space::copy(element_at(out, kept.offset, type), element_at(in, given.offset, type),
+                     kept.count * size_of(type));
   const mpi_side sent = mpi_describe_side(state, pending, type, outgoing);
   const mpi_side received = mpi_describe_side(state, pending, type, incoming);
-  const void* from = sent.empty ? nullptr : mpi_at(in, sent.first, type);
-  void* to = received.empty ? nullptr : mpi_at(out, received.first, type);
+  const void* from = sent.empty ? nullptr : element_at(in, sent.first, type);
+  void* to = received.empty ? nullptr : element_at(out, received.first, type);
   pending.transfer.collective("MPI_Ialltoallw", [&](MPI_Request* request) {
 #if SHARDKIT_MPI_LARGE_COUNTS
     return MPI_Ialltoallw_c(from, sent.counts, sent.offsets, sent.types, to, received.counts, received.offsets,
@@ -122,8 +123,8 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const broadcast_ca
   const std::size_t each = state.piece_bytes / size_of(call.type);
   for (std::size_t done = 0; done < call.count; done += each)
     pending.transfer.collective("MPI_Ibcast", [&](MPI_Request* request) {
-      return MPI_Ibcast(mpi_at(call.data, done, call.type), static_cast<int>(std::min(each, call.count - done)), type,
-                        call.root, state.comm, request);
+      return MPI_Ibcast(element_at(call.data, done, call.type), static_cast<int>(std::min(each, call.count - done)),
+                        type, call.root, state.comm, request);
     });
 }
 
@@ -134,7 +135,7 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const all_gather_c
   if (!state.fits(call.count, call.type))
     return mpi_start_exchange(state, pending, call.type, call.in, mpi_one_part({0, call.count}), call.out,
                               mpi_equal_parts(call.count));
-  void* mine = mpi_at(call.out, state.index() * call.count, call.type);
+  void* mine = element_at(call.out, state.index() * call.count, call.type);
   if (call.in != mine) host_space::copy(mine, call.in, call.count * size_of(call.type));
   pending.transfer.collective("MPI_Iallgather", [&](MPI_Request* request) {
     return MPI_Iallgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, call.out, static_cast<int>(call.count),
@@ -149,7 +150,7 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const all_gather_u
   if (!state.fits(layout.total(), call.type))
     return mpi_start_exchange(state, pending, call.type, call.in, mpi_one_part({0, count}), call.out,
                               mpi_unequal_parts(layout));
-  void* mine = mpi_at(call.out, layout.offset(state.rank), call.type);
+  void* mine = element_at(call.out, layout.offset(state.rank), call.type);
   if (call.in != mine) host_space::copy(mine, call.in, count * size_of(call.type));
   const mpi_table table(state, pending, layout);
   pending.transfer.collective("MPI_Iallgatherv", [&](MPI_Request* request) {
@@ -167,7 +168,7 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const gather_call&
       return mpi_start_exchange(state, pending, call.type, call.in, outgoing, call.out, mpi_equal_parts(call.count));
     return mpi_start_exchange(state, pending, call.type, call.in, outgoing, call.out, mpi_no_parts());
   }
-  const bool in_place = root && call.in == mpi_at(call.out, state.index() * call.count, call.type);
+  const bool in_place = root && call.in == element_at(call.out, state.index() * call.count, call.type);
   const MPI_Datatype type = mpi_moving_type(call.type);
   const int count = static_cast<int>(call.count);
   pending.transfer.collective("MPI_Igather", [&](MPI_Request* request) {
@@ -187,7 +188,7 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const gather_uneve
       return mpi_start_exchange(state, pending, call.type, call.in, outgoing, call.out, mpi_unequal_parts(layout));
     return mpi_start_exchange(state, pending, call.type, call.in, outgoing, call.out, mpi_no_parts());
   }
-  const bool in_place = root && call.in == mpi_at(call.out, layout.offset(state.rank), call.type);
+  const bool in_place = root && call.in == element_at(call.out, layout.offset(state.rank), call.type);
   const MPI_Datatype type = mpi_moving_type(call.type);
   const mpi_table table(state, pending, layout);
   pending.transfer.collective("MPI_Igatherv", [&](MPI_Request* request) {
@@ -205,7 +206,7 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const scatter_call
       return mpi_start_exchange(state, pending, call.type, call.in, mpi_equal_parts(call.count), call.out, incoming);
     return mpi_start_exchange(state, pending, call.type, call.in, mpi_no_parts(), call.out, incoming);
   }
-  const bool in_place = root && call.out == mpi_at(call.in, state.index() * call.count, call.type);
+  const bool in_place = root && call.out == element_at(call.in, state.index() * call.count, call.type);
   const MPI_Datatype type = mpi_moving_type(call.type);
   const int count = static_cast<int>(call.count);
   pending.transfer.collective("MPI_Iscatter", [&](MPI_Request* request) {
@@ -225,7 +226,7 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const scatter_unev
       return mpi_start_exchange(state, pending, call.type, call.in, mpi_unequal_parts(layout), call.out, incoming);
     return mpi_start_exchange(state, pending, call.type, call.in, mpi_no_parts(), call.out, incoming);
   }
-  const bool in_place = root && call.out == mpi_at(call.in, layout.offset(state.rank), call.type);
+  const bool in_place = root && call.out == element_at(call.in, layout.offset(state.rank), call.type);
   const MPI_Datatype type = mpi_moving_type(call.type);
   const mpi_table table(state, pending, layout);
   pending.transfer.collective("MPI_Iscatterv", [&](MPI_Request* request) {

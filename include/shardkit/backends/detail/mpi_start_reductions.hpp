@@ -55,7 +55,7 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const all_reduce_c
   const std::size_t each = state.piece_bytes / size_of(call.type);
   for (std::size_t done = 0; done < call.count; done += each)
     pending.transfer.collective("MPI_Iallreduce", [&](MPI_Request* request) {
-      return MPI_Iallreduce(mpi_at(in, done, call.type), mpi_at(call.out, done, call.type),
+      return MPI_Iallreduce(element_at(in, done, call.type), element_at(call.out, done, call.type),
                             static_cast<int>(std::min(each, call.count - done)), type, operation, state.comm, request);
     });
 }
@@ -72,7 +72,7 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const reduce_call&
   const std::size_t each = state.piece_bytes / size_of(call.type);
   for (std::size_t done = 0; done < call.count; done += each)
     pending.transfer.collective("MPI_Ireduce", [&](MPI_Request* request) {
-      return MPI_Ireduce(mpi_at(in, done, call.type), root ? mpi_at(call.out, done, call.type) : nullptr,
+      return MPI_Ireduce(element_at(in, done, call.type), root ? element_at(call.out, done, call.type) : nullptr,
                          static_cast<int>(std::min(each, call.count - done)), mpi_reducing_type(call),
                          mpi_operation(call), call.root, state.comm, request);
     });
@@ -89,7 +89,7 @@ void mpi_start_reduce_scatter_in_order(mpi_state& state, mpi_pending& pending, c
 /// Where MPI is to put its result: MPI's own form in place would overwrite the whole input.
 template <class Call>
 void* mpi_scattered(mpi_state& state, mpi_pending& pending, const Call& call, mpi_part mine) {
-  const bool in_place = call.out == mpi_at(call.in, mine.offset, call.type);
+  const bool in_place = call.out == element_at(call.in, mine.offset, call.type);
   void* out = in_place ? pending.room<std::byte>(mine.count * size_of(call.type)) : call.out;
   mpi_finish_at(state, pending, call, out, mine.count);
   return out;

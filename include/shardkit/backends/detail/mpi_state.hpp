@@ -5,6 +5,7 @@
 #include <shardkit/backends/detail/mpi_control.hpp>
 #include <shardkit/backends/detail/mpi_pending.hpp>
 #include <shardkit/core/buffer.hpp>
+#include <shardkit/core/detail/element_at.hpp>
 #include <shardkit/core/partition.hpp>
 
 #include <cstddef>
@@ -139,14 +140,6 @@ struct mpi_plain;
 template <class Call>
 void mpi_run_plainly(mpi_state& state, const Call& call) {
   mpi_check(mpi_plain<Call>::perform(state, call), mpi_plain<Call>::function);
-}
-
-/// Element `count` of a buffer of `type`.
-inline const void* mpi_at(const void* base, std::size_t count, dtype type) noexcept {
-  return static_cast<const char*>(base) + count * size_of(type);
-}
-inline void* mpi_at(void* base, std::size_t count, dtype type) noexcept {
-  return static_cast<char*>(base) + count * size_of(type);
 }
 
 }  // namespace detail

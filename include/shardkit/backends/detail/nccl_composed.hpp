@@ -5,19 +5,13 @@
 #pragma once
 
 #include <shardkit/backends/detail/nccl_calls.hpp>
+#include <shardkit/core/detail/element_at.hpp>
 
 #include <cstddef>
 #include <string>
 #include <utility>
 
 namespace shardkit::detail {
-
-inline const char* nccl_at(const void* base, std::size_t elements, dtype type) noexcept {
-  return static_cast<const char*>(base) + elements * size_of(type);
-}
-inline char* nccl_at(void* base, std::size_t elements, dtype type) noexcept {
-  return static_cast<char*>(base) + elements * size_of(type);
-}
 
 /// Whether every rank has as many elements, one after the other.
 inline bool nccl_is_even(const partition& layout) {
@@ -64,7 +58,7 @@ void nccl_gather(nccl_state& state, const Call& call, Parts parts) {
       [&](int from) {
         if (state.rank != call.root) return std::pair<void*, std::size_t>(nullptr, 0);
         const auto [offset, count] = parts(from);
-        return std::pair<void*, std::size_t>(nccl_at(call.out, offset, call.type), count);
+        return std::pair<void*, std::size_t>(element_at(call.out, offset, call.type), count);
       });
 }
 template <class Call, class Parts>
@@ -75,7 +69,7 @@ void nccl_scatter(nccl_state& state, const Call& call, Parts parts) {
       [&](int to) {
         if (state.rank != call.root) return std::pair<const void*, std::size_t>(nullptr, 0);
         const auto [offset, count] = parts(to);
-        return std::pair<const void*, std::size_t>(nccl_at(call.in, offset, call.type), count);
+        return std::pair<const void*, std::size_t>(element_at(call.in, offset, call.type), count);
       },
       [&](int from) { return std::pair<void*, std::size_t>(call.out, from == call.root ? own : 0); });
 }
@@ -85,11 +79,11 @@ void nccl_all_to_all(nccl_state& state, const Call& call, ToEach to_each, FromEa
       state, call,
       [&](int to) {
         const auto [offset, count] = to_each(to);
-        return std::pair<const void*, std::size_t>(nccl_at(call.in, offset, call.type), count);
+        return std::pair<const void*, std::size_t>(element_at(call.in, offset, call.type), count);
       },
       [&](int from) {
         const auto [offset, count] = from_each(from);
-        return std::pair<void*, std::size_t>(nccl_at(call.out, offset, call.type), count);
+        return std::pair<void*, std::size_t>(element_at(call.out, offset, call.type), count);
       });
 }
 
@@ -152,7 +146,7 @@ inline void nccl_list(nccl_state& state, nccl_batch& batch, const all_gather_une
   for (int root = 0; root < state.size; ++root) {
     const nccl_elements moved = nccl_moved(call.type, layout.count(root));
     if (moved.count == 0) continue;
-    char* const place = nccl_at(call.out, layout.offset(root), call.type);
+    char* const place = element_at(call.out, layout.offset(root), call.type);
     batch.add("ncclBroadcast", [&] {
       return state.api->broadcast(root == state.rank ? call.in : place, place, moved.count, moved.type, root,
                                   state.alive(), nccl_stream(call));
@@ -164,8 +158,9 @@ inline void nccl_list(nccl_state& state, nccl_batch& batch, const reduce_scatter
   const partition& layout = *call.layout;
   for (int root = 0; root < state.size; ++root)
     if (layout.count(root) != 0)
-      batch.add(reduce_call{nccl_at(call.in, layout.offset(root), call.type), root == state.rank ? call.out : nullptr,
-                            layout.count(root), call.type, call.op, nullptr, root, call.stream, call.site});
+      batch.add(reduce_call{element_at(call.in, layout.offset(root), call.type),
+                            root == state.rank ? call.out : nullptr, layout.count(root), call.type, call.op, nullptr,
+                            root, call.stream, call.site});
 }
 
 }  // namespace shardkit::detail

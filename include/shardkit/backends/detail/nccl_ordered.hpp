@@ -42,11 +42,11 @@ inline void nccl_combine(nccl_state& state, const all_reduce_call& call) {
     for (std::size_t first = 0; first < call.count; first += piece) {
       const std::size_t count = std::min(piece, call.count - first);
       const nccl_elements moved = nccl_moved(call.type, count);
-      state.check(state.api->all_gather(nccl_at(call.in, first, call.type), gathered, moved.count, moved.type,
+      state.check(state.api->all_gather(element_at(call.in, first, call.type), gathered, moved.count, moved.type,
                                         state.alive(), nccl_stream(call)),
                   "ncclAllGather");
       state.launch->options.ordered_reduce(call.op.kind, call.type, gathered, state.size,
-                                           nccl_at(call.out, first, call.type), count, nccl_stream(call));
+                                           element_at(call.out, first, call.type), count, nccl_stream(call));
     }
   });
 }
@@ -56,11 +56,11 @@ inline void nccl_combine(nccl_state& state, const reduce_call& call) {
   state.with_workspace(nccl_where(call), [&](char* gathered) {
     for (std::size_t first = 0; first < call.count; first += piece) {
       const std::size_t count = std::min(piece, call.count - first);
-      nccl_compose(state, gather_call{nccl_at(call.in, first, call.type), gathered, count, call.type, call.root,
+      nccl_compose(state, gather_call{element_at(call.in, first, call.type), gathered, count, call.type, call.root,
                                       call.stream, call.site});
       if (state.rank == call.root)
         state.launch->options.ordered_reduce(call.op.kind, call.type, gathered, state.size,
-                                             nccl_at(call.out, first, call.type), count, nccl_stream(call));
+                                             element_at(call.out, first, call.type), count, nccl_stream(call));
     }
   });
 }
@@ -81,7 +81,7 @@ void nccl_combine_parts(nccl_state& state, const Call& call, Parts parts) {
       nccl_exchange(
           state, call,
           [&](int to) {
-            const char* const block = nccl_at(call.in, parts(to).first + first, call.type);
+            const char* const block = element_at(call.in, parts(to).first + first, call.type);
             return std::pair<const void*, std::size_t>(block, count_of(to));
           },
           [&](int from) {
@@ -90,7 +90,7 @@ void nccl_combine_parts(nccl_state& state, const Call& call, Parts parts) {
           });
       if (own != 0)
         state.launch->options.ordered_reduce(call.op.kind, call.type, gathered, state.size,
-                                             nccl_at(call.out, first, call.type), own, nccl_stream(call));
+                                             element_at(call.out, first, call.type), own, nccl_stream(call));
     }
   });
 }

@@ -62,7 +62,7 @@ class thread_collectives : private thread_contributions {
     meeting_.await_all(call);
     const partition shares = cut(call.count, call.type);
     const std::size_t first = shares.offset(rank());
-    outputs_[0] = at(meeting_.line(call.root).direct.out, first, call.type);
+    outputs_[0] = element_at(meeting_.line(call.root).direct.out, first, call.type);
     combine_shown(call, first, shares.count(rank()), 1);
   }
 
@@ -77,7 +77,7 @@ class thread_collectives : private thread_contributions {
     const partition shares = cut(call.count, call.type);
     const std::size_t first = shares.offset(rank()), after = first + shares.count(rank());
     copy(call, call.out, call.in, first);
-    copy(call, at(call.out, after, call.type), at(call.in, after, call.type), call.count - after);
+    copy(call, element_at(call.out, after, call.type), element_at(call.in, after, call.type), call.count - after);
     meeting_.publish_buffers(call, shows(call.out, call.out));
   }
   void work(const all_reduce_call& call) {
@@ -87,7 +87,7 @@ class thread_collectives : private thread_contributions {
     const partition shares = cut(call.count, call.type);
     const std::size_t first = shares.offset(rank());
     for (int peer = 0; peer < size(); ++peer)
-      outputs_[index(peer)] = at(shown(call, peer).out, first, call.type);
+      outputs_[index(peer)] = element_at(shown(call, peer).out, first, call.type);
     measured(call, shares.count(rank()), [&] { combine_shown(call, first, shares.count(rank()), size()); });
   }
 
@@ -129,8 +129,8 @@ class thread_collectives : private thread_contributions {
     const std::size_t count = call.count, largest = parts.largest_for_others() * size_of(call.type);
     const bool streams = goes_past_caches(parts.total() * ranks() * size_of(call.type));
     each_peer([&](int peer) {
-      void* to = at(call.out, index(peer) * count, call.type);
-      if (peer == rank()) return copy(call, to, at(call.in, parts.offset(peer), call.type), count, streams);
+      void* to = element_at(call.out, index(peer) * count, call.type);
+      if (peer == rank()) return copy(call, to, element_at(call.in, parts.offset(peer), call.type), count, streams);
       copy_measured(call, to, part_for_me(call, peer, parts, largest), count, streams);
     });
   }
@@ -143,8 +143,8 @@ class thread_collectives : private thread_contributions {
       const auto& theirs = meeting_.await(call, peer).direct;
       const std::size_t count = theirs.layout->count(rank());
       if (count != call.receive_layout->count(peer)) refuse_all_to_all(call, peer, count);
-      copy(call, at(call.out, call.receive_layout->offset(peer), call.type),
-           at(theirs.in, theirs.layout->offset(rank()), call.type), count);
+      copy(call, element_at(call.out, call.receive_layout->offset(peer), call.type),
+           element_at(theirs.in, theirs.layout->offset(rank()), call.type), count);
     });
   }
 
@@ -176,8 +176,8 @@ class thread_collectives : private thread_contributions {
   void combine_parts(const Call& call, Parts parts) {
     const std::size_t largest = parts.largest_for_others() * size_of(call.type);
     for (int peer = 0; peer < size(); ++peer)
-      inputs_[index(peer)] = peer == rank() ? at(call.in, parts.offset(peer), call.type)
-                                            : part_for_me(call, peer, parts, largest);
+      inputs_[index(peer)] =
+          peer == rank() ? element_at(call.in, parts.offset(peer), call.type) : part_for_me(call, peer, parts, largest);
     outputs_[0] = call.out;
     measured(call, parts.count(rank()),
              [&] { call.combine(call.op.kind, inputs_.data(), size(), outputs_.data(), 1, parts.count(rank())); });
@@ -187,7 +187,7 @@ class thread_collectives : private thread_contributions {
   void combine_shown(const Call& call, std::size_t first, std::size_t count, int outputs) {
     for (int peer = 0; peer < size(); ++peer) {
       const void* in = peer == rank() ? call.in : meeting_.line(peer).direct.in;
-      inputs_[index(peer)] = at(in, first, call.type);
+      inputs_[index(peer)] = element_at(in, first, call.type);
     }
     if (inputs_[0] == outputs_[0] || !goes_past_caches(call.count * index(outputs) * size_of(call.type)))
       return call.combine(call.op.kind, inputs_.data(), size(), outputs_.data(), outputs, count);
@@ -200,9 +200,9 @@ class thread_collectives : private thread_contributions {
       call.combine(call.op.kind, inputs_.data(), size(), &result, 1, n);
       for (int target = 0; target < outputs; ++target) {
         copy(call, outputs_[index(target)], block, n, true);
-        outputs_[index(target)] = at(outputs_[index(target)], n, call.type);
+        outputs_[index(target)] = element_at(outputs_[index(target)], n, call.type);
       }
-      for (const void*& input : inputs_) input = at(input, n, call.type);
+      for (const void*& input : inputs_) input = element_at(input, n, call.type);
     }
   }
 
@@ -212,7 +212,7 @@ class thread_collectives : private thread_contributions {
     const std::size_t largest = parts.largest() * size_of(call.type);
     const bool streams = goes_past_caches(parts.total() * ranks() * size_of(call.type));
     each_peer([&](int peer) {
-      void* const to = at(call.out, parts.offset(peer), call.type);
+      void* const to = element_at(call.out, parts.offset(peer), call.type);
       const std::size_t count = parts.count(peer);
       if (peer == rank()) copy(call, to, call.in, count, streams);
       else if (largest <= limit) copy(call, to, carried(call, peer, largest), count, streams);
@@ -226,7 +226,7 @@ class thread_collectives : private thread_contributions {
     const void* from = rank() == call.root              ? call.in
                        : bytes <= thread_limits::one_way ? carried(call, call.root, bytes)
                                                         : shown(call, call.root).in;
-    copy(call, call.out, at(from, first, call.type), count, goes_past_caches(bytes));
+    copy(call, call.out, element_at(from, first, call.type), count, goes_past_caches(bytes));
   }
 
   [[noreturn]] void refuse_all_to_all(const all_to_all_uneven_call& call, int peer, std::size_t sent) {

@@ -6,6 +6,7 @@
 #include <shardkit/backends/detail/thread_distance.hpp>
 #include <shardkit/backends/detail/thread_meeting.hpp>
 #include <shardkit/backends/detail/thread_parts.hpp>
+#include <shardkit/core/detail/element_at.hpp>
 
 #include <cstddef>
 
@@ -20,12 +21,6 @@ class thread_contributions {
   int size() const noexcept { return meeting_.room().size; }
   std::size_t ranks() const noexcept { return index(size()); }
   static std::size_t index(int rank) noexcept { return static_cast<std::size_t>(rank); }
-  static const void* at(const void* base, std::size_t elements, dtype type) noexcept {
-    return static_cast<const char*>(base) + elements * size_of(type);
-  }
-  static void* at(void* base, std::size_t elements, dtype type) noexcept {
-    return static_cast<char*>(base) + elements * size_of(type);
-  }
   template <class Call>
   static void copy(const Call& call, void* to, const void* from, std::size_t count, bool streams = false) {
     copy_bytes(to, from, count * size_of(call.type), streams);
@@ -90,7 +85,7 @@ class thread_contributions {
   void copy_without_own(const Call& call, void* place, std::size_t count, std::size_t before, std::size_t own) {
     const std::size_t after = before + own;
     copy(call, place, call.in, before);
-    copy(call, at(place, before, call.type), at(call.in, after, call.type), count - after);
+    copy(call, element_at(place, before, call.type), element_at(call.in, after, call.type), count - after);
   }
   template <class Call, class Read>
   void measured(const Call& call, std::size_t count, Read read) {
@@ -112,7 +107,7 @@ class thread_contributions {
       without_own = theirs.without_own;
     }
     const std::size_t skipped = without_own && peer < rank() ? parts.count(peer) : 0;
-    return at(all, parts.offset(rank()) - skipped, call.type);
+    return element_at(all, parts.offset(rank()) - skipped, call.type);
   }
   template <class Call>
   void carry_from_root(const Call& call, std::size_t total) {
