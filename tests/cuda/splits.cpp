@@ -146,7 +146,8 @@ TEST_CASE("What a device refuses in a split names the caller's line") {
   const cuda_stream stream;
   buffer<float, cuda_space> all(6), share(2);
   shardkit_double::fail_call("cudaMemcpyAsync", 1, cudaErrorInvalidValue);
-  const std::string place = "splits.cpp:" + std::to_string(__LINE__ + 1);
-  CHECK_THROWS_WITH_AS(pad_and_split_into(participant(1, 3), all, share, {}, {}, stream),
-                       doctest::Contains(place.c_str()), shardkit::cuda_error);
+  // Inside of a macro's arguments compilers disagree on the line.
+  const auto refused = [&] { pad_and_split_into(participant(1, 3), all, share, {}, {}, stream); };
+  const std::string place = "splits.cpp:" + std::to_string(__LINE__ - 1);
+  CHECK_THROWS_WITH_AS(refused(), doctest::Contains(place.c_str()), shardkit::cuda_error);
 }
