@@ -88,14 +88,20 @@ int main(int argc, char** argv) {
   const std::map<std::string, void (*)(buffers&, MPI_Comm, long)> raw = {
       {"all_reduce", [](buffers& at, MPI_Comm on, long n) { measured_raw_all_reduce(at.x, on, n); }},
       {"vector", [](buffers& at, MPI_Comm on, long n) { measured_raw_vector(at.v, on, n); }},
-      {"single", [](buffers& at, MPI_Comm on, long n) { while (n-- > 0) measured_raw_single(at.x, on); }},
+      {"single",
+       [](buffers& at, MPI_Comm on, long n) {
+         while (n-- > 0) measured_raw_single(at.x, on);
+       }},
       {"broadcast", [](buffers& at, MPI_Comm on, long n) { measured_raw_broadcast(at.x, on, n); }},
       {"all_gather", [](buffers& at, MPI_Comm on, long n) { measured_raw_all_gather(at.x, at.y, on, n); }},
       {"barrier", [](buffers&, MPI_Comm on, long n) { measured_raw_barrier(on, n); }}};
   const std::map<std::string, void (*)(buffers&, mpi_communicator&, long)> library = {
       {"all_reduce", [](buffers& at, mpi_communicator& on, long n) { measured_all_reduce(at.x, on, n); }},
       {"vector", [](buffers& at, mpi_communicator& on, long n) { measured_vector(at.v, on, n); }},
-      {"single", [](buffers& at, mpi_communicator& on, long n) { while (n-- > 0) measured_single(at.x, on); }},
+      {"single",
+       [](buffers& at, mpi_communicator& on, long n) {
+         while (n-- > 0) measured_single(at.x, on);
+       }},
       {"broadcast", [](buffers& at, mpi_communicator& on, long n) { measured_broadcast(at.x, on, n); }},
       {"all_gather", [](buffers& at, mpi_communicator& on, long n) { measured_all_gather(at.x, at.y, on, n); }},
       {"barrier", [](buffers&, mpi_communicator& on, long n) { measured_barrier(on, n); }}};

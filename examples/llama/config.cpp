@@ -57,8 +57,7 @@ void require_supported(const json& config, const std::string& path) {
     if (config.contains(name) && !config[name].is_null())
       refuse(path, std::string(name) + " = " + config[name].dump() + " is not supported");
   const json rope = field(config, "rope_parameters", json::object());
-  if (field<std::string>(rope, "rope_type", "default") != "default" ||
-      field(rope, "partial_rotary_factor", 1.0) != 1.0)
+  if (field<std::string>(rope, "rope_type", "default") != "default" || field(rope, "partial_rotary_factor", 1.0) != 1.0)
     refuse(path, "rope_parameters = " + rope.dump() + " is not supported");
 }
 
@@ -98,8 +97,7 @@ model_config read_config(const std::string& directory) {
     model.rope_base = rope_base(config);
     model.norm_epsilon = field(config, "rms_norm_eps", 1e-6f);
     model.tied_embeddings = field(config, "tie_word_embeddings", false);
-    if (model.heads % model.kv_heads != 0)
-      refuse(path, "num_attention_heads is no multiple of num_key_value_heads");
+    if (model.heads % model.kv_heads != 0) refuse(path, "num_attention_heads is no multiple of num_key_value_heads");
     if (model.head_dim % 2 != 0) refuse(path, "head_dim is odd, rotary embedding needs pairs");
 
     const std::string generation = directory + "/generation_config.json";

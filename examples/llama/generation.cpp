@@ -15,9 +15,7 @@ using shardkit::port;
 using ring = shardkit::decode_ring<communicator>;
 using hop = ring::hop_type;
 
-double seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 /// Answers prompts in waves of as many as the pipeline works on side by side.
 class generator {
@@ -32,7 +30,8 @@ class generator {
         steps_(std::min(given.steps, shard.config().max_positions)),
         printer_(printer),
         // One more sequence than stages keeps all of them busy.
-        side_by_side_(std::min(prompts.size(), pipeline.size() == 1 ? 1 : static_cast<std::size_t>(pipeline.size()) + 1)),
+        side_by_side_(
+            std::min(prompts.size(), pipeline.size() == 1 ? 1 : static_cast<std::size_t>(pipeline.size()) + 1)),
         longest_prompt_(longest(prompts)),
         hidden_(longest_prompt_ * shard.config().hidden),
         ring_(pipeline, {port{"hidden", shardkit::dtype::f32, shard.config().hidden, longest_prompt_}},
@@ -67,7 +66,8 @@ class generator {
     const std::size_t active = std::min(side_by_side_, prompts_.size() - first);
     newest_.assign(active, 0);
     samplers_.clear();
-    for (std::size_t i = 0; i < active; ++i) samplers_.emplace_back(given_.temperature, given_.seed, first_prompt_ + first + i);
+    for (std::size_t i = 0; i < active; ++i)
+      samplers_.emplace_back(given_.temperature, given_.seed, first_prompt_ + first + i);
     waiting_for_first_token_ = active;
     wave_start_ = seconds();
     ring_.run(
@@ -113,8 +113,8 @@ class generator {
       made_.tokens.matrix()(number, made - 1) = token;
       printer_.token(number, token);
     }
-    const bool goes_on = made < steps_ && !shard_.config().ends(token) &&
-                         prompt(group).size() + made < shard_.config().max_positions;
+    const bool goes_on =
+        made < steps_ && !shard_.config().ends(token) && prompt(group).size() + made < shard_.config().max_positions;
     if (!goes_on) printer_.finish(number);
     return goes_on;
   }

@@ -90,8 +90,7 @@ rotary_embedding::rotary_embedding(std::size_t head_dim, float base, std::size_t
   const std::size_t half = head_dim / 2;
   for (std::size_t pair = 0; pair < half; ++pair) {
     // In single precision, as the models were trained and as transformers computes it.
-    const float frequency =
-        1.0f / std::pow(base, static_cast<float>(2 * pair) / static_cast<float>(head_dim));
+    const float frequency = 1.0f / std::pow(base, static_cast<float>(2 * pair) / static_cast<float>(head_dim));
     for (std::size_t position = 0; position < positions; ++position) {
       const float angle = static_cast<float>(position) * frequency;
       cosine_[position * half + pair] = std::cos(angle);
@@ -170,9 +169,11 @@ void attend(const_matrix q, const kv_cache& cache, const std::vector<head_pair>&
       const matrix results(scratch.data() + part, rows * group, head_dim);
       const matrix scores(scratch.data() + 2 * part, rows * group, length);
       for (std::size_t i = 0; i < rows; ++i) std::copy_n(&q(row + i, column), group * head_dim, &queries(i * group, 0));
-      attend_rows(queries, cache, heads[first].kv, scores,
-                  [&](std::size_t i) { return first_position + row + i / group + 1; }, results);
-      for (std::size_t i = 0; i < rows; ++i) std::copy_n(&results(i * group, 0), group * head_dim, &out(row + i, column));
+      attend_rows(
+          queries, cache, heads[first].kv, scores, [&](std::size_t i) { return first_position + row + i / group + 1; },
+          results);
+      for (std::size_t i = 0; i < rows; ++i)
+        std::copy_n(&results(i * group, 0), group * head_dim, &out(row + i, column));
     }
   }
 }

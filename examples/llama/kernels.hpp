@@ -41,7 +41,7 @@ class kv_cache {
   /// Appends k and v [tokens, kv_heads * head_dim] at first_position.
   void store(const_matrix k, const_matrix v, std::size_t first_position);
 
-  const_matrix keys(std::size_t kv_head, std::size_t length) const;           ///< [length, head_dim]
+  const_matrix keys(std::size_t kv_head, std::size_t length) const;               ///< [length, head_dim]
   const_matrix transposed_values(std::size_t kv_head, std::size_t length) const;  ///< [head_dim, length]
 
  private:

@@ -14,7 +14,8 @@ model::model(const model_config& config, const std::string& directory, communica
   for (std::size_t head = 0; head < cut_.heads.heads(tensor.rank()); ++head)
     heads_.push_back({head, cut_.heads.kv_head(tensor.rank(), head)});
   for (const layer_weights& w : weights_.layers)
-    layers_.push_back({w.input_norm, w.post_attention_norm,
+    layers_.push_back({w.input_norm,
+                       w.post_attention_norm,
                        {tensor, w.qkv, cut_.heads},
                        {tensor, w.output, cut_.heads.q()},
                        {tensor, w.gate_up, w.down, cut_.feed_forward}});
@@ -48,8 +49,9 @@ void model::forward(matrix hidden, sequence& past, std::size_t first_position) {
 
     rms_norm(summed, now.post_attention_norm, config_.norm_epsilon, normed);
     workspace_.resize(std::max(workspace_.size(), now.feed_forward.workspace_bytes(rows)));
-    now.feed_forward.forward(normed, hidden, gemm_, [](matrix gate, matrix up, auto) { silu_multiply(gate, up); },
-                             shardkit::view_of(workspace_), const_matrix(summed));
+    now.feed_forward.forward(
+        normed, hidden, gemm_, [](matrix gate, matrix up, auto) { silu_multiply(gate, up); },
+        shardkit::view_of(workspace_), const_matrix(summed));
   }
 }
 
@@ -67,7 +69,8 @@ std::vector<shardkit::candidate<float>> model::candidates(const_matrix hidden, s
   workspace_.resize(std::max(workspace_.size(), head.workspace_bytes(1, k)));
   std::vector<float> values(k);
   std::vector<int> ids(k);
-  head.top_k(local, matrix(values.data(), 1, k), shardkit::matrix_view(ids.data(), 1, k), shardkit::view_of(workspace_));
+  head.top_k(local, matrix(values.data(), 1, k), shardkit::matrix_view(ids.data(), 1, k),
+             shardkit::view_of(workspace_));
   std::vector<shardkit::candidate<float>> best;
   for (std::size_t i = 0; i < k; ++i) best.push_back({values[i], ids[i]});
   return best;

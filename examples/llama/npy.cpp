@@ -7,8 +7,7 @@
 namespace llama {
 
 void write_npy(const std::string& path, const std::vector<float>& values) {
-  std::string header =
-      "{'descr': '<f4', 'fortran_order': False, 'shape': (" + std::to_string(values.size()) + ",), }";
+  std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (" + std::to_string(values.size()) + ",), }";
   constexpr std::size_t prefix = 10, alignment = 64;  // magic, version and length; the data begin aligned
   header.append(alignment - (prefix + header.size() + 1) % alignment, ' ');
   header += '\n';

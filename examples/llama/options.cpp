@@ -49,11 +49,11 @@ void check(const options& given) {
   if (given.model.empty()) throw CLI::RequiredError("--model");
   if (given.prompts.empty()) throw CLI::RequiredError("--tokens or --tokens-file");
   if (!given.logits.empty() && given.prompts.size() != 1)
-    throw CLI::ValidationError("--logits", "takes a single prompt, " + std::to_string(given.prompts.size()) +
-                                               " were given");
+    throw CLI::ValidationError("--logits",
+                               "takes a single prompt, " + std::to_string(given.prompts.size()) + " were given");
   if (std::int64_t{given.data} * given.pipeline * given.tensor > most_ranks)
-    throw CLI::ValidationError("--tensor, --pipeline and --data", "multiply to more than " +
-                                                                      std::to_string(most_ranks) + " ranks");
+    throw CLI::ValidationError("--tensor, --pipeline and --data",
+                               "multiply to more than " + std::to_string(most_ranks) + " ranks");
 }
 
 }  // namespace
@@ -61,20 +61,23 @@ void check(const options& given) {
 options parse_options(int argc, char** argv) {
   options given;
   std::string tokens, tokens_file;
-  CLI::App app("Runs a Llama-family checkpoint over data x pipeline x tensor ranks: threads of this process, or the "
-               "processes of an MPI launcher.");
+  CLI::App app(
+      "Runs a Llama-family checkpoint over data x pipeline x tensor ranks: threads of this process, or the "
+      "processes of an MPI launcher.");
   app.add_option("--model", given.model, "Hugging Face checkpoint directory");
   auto* one = app.add_option("--tokens", tokens, "prompt as comma-separated token ids, taken verbatim");
   app.add_option("--tokens-file", tokens_file, "one prompt of token ids a line")->excludes(one);
   app.add_option("--steps", given.steps, "new tokens at most")
-      ->check(CLI::Range(0, std::numeric_limits<int>::max()))->capture_default_str();
+      ->check(CLI::Range(0, std::numeric_limits<int>::max()))
+      ->capture_default_str();
   app.add_flag("--print-tokens", given.print_tokens, "print ids only, one line a prompt");
   app.add_option("--logits", given.logits, "write the logits after the prompt to this .npy file");
   app.add_option("--tensor", given.tensor, "ranks that share each layer")->check(CLI::Range(1, most_ranks));
   app.add_option("--pipeline", given.pipeline, "stages of layers")->check(CLI::Range(1, most_ranks));
   app.add_option("--data", given.data, "replicas that share the prompts")->check(CLI::Range(1, most_ranks));
   app.add_option("--top-k", given.top_k, "sample from the k most likely tokens; 1 is greedy")
-      ->check(CLI::Range(1, 1024))->capture_default_str();
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
   app.add_option("--temperature", given.temperature, "of sampling")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--seed", given.seed, "of sampling")->capture_default_str();
   app.add_option("--make-tiny", given.make_tiny, "write a small random checkpoint to this directory and stop");

@@ -11,7 +11,8 @@ namespace llama {
 class sampler {
  public:
   /// One for each prompt, numbered among all, so that its text does not depend on what is generated beside it or where.
-  sampler(float temperature, std::uint64_t seed, std::size_t prompt) : temperature_(temperature), random_(seed + prompt) {}
+  sampler(float temperature, std::uint64_t seed, std::size_t prompt)
+      : temperature_(temperature), random_(seed + prompt) {}
 
   /// Index of a candidate, drawn with probability softmax(logits / temperature). `logits` descend.
   std::size_t choose(const float* logits, std::size_t count);

@@ -48,7 +48,8 @@ vocabulary::vocabulary(const std::string& directory) {
     const json tokenizer = json::parse(file);
     const auto bytes = byte_of_character();
     std::map<int, bool> special;
-    for (const auto& token : tokenizer.value("added_tokens", json::array())) special[token.at("id")] = token.value("special", false);
+    for (const auto& token : tokenizer.value("added_tokens", json::array()))
+      special[token.at("id")] = token.value("special", false);
     for (const auto& [piece, id] : tokenizer.at("model").at("vocab").items()) {
       const auto index = id.get<std::size_t>();
       if (index >= pieces_.size()) pieces_.resize(index + 1);

@@ -50,8 +50,8 @@ model_cut::model_cut(const model_config& config, int stages, int tensor_ranks)
       feed_forward(partition::balanced(config.intermediate, tensor_ranks, lanes)),
       vocabulary(partition::balanced(config.vocabulary, tensor_ranks)) {}
 
-weights::weights(const model_config& config, const model_cut& cut, const std::string& directory,
-                 communicator& pipeline, communicator& tensor) {
+weights::weights(const model_config& config, const model_cut& cut, const std::string& directory, communicator& pipeline,
+                 communicator& tensor) {
   shardkit::load_plan plan(shardkit::open_archive(tensor, directory), tensor.rank(), tensor.size());
   const std::size_t hidden = config.hidden, attention = config.heads * config.head_dim,
                     kv = config.kv_heads * config.head_dim, inner = config.intermediate;

@@ -41,10 +41,10 @@ class weights {
   weights(const model_config& config, const model_cut& cut, const std::string& directory, communicator& pipeline,
           communicator& tensor);
 
-  std::vector<layer_weights> layers;        ///< of this stage
-  const_matrix embedding;                   ///< rows of this rank's tokens; first stage
-  shardkit::view<const float> final_norm;   ///< last stage
-  const_matrix head;                        ///< rows of this rank's tokens; last stage
+  std::vector<layer_weights> layers;       ///< of this stage
+  const_matrix embedding;                  ///< rows of this rank's tokens; first stage
+  shardkit::view<const float> final_norm;  ///< last stage
+  const_matrix head;                       ///< rows of this rank's tokens; last stage
 
   std::uint64_t loaded_bytes() const noexcept { return arena_.size(); }
 

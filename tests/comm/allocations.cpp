@@ -26,8 +26,12 @@ struct buffers {
   std::vector<float> x, y, whole, whole_out;
   partition equal, cut;
   buffers(std::size_t count, int ranks)
-      : x(count), y(count), whole(count * static_cast<std::size_t>(ranks)), whole_out(whole.size()),
-        equal(partition::balanced(whole.size(), ranks)), cut(partition::balanced(count, ranks)) {}
+      : x(count),
+        y(count),
+        whole(count * static_cast<std::size_t>(ranks)),
+        whole_out(whole.size()),
+        equal(partition::balanced(whole.size(), ranks)),
+        cut(partition::balanced(count, ranks)) {}
 };
 
 /// Every blocking verb once, and groups. `other` has the same ranks.
@@ -131,15 +135,20 @@ void fail_somehow(int kind, int round) {
     auto pending = child.recv_async(y, child.rank());
     comm.all_reduce(in_place(x), shardkit::sum);
     if (comm.rank() == culprit) switch (kind) {
-      case 0: throw std::runtime_error("out of luck");
-      case 1: throw 3;
-      case 2: return;
-      case 3: comm.broadcast(x, 17); break;
-      case 4: comm.barrier(); break;
-      case 5: comm.all_reduce(x, y, shardkit::sum); break;
-      case 6: comm.group([&](auto& g) { g.send(x, culprit); g.recv(y, culprit); }); break;
-      default: comm.fail("on purpose"); break;
-    }
+        case 0: throw std::runtime_error("out of luck");
+        case 1: throw 3;
+        case 2: return;
+        case 3: comm.broadcast(x, 17); break;
+        case 4: comm.barrier(); break;
+        case 5: comm.all_reduce(x, y, shardkit::sum); break;
+        case 6:
+          comm.group([&](auto& g) {
+            g.send(x, culprit);
+            g.recv(y, culprit);
+          });
+          break;
+        default: comm.fail("on purpose"); break;
+      }
     comm.all_reduce(in_place(x), shardkit::sum);
     comm.barrier();
     pending.wait();

@@ -25,12 +25,15 @@ void mutate_each(bool checks, Ends ends) {
         CAPTURE(one.what);
         CAPTURE(ranks);
         CAPTURE(mutated);
-        ends(launch(ranks, [&](auto& world, auto&) {
-          const bool is_mutated = world.rank() == mutated;
-          comm_type comm = checks ? erase(with_checks(std::move(world))) : erase(std::move(world));
-          one.make(comm, is_mutated);
-          comm.barrier(mutations::right());  // a rank that needs nobody in its call hears of it in the next one
-        }), mutated);
+        ends(launch(ranks,
+                    [&](auto& world, auto&) {
+                      const bool is_mutated = world.rank() == mutated;
+                      comm_type comm = checks ? erase(with_checks(std::move(world))) : erase(std::move(world));
+                      one.make(comm, is_mutated);
+                      comm.barrier(
+                          mutations::right());  // a rank that needs nobody in its call hears of it in the next one
+                    }),
+             mutated);
       }
 }
 
@@ -73,23 +76,27 @@ struct deadlock {
 
 const std::vector<deadlock>& deadlocks() {
   static const std::vector<deadlock> all{
-      {"a receive that the sender meets with a collective", [](comm_type& comm) {
+      {"a receive that the sender meets with a collective",
+       [](comm_type& comm) {
          std::vector<float> x(3);
          if (comm.rank() == 1) comm.recv(x, 0, mutations::wrong());
          else comm.all_reduce(in_place(x), sum, mutations::right());
        }},
-      {"a send that the receiver meets with a collective, and would receive after it", [](comm_type& comm) {
+      {"a send that the receiver meets with a collective, and would receive after it",
+       [](comm_type& comm) {
          std::vector<float> x(3);
          if (comm.rank() == 1) comm.send(x, 0, mutations::wrong());
          comm.all_reduce(in_place(x), sum, mutations::right());
        }},
-      {"a receive that the sender meets with a receive", [](comm_type& comm) {
+      {"a receive that the sender meets with a receive",
+       [](comm_type& comm) {
          std::vector<float> x(3);
          if (comm.rank() == 0) comm.recv(x, 1, mutations::right());
          else if (comm.rank() == 1) comm.recv(x, 0, mutations::wrong());
          else comm.barrier();
        }},
-      {"a message to another rank than the one that receives", [](comm_type& comm) {
+      {"a message to another rank than the one that receives",
+       [](comm_type& comm) {
          std::vector<float> x(3);
          if (comm.rank() == 0 && comm.size() > 2) comm.send(x, 2, mutations::wrong());
          if (comm.rank() == 1) comm.recv(x, 0, mutations::wrong());

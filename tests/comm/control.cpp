@@ -24,16 +24,18 @@ TEST_CASE("control lanes carry notes, exchanges and wishes to stop on one rank")
 }
 
 TEST_CASE("control lanes carry notes, exchanges and wishes to stop on thread ranks") {
-  on_threads({1, 2, 3, 5}, [](shardkit::thread_communicator& comm, conformance::report& report, const conformance::sweep&) {
-    auto any = shardkit::erase(std::move(comm));
-    control_cases::all(any, report);
-  }, 1);
+  on_threads(
+      {1, 2, 3, 5},
+      [](shardkit::thread_communicator& comm, conformance::report& report, const conformance::sweep&) {
+        auto any = shardkit::erase(std::move(comm));
+        control_cases::all(any, report);
+      },
+      1);
 }
 
 TEST_CASE("control lanes carry notes, exchanges and wishes to stop on TCP ranks") {
-  on_tcp({1, 2, 3, 5}, [](auto& any, conformance::report& report, const conformance::sweep&) {
-    control_cases::all(any, report);
-  });
+  on_tcp({1, 2, 3, 5},
+         [](auto& any, conformance::report& report, const conformance::sweep&) { control_cases::all(any, report); });
 }
 
 namespace {

@@ -39,13 +39,13 @@ struct arguments {
 };
 
 // Sets each field that the call has, by name; what a call lacks is skipped.
-#define SET_FIELD(field, value)                                                                     \
-  template <class Call>                                                                             \
-  auto set_##field(Call& call, arguments& a, int)->decltype(void(call.field)) {                     \
-    (void)a;                                                                                        \
-    call.field = value;                                                                             \
-  }                                                                                                 \
-  template <class Call>                                                                             \
+#define SET_FIELD(field, value)                                                 \
+  template <class Call>                                                         \
+  auto set_##field(Call& call, arguments& a, int)->decltype(void(call.field)) { \
+    (void)a;                                                                    \
+    call.field = value;                                                         \
+  }                                                                             \
+  template <class Call>                                                         \
   void set_##field(Call&, arguments&, long) {}
 SET_FIELD(in, a.in)
 SET_FIELD(out, a.out)
@@ -133,10 +133,12 @@ TEST_CASE("every verb reaches the wrapped backend exactly once, through every de
   every_verb_passes("traced", [](comm_type&& comm, const log_type&) { return with_trace(std::move(comm)); });
   for (const bool plugged : {false, true})
     every_verb_passes("overlay", [&](comm_type&& comm, const log_type& log) {
-      return with_overlay(std::move(comm), recording_plugin(log), [=](reduction, dtype, std::size_t) { return plugged; });
+      return with_overlay(std::move(comm), recording_plugin(log),
+                          [=](reduction, dtype, std::size_t) { return plugged; });
     });
   every_verb_passes("all of them", [&](comm_type&& comm, const log_type& log) {
-    return erase(with_checks(with_faults(with_trace(with_overlay(std::move(comm), recording_plugin(log), always)), {})));
+    return erase(
+        with_checks(with_faults(with_trace(with_overlay(std::move(comm), recording_plugin(log), always)), {})));
   });
 }
 
@@ -169,10 +171,13 @@ TEST_CASE("a rank that drops out is missed by its peers, and gives up when they 
   plan.kind = fault_kind::drop_out;
   plan.rank = 1;
   plan.call = 3;
-  const auto result = launch(3, [&](auto& world, auto&) {
-    auto comm = with_faults(std::move(world), plan);
-    for (int call = 0; call < 5; ++call) comm.all_reduce(1, sum);
-  }, 0.3);
+  const auto result = launch(
+      3,
+      [&](auto& world, auto&) {
+        auto comm = with_faults(std::move(world), plan);
+        for (int call = 0; call < 5; ++call) comm.all_reduce(1, sum);
+      },
+      0.3);
   CHECK(result.caller.how == ending::timeout);
   CHECK(result.caller.says("rank 1 did not arrive"));
   CHECK(result[1].how == ending::peer_failed);
@@ -256,7 +261,8 @@ struct told {
     result.end = [](void* context, const operation& what) noexcept {
       told& me = *static_cast<told*>(context);
       ++me.ended;
-      me.lines.push_back(std::to_string(what.communicator) + ": " + describe(what) + " " + std::to_string(what.bytes()));
+      me.lines.push_back(std::to_string(what.communicator) + ": " + describe(what) + " " +
+                         std::to_string(what.bytes()));
     };
     result.context = this;
     return result;
@@ -285,15 +291,13 @@ TEST_CASE("the hook is told of each operation as it begins and as it ends") {
     comm.group([&](auto& g) { g.broadcast(x, 1); }, here);
   });
   CHECK(notes.begun == notes.ended);
-  CHECK(notes.lines == std::vector<std::string>{
-                           "0: 1 split(), done, at a.cpp:1 0",
-                           "1: 1 all_reduce(4 x f32, by_rank sum), done, at a.cpp:1 16",
-                           "0: 2 all_gather(4 x f32), done, at a.cpp:1 16",
-                           "0: 4 send(4 x f32, rank 1), done, at a.cpp:1 16",
-                           "0: 3 recv(4 x f32, rank 1), done, at a.cpp:1 16",
-                           "0: 5 send_recv(4 x f32, receives 4, to 1, from 1), done, at a.cpp:1 32",
-                           "0: 6 exchange(2 x u8), done, at a.cpp:1 2",
-                           "0: 7 group(1 calls), done, at a.cpp:1 0"});
+  CHECK(notes.lines ==
+        std::vector<std::string>{
+            "0: 1 split(), done, at a.cpp:1 0", "1: 1 all_reduce(4 x f32, by_rank sum), done, at a.cpp:1 16",
+            "0: 2 all_gather(4 x f32), done, at a.cpp:1 16", "0: 4 send(4 x f32, rank 1), done, at a.cpp:1 16",
+            "0: 3 recv(4 x f32, rank 1), done, at a.cpp:1 16",
+            "0: 5 send_recv(4 x f32, receives 4, to 1, from 1), done, at a.cpp:1 32",
+            "0: 6 exchange(2 x u8), done, at a.cpp:1 2", "0: 7 group(1 calls), done, at a.cpp:1 0"});
 }
 
 // ---- overlay -------------------------------------------------------------------------------------------------------

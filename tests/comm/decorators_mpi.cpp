@@ -17,15 +17,15 @@ namespace {
 using shardkit::in_place;
 using shardkit::sum;
 
-#define ON_MPI(function, name)                                              \
-  TEST_CASE("mpi: " name) {                                                 \
-    metadata::comm_type comm = erase(shardkit_test::mpi().world());         \
-    metadata::function(comm);                                               \
+#define ON_MPI(function, name)                                      \
+  TEST_CASE("mpi: " name) {                                         \
+    metadata::comm_type comm = erase(shardkit_test::mpi().world()); \
+    metadata::function(comm);                                       \
   }
 METADATA_CASES(ON_MPI)
 
-/// A backend of which many checked communicators can be made, one after another. Their failures stay their own: a launch
-/// that has failed is of no use to further cases.
+/// A backend of which many checked communicators can be made, one after another. Their failures stay their own: a
+/// launch that has failed is of no use to further cases.
 class contained_backend {
  public:
   using space = shardkit::host_space;

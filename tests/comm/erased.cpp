@@ -6,16 +6,17 @@
 
 #include <shardkit/comm/any_communicator.hpp>
 
-#define ERASED(function, name)                                                   \
-  TEST_CASE("erased: " name) {                                                   \
-    on_threads({1, 2, 3, 5, 8}, [](auto& comm, auto& report, const auto& how) {  \
-      auto any = shardkit::erase(std::move(comm));                               \
-      conformance::function(any, report, how);                                   \
-    }, 300);                                                                     \
-  }                                                                              \
-  TEST_CASE("tcp: " name) {                                                      \
-    on_tcp({1, 2, 3, 5}, [](auto& any, auto& report, const auto& how) {          \
-      conformance::function(any, report, how);                                   \
-    });                                                                          \
+#define ERASED(function, name)                                                                                       \
+  TEST_CASE("erased: " name) {                                                                                       \
+    on_threads(                                                                                                      \
+        {1, 2, 3, 5, 8},                                                                                             \
+        [](auto& comm, auto& report, const auto& how) {                                                              \
+          auto any = shardkit::erase(std::move(comm));                                                               \
+          conformance::function(any, report, how);                                                                   \
+        },                                                                                                           \
+        300);                                                                                                        \
+  }                                                                                                                  \
+  TEST_CASE("tcp: " name) {                                                                                          \
+    on_tcp({1, 2, 3, 5}, [](auto& any, auto& report, const auto& how) { conformance::function(any, report, how); }); \
   }
 SHARDKIT_CONFORMANCE_CASES(ERASED)

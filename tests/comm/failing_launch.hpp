@@ -21,7 +21,8 @@ inline double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-/// A time within which peers must know of a failure. Instrumented programs and a machine busy with other tests are slower.
+/// A time within which peers must know of a failure. Instrumented programs and a machine busy with other tests are
+/// slower.
 inline constexpr double promptly = SHARDKIT_TEST_SANITIZED ? 10 : 1;
 
 /// What left a rank, or run_ranks.
@@ -30,7 +31,7 @@ struct ending {
 
   kind how = returned;
   std::string what;
-  int culprit = -1;               ///< of peer_failed
+  int culprit = -1;                 ///< of peer_failed
   shardkit::error_context context;  ///< of any error of the library
   double time = 0;
 
@@ -75,11 +76,11 @@ struct ending {
 struct failed_launch {
   std::vector<ending> ranks;
   ending caller;
-  std::exception_ptr thrown;        ///< out of run_ranks; null where it returned
-  int reported_rank = -1;           ///< to on_failure
+  std::exception_ptr thrown;  ///< out of run_ranks; null where it returned
+  int reported_rank = -1;     ///< to on_failure
   std::string reported_reason;
   int reports = 0;
-  double struck = 0;                ///< when the fault happened, where the body has said so; else the start
+  double struck = 0;  ///< when the fault happened, where the body has said so; else the start
 
   /// Seconds from the fault until rank r knew.
   double delay(int rank) const { return ranks[static_cast<std::size_t>(rank)].time - struck; }
@@ -145,4 +146,6 @@ inline void check_peers(const failed_launch& result, int culprit, const std::str
 }
 
 /// A call site that a test can recognise.
-inline at<host_space> from_line(const char* file, int line) { return at<host_space>({}, call_site{file, "test", line}); }
+inline at<host_space> from_line(const char* file, int line) {
+  return at<host_space>({}, call_site{file, "test", line});
+}

@@ -40,65 +40,87 @@ const std::vector<verb>& collectives() {
   const auto ranks = [](comm& c) { return static_cast<std::size_t>(c.size()); };
   static const std::vector<verb> all{
       {"barrier", [](comm& c, std::size_t, where w) { c.barrier(w); }},
-      {"broadcast", [=](comm& c, std::size_t n, where w) { auto x = values(n); c.broadcast(x, 0, w); c.barrier(w); }},
-      {"all_reduce", [=](comm& c, std::size_t n, where w) { auto x = values(n); c.all_reduce(in_place(x), shardkit::sum, w); }},
-      {"reduce", [=](comm& c, std::size_t n, where w) {
+      {"broadcast",
+       [=](comm& c, std::size_t n, where w) {
+         auto x = values(n);
+         c.broadcast(x, 0, w);
+         c.barrier(w);
+       }},
+      {"all_reduce",
+       [=](comm& c, std::size_t n, where w) {
+         auto x = values(n);
+         c.all_reduce(in_place(x), shardkit::sum, w);
+       }},
+      {"reduce",
+       [=](comm& c, std::size_t n, where w) {
          auto x = values(n), y = values(n);
          c.reduce(x, y, shardkit::sum, c.size() - 1, w);
          c.barrier(w);
        }},
-      {"all_gather", [=](comm& c, std::size_t n, where w) {
+      {"all_gather",
+       [=](comm& c, std::size_t n, where w) {
          auto x = values(n), y = values(n * ranks(c));
          c.all_gather(x, y, w);
        }},
-      {"unequal all_gather", [=](comm& c, std::size_t n, where w) {
+      {"unequal all_gather",
+       [=](comm& c, std::size_t n, where w) {
          const auto cut = partition::balanced(n, c.size());
          auto x = values(cut.count(c.rank())), y = values(n);
          c.all_gather(x, y, cut, w);
        }},
-      {"reduce_scatter", [=](comm& c, std::size_t n, where w) {
+      {"reduce_scatter",
+       [=](comm& c, std::size_t n, where w) {
          auto x = values(n * ranks(c)), y = values(n);
          c.reduce_scatter(x, y, shardkit::sum, w);
        }},
-      {"unequal reduce_scatter", [=](comm& c, std::size_t n, where w) {
+      {"unequal reduce_scatter",
+       [=](comm& c, std::size_t n, where w) {
          const auto cut = partition::balanced(n, c.size());
          auto x = values(n), y = values(cut.count(c.rank()));
          c.reduce_scatter(x, y, shardkit::sum, cut, w);
        }},
-      {"gather", [=](comm& c, std::size_t n, where w) {
+      {"gather",
+       [=](comm& c, std::size_t n, where w) {
          auto x = values(n), y = values(n * ranks(c));
          c.gather(x, y, 0, w);
          c.barrier(w);
        }},
-      {"scatter", [=](comm& c, std::size_t n, where w) {
+      {"scatter",
+       [=](comm& c, std::size_t n, where w) {
          auto x = values(n * ranks(c)), y = values(n);
          c.scatter(x, y, 0, w);
          c.barrier(w);
        }},
-      {"all_to_all", [=](comm& c, std::size_t n, where w) {
+      {"all_to_all",
+       [=](comm& c, std::size_t n, where w) {
          auto x = values(n * ranks(c)), y = values(n * ranks(c));
          c.all_to_all(x, y, w);
        }},
-      {"unequal all_to_all", [=](comm& c, std::size_t n, where w) {
+      {"unequal all_to_all",
+       [=](comm& c, std::size_t n, where w) {
          const auto cut = partition::balanced(n * ranks(c), c.size());
          auto x = values(n * ranks(c)), y = values(n * ranks(c));
          c.all_to_all(x, cut, y, cut, w);
        }},
-      {"send_recv", [=](comm& c, std::size_t n, where w) {
+      {"send_recv",
+       [=](comm& c, std::size_t n, where w) {
          auto x = values(n), y = values(n);
          for (int distance = 1; distance < c.size(); ++distance)
            c.send_recv(x, (c.rank() + distance) % c.size(), y, (c.rank() + c.size() - distance) % c.size(), w);
          if (n < 33) c.barrier(w);  // small messages need no receiver
        }},
-      {"group", [=](comm& c, std::size_t n, where w) {
+      {"group",
+       [=](comm& c, std::size_t n, where w) {
          auto x = values(n), y = values(n * ranks(c)), z = values(n);
-         c.group([&](auto& g) {
-           for (int peer = 0; peer < g.size(); ++peer) {
-             g.send(x, peer, w);
-             g.recv(view(y.data() + static_cast<std::size_t>(peer) * n, n), peer, w);
-           }
-           g.all_reduce(in_place(z), shardkit::sum, w);
-         }, w);
+         c.group(
+             [&](auto& g) {
+               for (int peer = 0; peer < g.size(); ++peer) {
+                 g.send(x, peer, w);
+                 g.recv(view(y.data() + static_cast<std::size_t>(peer) * n, n), peer, w);
+               }
+               g.all_reduce(in_place(z), shardkit::sum, w);
+             },
+             w);
        }},
       {"exchange", [](comm& c, std::size_t, where w) { c.exchange(c.rank(), w); }},
       {"split", [](comm& c, std::size_t, where w) { c.split(c.rank() % 2, 0, "child", w); }},
@@ -202,10 +224,12 @@ TEST_CASE("a rank alone gets its own exception back") {
 TEST_CASE("on_failure may be empty") {
   shardkit::launch_options options;
   options.on_failure = nullptr;
-  CHECK_THROWS_AS(run_ranks(2, options, [](thread_communicator& comm) {
-    if (comm.is_root()) throw std::runtime_error("quietly");
-    comm.barrier();
-  }), std::runtime_error);
+  CHECK_THROWS_AS(run_ranks(2, options,
+                            [](thread_communicator& comm) {
+                              if (comm.is_root()) throw std::runtime_error("quietly");
+                              comm.barrier();
+                            }),
+                  std::runtime_error);
 }
 
 TEST_CASE("run_ranks refuses a launch that makes no sense") {
@@ -237,37 +261,152 @@ TEST_CASE("wrong arguments fail the communicator before they throw") {
   };
   const auto floats = [](std::size_t n) { return std::vector<float>(n); };
   const std::vector<misuse> all{
-      {"all_reduce", "out has 2 elements and needs 3", [=](comm_type& c) { auto x = floats(3), y = floats(2); c.all_reduce(x, y, shardkit::sum); }},
-      {"all_reduce", "overlap", [=](comm_type& c) { auto x = floats(9); c.all_reduce(view(x.data(), 5), view(x.data() + 2, 5), shardkit::sum); }},
-      {"reduce", "out has 2 elements and needs 3", [=](comm_type& c) { auto x = floats(3), y = floats(2); c.reduce(x, y, shardkit::sum, c.rank()); }},
-      {"reduce", "overlap", [=](comm_type& c) { auto x = floats(9); c.reduce(view(x.data(), 5), view(x.data() + 2, 5), shardkit::sum, c.rank()); }},
-      {"reduce", "root 3 is not a rank", [=](comm_type& c) { auto x = floats(3); c.reduce(x, x, shardkit::sum, 3); }},
-      {"broadcast", "root -1 is not a rank", [=](comm_type& c) { auto x = floats(3); c.broadcast(x, -1); }},
-      {"gather", "root 99 is not a rank", [=](comm_type& c) { auto x = floats(3); c.gather(x, x, 99); }},
-      {"scatter", "root 3 is not a rank", [=](comm_type& c) { auto x = floats(3); c.scatter(x, x, 3); }},
-      {"gather", "out has 3 elements and needs 9", [=](comm_type& c) { auto x = floats(3), y = floats(3); c.gather(x, y, c.rank()); }},
-      {"scatter", "in has 4 elements and needs 9", [=](comm_type& c) { auto x = floats(4), y = floats(3); c.scatter(x, y, c.rank()); }},
-      {"all_gather", "out has 4 elements and needs 6", [=](comm_type& c) { auto x = floats(2), y = floats(4); c.all_gather(x, y); }},
-      {"all_gather", "4 elements do not divide by 3 ranks; pass a partition", [=](comm_type& c) { auto x = floats(4); c.all_gather(in_place(x)); }},
-      {"all_gather", "the partition is over 4 ranks, the communicator has 3", [=](comm_type& c) { auto x = floats(4); c.all_gather(in_place(x), partition::balanced(4, 4)); }},
-      {"all_gather", "replicas", [=](comm_type& c) { auto x = floats(6); c.all_gather(in_place(x), partition::balanced(6, 3).replicas(3)); }},
-      {"all_gather", "overlap", [=](comm_type& c) { auto x = floats(9); c.all_gather(view(x.data() + 1, 3), x); }},
-      {"reduce_scatter", "in has 5 elements and needs 6", [=](comm_type& c) { auto x = floats(5), y = floats(2); c.reduce_scatter(x, y, shardkit::sum); }},
-      {"reduce_scatter", "out has 5 elements and needs 2", [=](comm_type& c) { auto x = floats(6), y = floats(5); c.reduce_scatter(x, y, shardkit::sum, partition::balanced(6, 3)); }},
-      {"all_to_all", "7 elements do not divide", [=](comm_type& c) { auto x = floats(7), y = floats(7); c.all_to_all(x, y); }},
-      {"all_to_all", "overlap", [=](comm_type& c) { auto x = floats(6); c.all_to_all(x, x); }},
-      {"send", "peer 3 is not a rank", [=](comm_type& c) { auto x = floats(2); c.send(x, 3); }},
-      {"recv", "peer -2 is not a rank", [=](comm_type& c) { auto x = floats(2); c.recv(x, -2); }},
-      {"send_recv", "peer 4 is not a rank", [=](comm_type& c) { auto x = floats(2), y = floats(2); c.send_recv(x, 0, y, 4); }},
-      {"send_recv", "overlap", [=](comm_type& c) { auto x = floats(2); c.send_recv(x, 0, x, 0); }},
-      {"send", "peer 5 is not a rank", [=](comm_type& c) { auto x = floats(2); const auto dropped = c.send_async(x, 5); }},
+      {"all_reduce", "out has 2 elements and needs 3",
+       [=](comm_type& c) {
+         auto x = floats(3), y = floats(2);
+         c.all_reduce(x, y, shardkit::sum);
+       }},
+      {"all_reduce", "overlap",
+       [=](comm_type& c) {
+         auto x = floats(9);
+         c.all_reduce(view(x.data(), 5), view(x.data() + 2, 5), shardkit::sum);
+       }},
+      {"reduce", "out has 2 elements and needs 3",
+       [=](comm_type& c) {
+         auto x = floats(3), y = floats(2);
+         c.reduce(x, y, shardkit::sum, c.rank());
+       }},
+      {"reduce", "overlap",
+       [=](comm_type& c) {
+         auto x = floats(9);
+         c.reduce(view(x.data(), 5), view(x.data() + 2, 5), shardkit::sum, c.rank());
+       }},
+      {"reduce", "root 3 is not a rank",
+       [=](comm_type& c) {
+         auto x = floats(3);
+         c.reduce(x, x, shardkit::sum, 3);
+       }},
+      {"broadcast", "root -1 is not a rank",
+       [=](comm_type& c) {
+         auto x = floats(3);
+         c.broadcast(x, -1);
+       }},
+      {"gather", "root 99 is not a rank",
+       [=](comm_type& c) {
+         auto x = floats(3);
+         c.gather(x, x, 99);
+       }},
+      {"scatter", "root 3 is not a rank",
+       [=](comm_type& c) {
+         auto x = floats(3);
+         c.scatter(x, x, 3);
+       }},
+      {"gather", "out has 3 elements and needs 9",
+       [=](comm_type& c) {
+         auto x = floats(3), y = floats(3);
+         c.gather(x, y, c.rank());
+       }},
+      {"scatter", "in has 4 elements and needs 9",
+       [=](comm_type& c) {
+         auto x = floats(4), y = floats(3);
+         c.scatter(x, y, c.rank());
+       }},
+      {"all_gather", "out has 4 elements and needs 6",
+       [=](comm_type& c) {
+         auto x = floats(2), y = floats(4);
+         c.all_gather(x, y);
+       }},
+      {"all_gather", "4 elements do not divide by 3 ranks; pass a partition",
+       [=](comm_type& c) {
+         auto x = floats(4);
+         c.all_gather(in_place(x));
+       }},
+      {"all_gather", "the partition is over 4 ranks, the communicator has 3",
+       [=](comm_type& c) {
+         auto x = floats(4);
+         c.all_gather(in_place(x), partition::balanced(4, 4));
+       }},
+      {"all_gather", "replicas",
+       [=](comm_type& c) {
+         auto x = floats(6);
+         c.all_gather(in_place(x), partition::balanced(6, 3).replicas(3));
+       }},
+      {"all_gather", "overlap",
+       [=](comm_type& c) {
+         auto x = floats(9);
+         c.all_gather(view(x.data() + 1, 3), x);
+       }},
+      {"reduce_scatter", "in has 5 elements and needs 6",
+       [=](comm_type& c) {
+         auto x = floats(5), y = floats(2);
+         c.reduce_scatter(x, y, shardkit::sum);
+       }},
+      {"reduce_scatter", "out has 5 elements and needs 2",
+       [=](comm_type& c) {
+         auto x = floats(6), y = floats(5);
+         c.reduce_scatter(x, y, shardkit::sum, partition::balanced(6, 3));
+       }},
+      {"all_to_all", "7 elements do not divide",
+       [=](comm_type& c) {
+         auto x = floats(7), y = floats(7);
+         c.all_to_all(x, y);
+       }},
+      {"all_to_all", "overlap",
+       [=](comm_type& c) {
+         auto x = floats(6);
+         c.all_to_all(x, x);
+       }},
+      {"send", "peer 3 is not a rank",
+       [=](comm_type& c) {
+         auto x = floats(2);
+         c.send(x, 3);
+       }},
+      {"recv", "peer -2 is not a rank",
+       [=](comm_type& c) {
+         auto x = floats(2);
+         c.recv(x, -2);
+       }},
+      {"send_recv", "peer 4 is not a rank",
+       [=](comm_type& c) {
+         auto x = floats(2), y = floats(2);
+         c.send_recv(x, 0, y, 4);
+       }},
+      {"send_recv", "overlap",
+       [=](comm_type& c) {
+         auto x = floats(2);
+         c.send_recv(x, 0, x, 0);
+       }},
+      {"send", "peer 5 is not a rank",
+       [=](comm_type& c) {
+         auto x = floats(2);
+         const auto dropped = c.send_async(x, 5);
+       }},
       {"split", "colour -1 is negative", [](comm_type& c) { c.split(-1); }},
-      {"send", "peer 9 is not a rank", [=](comm_type& c) { c.group([&](auto& g) { auto x = floats(2); g.barrier(); g.send(x, 9); }); }},
+      {"send", "peer 9 is not a rank",
+       [=](comm_type& c) {
+         c.group([&](auto& g) {
+           auto x = floats(2);
+           g.barrier();
+           g.send(x, 9);
+         });
+       }},
       {"broadcast", "null", [](comm_type& c) { c.broadcast(view(static_cast<float*>(nullptr), 4), 0); }},
-      {"all_reduce", "null", [=](comm_type& c) { auto x = floats(2); c.all_reduce(x, view(static_cast<float*>(nullptr), 2), shardkit::sum); }},
+      {"all_reduce", "null",
+       [=](comm_type& c) {
+         auto x = floats(2);
+         c.all_reduce(x, view(static_cast<float*>(nullptr), 2), shardkit::sum);
+       }},
       {"send", "null", [](comm_type& c) { c.send(view(static_cast<const int*>(nullptr), 4), 0); }},
-      {"send", "waits for ever", [=](comm_type& c) { auto x = floats(200); c.send(x, c.rank()); }},
-      {"recv", "waits for ever", [=](comm_type& c) { auto x = floats(200); c.recv(x, c.rank()); }},
+      {"send", "waits for ever",
+       [=](comm_type& c) {
+         auto x = floats(200);
+         c.send(x, c.rank());
+       }},
+      {"recv", "waits for ever",
+       [=](comm_type& c) {
+         auto x = floats(200);
+         c.recv(x, c.rank());
+       }},
   };
   for (const misuse& one : all)
     for (int culprit = 0; culprit < 3; ++culprit) {
@@ -366,20 +505,23 @@ TEST_CASE("a rank that never arrives ends the others' call at its deadline") {
       CAPTURE(waiting.name);
       CAPTURE(count);
       std::atomic<int> ended{0};
-      const auto result = launch(3, [&](auto& comm, auto& clock) {
-        comm.barrier();
-        if (comm.rank() == 0) {
-          clock.strike();
-          while (ended.load() != 2) pause_for(1e-3);
-          return waiting.call(comm, count, {});  // too late
-        }
-        try {
-          waiting.call(comm, count, from_line("waiting.cpp", 5));
-        } catch (...) {
-          ++ended;
-          throw;
-        }
-      }, 0.3);
+      const auto result = launch(
+          3,
+          [&](auto& comm, auto& clock) {
+            comm.barrier();
+            if (comm.rank() == 0) {
+              clock.strike();
+              while (ended.load() != 2) pause_for(1e-3);
+              return waiting.call(comm, count, {});  // too late
+            }
+            try {
+              waiting.call(comm, count, from_line("waiting.cpp", 5));
+            } catch (...) {
+              ++ended;
+              throw;
+            }
+          },
+          0.3);
       int timeouts = 0;
       for (int rank : {1, 2}) {
         INFO(result[rank].what);
@@ -405,18 +547,21 @@ TEST_CASE("a rank that never arrives ends the others' call at its deadline") {
 TEST_CASE("the timeout names the rank that did not come") {
   for (int absent = 0; absent < 4; ++absent) {
     std::atomic<int> ended{0};
-    const auto result = launch(4, [&](auto& comm, auto&) {
-      if (comm.rank() == absent) {
-        while (ended.load() != 3) pause_for(1e-3);
-        return;
-      }
-      try {
-        comm.barrier();
-      } catch (...) {
-        ++ended;
-        throw;
-      }
-    }, 0.2);
+    const auto result = launch(
+        4,
+        [&](auto& comm, auto&) {
+          if (comm.rank() == absent) {
+            while (ended.load() != 3) pause_for(1e-3);
+            return;
+          }
+          try {
+            comm.barrier();
+          } catch (...) {
+            ++ended;
+            throw;
+          }
+        },
+        0.2);
     for (int rank = 0; rank < 4; ++rank)
       if (rank != absent) CHECK(result[rank].says("rank " + std::to_string(absent) + " did not arrive in barrier"));
   }
@@ -679,7 +824,8 @@ TEST_CASE("a message of another size or type fails both sides, whoever comes fir
         const auto result = launch(3, [&](auto& comm, auto& clock) {
           if (comm.rank() == late) pause_for(2e-3);
           const auto w = comm.rank() == 0 ? from_line("sender.cpp", 11) : from_line("receiver.cpp", 22);
-          auto out = std::make_unique<std::vector<float>>(one.sent), in = std::make_unique<std::vector<float>>(one.expected);
+          auto out = std::make_unique<std::vector<float>>(one.sent),
+               in = std::make_unique<std::vector<float>>(one.expected);
           auto large = std::make_unique<std::vector<float>>(large_count);
           clock.strike();
           if (comm.rank() == 2) {
@@ -695,11 +841,13 @@ TEST_CASE("a message of another size or type fails both sides, whoever comes fir
             case both_ways: comm.send_recv(*out, 1 - comm.rank(), *in, 1 - comm.rank(), w); break;
             case grouped:
             case grouped_with_collective:
-              comm.group([&](auto& g) {
-                if (sends) g.send(*out, 1, w);
-                else g.recv(*in, 0, w);
-                if (how == grouped_with_collective) g.all_reduce(in_place(*large), shardkit::sum, w);
-              }, w);
+              comm.group(
+                  [&](auto& g) {
+                    if (sends) g.send(*out, 1, w);
+                    else g.recv(*in, 0, w);
+                    if (how == grouped_with_collective) g.all_reduce(in_place(*large), shardkit::sum, w);
+                  },
+                  w);
               break;
             case pending: {
               auto request = sends ? comm.send_async(*out, 1, w) : comm.recv_async(*in, 0, w);
@@ -863,8 +1011,7 @@ TEST_CASE("a failure ends pending requests") {
         if (tests)
           while (!pending.test()) {
           }
-        else
-          pending.wait();
+        else pending.wait();
       });
       for (int rank : {0, 1}) {
         CHECK(result[rank].how == ending::peer_failed);
@@ -883,11 +1030,14 @@ TEST_CASE("a rank that times out may free its buffers while the late one arrives
     for (int late = 0; late < 3; ++late)
       for (int round = 0; round < 4; ++round) {
         CAPTURE(one.name);
-        const auto result = launch(3, [&](auto& comm, auto&) {
-          comm.barrier();
-          if (comm.rank() == late) pause_for(8e-3 + 1e-3 * round);
-          one.call(comm, large_count, {});
-        }, 0.01);
+        const auto result = launch(
+            3,
+            [&](auto& comm, auto&) {
+              comm.barrier();
+              if (comm.rank() == late) pause_for(8e-3 + 1e-3 * round);
+              one.call(comm, large_count, {});
+            },
+            0.01);
         // Either all made it, or all know.
         for (int rank = 0; rank < 3; ++rank)
           CHECK((result[rank].how == ending::returned || result[rank].how == ending::timeout ||
@@ -911,7 +1061,7 @@ TEST_CASE("a rank that throws at a random moment leaves no peer in its buffers")
 }
 
 TEST_CASE("a call that has thrown leaves its buffers to their owner, whatever the peers still do") {
-  using calls = std::function<void(thread_communicator&, std::vector<float>& in, std::vector<float>& out)>;
+  using calls = std::function<void(thread_communicator&, std::vector<float> & in, std::vector<float> & out)>;
   const auto part = [](thread_communicator& c, std::vector<float>& all) {
     return view(all.data(), all.size() / static_cast<std::size_t>(c.size()));
   };
@@ -985,17 +1135,20 @@ TEST_CASE("failures in the middle of split leave nothing behind") {
 }
 
 TEST_CASE("two communicators used in opposite order end at the deadline") {
-  const auto result = launch(2, [](auto& comm, auto&) {
-    auto a = comm.split(0, 0, "a"), b = comm.split(0, 0, "b");
-    std::vector<float> x(5000);
-    if (comm.rank() == 0) {
-      a.all_reduce(in_place(x), shardkit::sum);
-      b.all_reduce(in_place(x), shardkit::sum);
-    } else {
-      b.all_reduce(in_place(x), shardkit::sum);
-      a.all_reduce(in_place(x), shardkit::sum);
-    }
-  }, 0.3);
+  const auto result = launch(
+      2,
+      [](auto& comm, auto&) {
+        auto a = comm.split(0, 0, "a"), b = comm.split(0, 0, "b");
+        std::vector<float> x(5000);
+        if (comm.rank() == 0) {
+          a.all_reduce(in_place(x), shardkit::sum);
+          b.all_reduce(in_place(x), shardkit::sum);
+        } else {
+          b.all_reduce(in_place(x), shardkit::sum);
+          a.all_reduce(in_place(x), shardkit::sum);
+        }
+      },
+      0.3);
   CHECK(result.caller.how == ending::timeout);
   CHECK(result[0].context.communicator == "a");
   CHECK(result[1].context.communicator == "b");
@@ -1045,7 +1198,8 @@ TEST_CASE("a mesh that does not fit the world is refused on every rank") {
   };
   for (const wrong& one : all) {
     CAPTURE(one.message);
-    const auto result = launch(6, [&](auto& comm, auto&) { shardkit::mesh grid(comm, one.given, from_line("grid.cpp", 4)); });
+    const auto result =
+        launch(6, [&](auto& comm, auto&) { shardkit::mesh grid(comm, one.given, from_line("grid.cpp", 4)); });
     for (const ending& got : result.ranks) {
       INFO(got.what);
       CHECK(got.how == ending::usage);

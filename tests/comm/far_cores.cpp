@@ -83,6 +83,7 @@ TEST_CASE("Ranks on far cores give the same results, with contributions on and o
 
 TEST_CASE("The look for near cores comes again, on every rank, without disturbing any call") {
   shardkit::run_ranks(2, [](thread_communicator& comm) {
-    for (std::size_t call = 0; call < 27; ++call) CHECK(wrong_after(comm, call, 150001) == 0);  // five staged calls each
+    for (std::size_t call = 0; call < 27; ++call)
+      CHECK(wrong_after(comm, call, 150001) == 0);  // five staged calls each
   });
 }

@@ -9,15 +9,15 @@
 #include <atomic>
 #include <stdexcept>
 
-#define ON_SELF_AND_THREADS(function, name)                                                      \
-  TEST_CASE(name) {                                                                              \
-    metadata::comm_type alone = erase(shardkit::self_communicator(shardkit::self_backend()));    \
-    metadata::function(alone);                                                                   \
-    for (int ranks = 1; ranks <= 5; ++ranks)                                                     \
-      shardkit::run_ranks(ranks, [](thread_communicator& world) {                                \
-        metadata::comm_type comm = erase(std::move(world));                                      \
-        metadata::function(comm);                                                                \
-      });                                                                                        \
+#define ON_SELF_AND_THREADS(function, name)                                                   \
+  TEST_CASE(name) {                                                                           \
+    metadata::comm_type alone = erase(shardkit::self_communicator(shardkit::self_backend())); \
+    metadata::function(alone);                                                                \
+    for (int ranks = 1; ranks <= 5; ++ranks)                                                  \
+      shardkit::run_ranks(ranks, [](thread_communicator& world) {                             \
+        metadata::comm_type comm = erase(std::move(world));                                   \
+        metadata::function(comm);                                                             \
+      });                                                                                     \
   }
 METADATA_CASES(ON_SELF_AND_THREADS)
 

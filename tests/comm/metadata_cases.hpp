@@ -69,13 +69,16 @@ inline void on_rank(comm_type& comm) {
     CHECK(shardkit::on_rank(comm, one, [&] { return ++calls, one * 3 + 0.5; }) == one * 3 + 0.5);
     CHECK(calls == (comm.rank() == one ? 1 : 0));
     CHECK(shardkit::on_rank(comm, one, [&] { return blob_of(one, 2); }) == blob_of(one, 2));
-    CHECK(shardkit::on_rank(comm, one, [] { return std::vector<std::int16_t>{4, 5, 6}; }) ==
-          std::vector<std::int16_t>{4, 5, 6});
+    CHECK(shardkit::on_rank(comm, one, [] {
+            return std::vector<std::int16_t>{4, 5, 6};
+          }) == std::vector<std::int16_t>{4, 5, 6});
     CHECK(shardkit::on_rank(comm, one, [] { return std::vector<double>(); }).empty());
     shardkit::on_rank(comm, one, [&] { ++calls; });
     CHECK(calls == (comm.rank() == one ? 2 : 0));
 
-    const auto throwing = [&] { return shardkit::on_rank(comm, one, []() -> int { throw std::out_of_range("no luck"); }); };
+    const auto throwing = [&] {
+      return shardkit::on_rank(comm, one, []() -> int { throw std::out_of_range("no luck"); });
+    };
     if (comm.rank() == one) {
       CHECK_THROWS_AS((void)throwing(), std::out_of_range);
     } else {
@@ -185,10 +188,10 @@ inline void pad_to_max(comm_type& comm) {
 
 }  // namespace metadata
 
-#define METADATA_CASES(X)                                                                                    \
-  X(any_and_all, "any_of and all_of are true where one rank, or every rank, says so")                        \
-  X(blobs, "blobs of any length reach every rank")                                                           \
-  X(on_rank, "on_rank runs on one rank, and its value or its exception reaches all")                         \
-  X(root_first, "root_first lets the others wait for the root, and releases them when it unwinds")           \
-  X(verify_same, "verify_same names the ranks that differ, and in what")                                     \
+#define METADATA_CASES(X)                                                                          \
+  X(any_and_all, "any_of and all_of are true where one rank, or every rank, says so")              \
+  X(blobs, "blobs of any length reach every rank")                                                 \
+  X(on_rank, "on_rank runs on one rank, and its value or its exception reaches all")               \
+  X(root_first, "root_first lets the others wait for the root, and releases them when it unwinds") \
+  X(verify_same, "verify_same names the ranks that differ, and in what")                           \
   X(pad_to_max, "pad_to_max makes counts equal and says what they were")

@@ -5,13 +5,14 @@
 #include <shardkit/comm/any_communicator.hpp>
 #include <support/mpi_world.hpp>
 
-#define ON_MPI(function, name)                                                                              \
-  TEST_CASE("mpi: " name) {                                                                                 \
-    auto world = shardkit_test::mpi().world();                                                              \
-    conformance::report report;                                                                             \
-    conformance::sweep how;                                                                                 \
-    how.points = 60;                                                                                        \
-    conformance::function(world, report, how);                                                              \
-    CHECK_MESSAGE(report.failures() == 0, report.failures(), " of ", report.checks(), " checks failed", report.what()); \
+#define ON_MPI(function, name)                                                                          \
+  TEST_CASE("mpi: " name) {                                                                             \
+    auto world = shardkit_test::mpi().world();                                                          \
+    conformance::report report;                                                                         \
+    conformance::sweep how;                                                                             \
+    how.points = 60;                                                                                    \
+    conformance::function(world, report, how);                                                          \
+    CHECK_MESSAGE(report.failures() == 0, report.failures(), " of ", report.checks(), " checks failed", \
+                  report.what());                                                                       \
   }
 SHARDKIT_CONFORMANCE_CASES(ON_MPI)

@@ -137,69 +137,85 @@ inline std::vector<mutation> all() {
       {"scatter root", root<scatter>},
       {"all_to_all count", count<all_to_all>},
       {"all_to_all type", type<all_to_all>},
-      {"all_gather layout", [](comm_type& comm, bool mutated) {
-         with_layout(comm, mutated, [&](auto& mine, auto& whole, auto& cut, where w) {
-           comm.all_gather(mine, whole, cut, w);
-         });
+      {"all_gather layout",
+       [](comm_type& comm, bool mutated) {
+         with_layout(comm, mutated,
+                     [&](auto& mine, auto& whole, auto& cut, where w) { comm.all_gather(mine, whole, cut, w); });
        }},
-      {"reduce_scatter layout", [](comm_type& comm, bool mutated) {
+      {"reduce_scatter layout",
+       [](comm_type& comm, bool mutated) {
          with_layout(comm, mutated, [&](auto& mine, auto& whole, auto& cut, where w) {
            comm.reduce_scatter(whole, mine, shardkit::sum, cut, w);
          });
        }},
-      {"gather layout", [](comm_type& comm, bool mutated) {
-         with_layout(comm, mutated, [&](auto& mine, auto& whole, auto& cut, where w) {
-           comm.gather(mine, whole, cut, 0, w);
-         });
+      {"gather layout",
+       [](comm_type& comm, bool mutated) {
+         with_layout(comm, mutated,
+                     [&](auto& mine, auto& whole, auto& cut, where w) { comm.gather(mine, whole, cut, 0, w); });
        }},
-      {"scatter layout", [](comm_type& comm, bool mutated) {
-         with_layout(comm, mutated, [&](auto& mine, auto& whole, auto& cut, where w) {
-           comm.scatter(whole, mine, cut, 0, w);
-         });
+      {"scatter layout",
+       [](comm_type& comm, bool mutated) {
+         with_layout(comm, mutated,
+                     [&](auto& mine, auto& whole, auto& cut, where w) { comm.scatter(whole, mine, cut, 0, w); });
        }},
-      {"all_to_all layout", [](comm_type& comm, bool mutated) {
+      {"all_to_all layout",
+       [](comm_type& comm, bool mutated) {
          std::vector<std::size_t> counts(static_cast<std::size_t>(comm.size()), 2);
          const auto from = shardkit::partition::from_counts(counts);
          if (mutated) ++counts[static_cast<std::size_t>((comm.rank() + 1) % comm.size())];
          const auto to = shardkit::partition::from_counts(counts);
          std::vector<double> x(to.total()), y(from.total());
          comm.all_to_all(x, to, y, from, site_of(mutated));
-       }, false, true},  // only the next rank sees it
-      {"size of an exchange", [](comm_type& comm, bool mutated) {
+       },
+       false, true},  // only the next rank sees it
+      {"size of an exchange",
+       [](comm_type& comm, bool mutated) {
          if (mutated) (void)comm.exchange(std::int64_t{1}, wrong());
          else (void)comm.exchange(std::int32_t{1}, right());
        }},
-      {"split", [](comm_type& comm, bool mutated) {
+      {"split",
+       [](comm_type& comm, bool mutated) {
          if (mutated) comm.barrier(wrong());
          else (void)comm.split(0, 0, "child", right());
        }},
-      {"order", [](comm_type& comm, bool mutated) {
+      {"order",
+       [](comm_type& comm, bool mutated) {
          if (mutated) comm.barrier(wrong());
          all_reduce(comm, 6, false, shardkit::sum, 0, site_of(mutated));
          if (!mutated) comm.barrier(right());
        }},
-      {"a call left out", [](comm_type& comm, bool mutated) {
+      {"a call left out",
+       [](comm_type& comm, bool mutated) {
          for (std::size_t step = 1; step < 6; ++step)
            if (!mutated || step != 3) all_reduce(comm, step, false, shardkit::sum, 0, site_of(mutated));
        }},
-      {"contents of a group", [](comm_type& comm, bool mutated) {
+      {"contents of a group",
+       [](comm_type& comm, bool mutated) {
          std::vector<float> x(6), y(6);
-         comm.group([&](auto& g) {
-           g.all_reduce(shardkit::in_place(x), shardkit::sum, site_of(mutated));
-           if (mutated) g.broadcast(y, 0, wrong());
-           else g.all_reduce(shardkit::in_place(y), shardkit::sum, right());
-         }, site_of(mutated));
+         comm.group(
+             [&](auto& g) {
+               g.all_reduce(shardkit::in_place(x), shardkit::sum, site_of(mutated));
+               if (mutated) g.broadcast(y, 0, wrong());
+               else g.all_reduce(shardkit::in_place(y), shardkit::sum, right());
+             },
+             site_of(mutated));
        }},
-      {"message count", [](comm_type& comm, bool mutated) {
+      {"message count",
+       [](comm_type& comm, bool mutated) {
          std::vector<float> x(mutated ? 5 : 6);
-         message(comm, [&] { comm.send(x, 1, site_of(mutated)); }, [&] { comm.recv(x, 0, site_of(mutated)); });
-       }, true, true},
-      {"message type", [](comm_type& comm, bool mutated) {
+         message(
+             comm, [&] { comm.send(x, 1, site_of(mutated)); }, [&] { comm.recv(x, 0, site_of(mutated)); });
+       },
+       true, true},
+      {"message type",
+       [](comm_type& comm, bool mutated) {
          std::vector<float> x(6);
          std::vector<std::int32_t> y(6);
-         message(comm, [&] { mutated ? comm.send(y, 1, wrong()) : comm.send(x, 1, right()); },
-                 [&] { mutated ? comm.recv(y, 0, wrong()) : comm.recv(x, 0, right()); });
-       }, true, true},
+         message(
+             comm, [&] { mutated ? comm.send(y, 1, wrong()) : comm.send(x, 1, right()); },
+             [&] { mutated ? comm.recv(y, 0, wrong()) : comm.recv(x, 0, right()); });
+       },
+       true, true},
   };
 }
 

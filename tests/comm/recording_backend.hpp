@@ -38,7 +38,9 @@ class recording_backend {
     return {};
   }
   recording_backend split(int, int, const shardkit::call_site&) { return recording_backend(log_); }
-  void exchange(const void* in, void* out, std::size_t bytes, const shardkit::call_site&) { std::memcpy(out, in, bytes); }
+  void exchange(const void* in, void* out, std::size_t bytes, const shardkit::call_site&) {
+    std::memcpy(out, in, bytes);
+  }
   void fail(const std::string&) noexcept {}
   shardkit::control_lane& control() { return lane_; }
 
@@ -61,8 +63,8 @@ class recording_backend {
 
   template <class Call>
   void note(const Call& call, bool started) {
-    log_->push_back({shardkit::detail::verb_index<Call>(shardkit::all_calls{}), started, shardkit::describe(call),
-                     call.site.line});
+    log_->push_back(
+        {shardkit::detail::verb_index<Call>(shardkit::all_calls{}), started, shardkit::describe(call), call.site.line});
   }
 
   std::shared_ptr<std::vector<arrival>> log_;

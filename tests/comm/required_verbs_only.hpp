@@ -30,10 +30,12 @@ class required_verbs_only {
   }
   void perform(const shardkit::group_call& group) {
     for (std::size_t i = 0; i < group.count; ++i)
-      std::visit([](const auto& call) {
-        if (!is_listed<std::decay_t<decltype(call)>, shardkit::required_calls>::value)
-          throw std::logic_error(std::string("a group was to hold ") + call.name);
-      }, group.calls[i]);
+      std::visit(
+          [](const auto& call) {
+            if (!is_listed<std::decay_t<decltype(call)>, shardkit::required_calls>::value)
+              throw std::logic_error(std::string("a group was to hold ") + call.name);
+          },
+          group.calls[i]);
     base_.perform(group);
   }
   template <class Call>

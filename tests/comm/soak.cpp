@@ -51,8 +51,14 @@ std::int64_t value(int rank, std::size_t i, std::size_t step) {
 class step {
  public:
   step(comm_type& comm, std::size_t number, std::size_t count)
-      : comm_(comm), number_(number), count_(count), ranks_(static_cast<std::size_t>(comm.size())), mine_(count),
-        other_(count), whole_(count * ranks_), all_(whole_.size()) {
+      : comm_(comm),
+        number_(number),
+        count_(count),
+        ranks_(static_cast<std::size_t>(comm.size())),
+        mine_(count),
+        other_(count),
+        whole_(count * ranks_),
+        all_(whole_.size()) {
     fill(mine_, comm.rank());
     fill(whole_, comm.rank());
   }
@@ -129,7 +135,8 @@ class step {
   bool all_to_all() {
     comm_.all_to_all(whole_, all_);
     for (std::size_t i = 0; i < all_.size(); ++i)
-      if (all_[i] != value(static_cast<int>(i / count_), static_cast<std::size_t>(comm_.rank()) * count_ + i % count_, number_))
+      if (all_[i] !=
+          value(static_cast<int>(i / count_), static_cast<std::size_t>(comm_.rank()) * count_ + i % count_, number_))
         return false;
     return true;
   }
@@ -197,10 +204,13 @@ std::string run_with_fault(std::uint64_t seed, int& struck) {
   plan.longest_jitter = 2e-4;
   const double limit = !drops_out ? 20 : SHARDKIT_TEST_SANITIZED ? 2 : 0.25;
   std::atomic<int> right{0};
-  const auto result = launch(ranks, [&](auto& world, auto&) {
-    auto comm = decorated(std::move(world), plan, seed);
-    right += run_program(comm, seed, steps, drops_out ? step::collectives : step::kinds);
-  }, limit);
+  const auto result = launch(
+      ranks,
+      [&](auto& world, auto&) {
+        auto comm = decorated(std::move(world), plan, seed);
+        right += run_program(comm, seed, steps, drops_out ? step::collectives : step::kinds);
+      },
+      limit);
 
   const std::string culprit = "rank " + std::to_string(plan.rank) + " ";
   if (plan.kind == fault_kind::delay)
@@ -252,10 +262,13 @@ TEST_CASE("random delays without a fault raise no alarm, and every result is rig
     plan.seed = seed;
     plan.longest_jitter = 5e-4;
     std::atomic<int> right{0};
-    const auto result = launch(ranks, [&](auto& world, auto&) {
-      auto comm = decorated(std::move(world), plan, seed);
-      right += run_program(comm, seed, 2 + scrambled(seed, 11) % 8, step::kinds);
-    }, SHARDKIT_TEST_SANITIZED ? 60 : 10);
+    const auto result = launch(
+        ranks,
+        [&](auto& world, auto&) {
+          auto comm = decorated(std::move(world), plan, seed);
+          right += run_program(comm, seed, 2 + scrambled(seed, 11) % 8, step::kinds);
+        },
+        SHARDKIT_TEST_SANITIZED ? 60 : 10);
     CHECK_MESSAGE(result.thrown == nullptr, "seed ", seed, ": ", result.caller.what);
     CHECK_MESSAGE(right.load() == ranks, "seed ", seed, ": wrong results");
   }

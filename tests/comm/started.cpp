@@ -11,13 +11,16 @@
 #include <utility>
 #include <vector>
 
-#define STARTED(function, name)                                                                            \
-  TEST_CASE("started: " name) {                                                                            \
-    on_threads({1, 2, 3, 5}, [](auto& comm, auto& report, const auto& how) {                               \
-      using backend = started_calls<shardkit::thread_backend>;                                             \
-      auto started = shardkit::erase(shardkit::communicator<backend>(backend(std::move(comm.backend())))); \
-      conformance::function(started, report, how);                                                         \
-    }, 400);                                                                                               \
+#define STARTED(function, name)                                                                                \
+  TEST_CASE("started: " name) {                                                                                \
+    on_threads(                                                                                                \
+        {1, 2, 3, 5},                                                                                          \
+        [](auto& comm, auto& report, const auto& how) {                                                        \
+          using backend = started_calls<shardkit::thread_backend>;                                             \
+          auto started = shardkit::erase(shardkit::communicator<backend>(backend(std::move(comm.backend())))); \
+          conformance::function(started, report, how);                                                         \
+        },                                                                                                     \
+        400);                                                                                                  \
   }
 SHARDKIT_CONFORMANCE_CASES(STARTED)
 

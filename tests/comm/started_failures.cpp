@@ -40,8 +40,7 @@ TEST_CASE("a failure ends started collectives, whether they are waited for or te
         if (tests)
           while (!second.test()) {
           }
-        else
-          second.wait();
+        else second.wait();
       });
       check_peers(result, 2, "no reply");
       for (int rank : {0, 1}) {
@@ -126,19 +125,22 @@ TEST_CASE("ranks that start different calls all throw, and the error names both 
 
 TEST_CASE("a started collective that nobody joins ends at the deadline, naming who did not come") {
   for (const bool joined : {false, true}) {
-    const auto result = launch(3, [&](auto& comm, auto& clock) {
-      std::vector<float> x(large_count);
-      auto other = comm.split(0);
-      comm.barrier();
-      if (comm.rank() == 2) {
-        pause_for(0.6);
-        return;
-      }
-      clock.strike();
-      request pending[] = {comm.all_reduce_async(in_place(x), shardkit::sum), other.barrier_async()};
-      if (joined) shardkit::wait_all(pending, 2);
-      else pending[0].wait();
-    }, 0.1);
+    const auto result = launch(
+        3,
+        [&](auto& comm, auto& clock) {
+          std::vector<float> x(large_count);
+          auto other = comm.split(0);
+          comm.barrier();
+          if (comm.rank() == 2) {
+            pause_for(0.6);
+            return;
+          }
+          clock.strike();
+          request pending[] = {comm.all_reduce_async(in_place(x), shardkit::sum), other.barrier_async()};
+          if (joined) shardkit::wait_all(pending, 2);
+          else pending[0].wait();
+        },
+        0.1);
     for (int rank : {0, 1}) {
       INFO(result[rank].what);
       CHECK((result[rank].how == ending::timeout || result[rank].how == ending::peer_failed));

@@ -1,7 +1,7 @@
 // What may be handed to a verb, and what becomes of it: kinds of buffers, element types of one's own, call sites.
 #include <doctest/doctest.h>
-#include <shardkit/core/buffer.hpp>
 #include <shardkit/comm/any_communicator.hpp>
+#include <shardkit/core/buffer.hpp>
 #include <shardkit/launch/run_ranks.hpp>
 
 #include <array>
@@ -91,10 +91,12 @@ TEST_CASE("an element type of one's own travels and reduces as the dtype that it
     comm.broadcast(bytes, 2);
     CHECK(bytes[0] == std::byte{2});
   });
-  CHECK_THROWS_AS(run_ranks(2, [](thread_communicator& comm) {
-    std::vector<engine::quarter> x(4);
-    comm.all_reduce(in_place(x), shardkit::sum);
-  }), shardkit::unsupported_error);
+  CHECK_THROWS_AS(run_ranks(2,
+                            [](thread_communicator& comm) {
+                              std::vector<engine::quarter> x(4);
+                              comm.all_reduce(in_place(x), shardkit::sum);
+                            }),
+                  shardkit::unsupported_error);
 }
 
 TEST_CASE("an error names the line that made the call") {
@@ -120,14 +122,18 @@ TEST_CASE("an error names the line that made the call") {
 
 TEST_CASE("a group refuses a communicator that was moved from, and so does whatever wraps one") {
   const shardkit::launch_options quiet{.limits = {}, .on_failure = nullptr};
-  CHECK_THROWS_WITH_AS(run_ranks(2, quiet, [](thread_communicator& comm) {
-    auto other = comm.split(0), taken = std::move(other);
-    comm.group([&](auto& g) { g.with(other).barrier(); });
-  }), doctest::Contains("with: the communicator was moved from"), shardkit::usage_error);
-  CHECK_THROWS_WITH_AS(run_ranks(2, quiet, [](thread_communicator& comm) {
-    auto taken = std::move(comm);
-    (void)shardkit::erase(std::move(comm));
-  }), doctest::Contains("erase at "), shardkit::usage_error);
+  CHECK_THROWS_WITH_AS(run_ranks(2, quiet,
+                                 [](thread_communicator& comm) {
+                                   auto other = comm.split(0), taken = std::move(other);
+                                   comm.group([&](auto& g) { g.with(other).barrier(); });
+                                 }),
+                       doctest::Contains("with: the communicator was moved from"), shardkit::usage_error);
+  CHECK_THROWS_WITH_AS(run_ranks(2, quiet,
+                                 [](thread_communicator& comm) {
+                                   auto taken = std::move(comm);
+                                   (void)shardkit::erase(std::move(comm));
+                                 }),
+                       doctest::Contains("erase at "), shardkit::usage_error);
 }
 
 TEST_CASE("names follow the communicator through split and erase") {

@@ -163,10 +163,9 @@ TEST_CASE("What cannot be captured is refused before anything is recorded, and t
     const int made = shardkit_double::calls("cudaEventCreateWithFlags");
     std::vector<shardkit::request> pending;
     captured graph(compute, [&] {
-      CHECK_THROWS_WITH_AS(
-          for (int i = 0; i < 1000; ++i)
-            pending.push_back(comm.all_reduce_async(x, y, sum, shardkit::fork{compute, communication})),
-          doctest::Contains("none is made during capture"), shardkit::usage_error);
+      CHECK_THROWS_WITH_AS(for (int i = 0; i < 1000; ++i) pending.push_back(
+                               comm.all_reduce_async(x, y, sum, shardkit::fork{compute, communication})),
+                           doctest::Contains("none is made during capture"), shardkit::usage_error);
       pending.clear();
     });
     CHECK(shardkit_double::calls("cudaEventCreateWithFlags") == made);

@@ -46,8 +46,8 @@ void use_everything() {
   copy(b, a, compute);
   copy(matrix_view<int, cuda_space>(b.data(), 6, 8, 10), matrix_view<int, cuda_space>(a.data(), 6, 8, 9), compute);
   pad_and_split_into(participant(1, 2), matrix_view<const int, cuda_space>(a.data(), 5, 4),
-                     matrix_view<int, cuda_space>(b.data(), 3, 4), shardkit::repeat_last{},
-                     shardkit::layout::balanced, compute);
+                     matrix_view<int, cuda_space>(b.data(), 3, 4), shardkit::repeat_last{}, shardkit::layout::balanced,
+                     compute);
   shardkit::request pending = comm.all_reduce_async(a, b, sum, shardkit::fork{compute, communication});
   pending.wait();
   copy(host, b, compute);
@@ -62,15 +62,27 @@ struct expectation {
   const char* function;
   int throwing;  // so many first calls throw, the rest are made by destructors; -1: all throw
 };
-constexpr expectation all_functions[] = {
-    {"cudaGetDevice", 3},         {"cudaSetDevice", 2},         {"cudaStreamCreateWithPriority", -1},
-    {"cudaMalloc", -1},           {"cudaMallocHost", -1},       {"cudaEventCreateWithFlags", -1},
-    {"cudaMallocManaged", -1},    {"cudaPointerGetAttributes", -1},
-    {"cudaMemsetAsync", -1},      {"cudaMemset2DAsync", -1},    {"cudaMemcpyAsync", -1},
-    {"cudaMemcpy2DAsync", -1},    {"cudaEventRecord", -1},      {"cudaStreamWaitEvent", -1},
-    {"cudaEventQuery", 1},        {"cudaStreamIsCapturing", 1}, {"cudaStreamQuery", 1},
-    {"cudaFree", 0},              {"cudaFreeHost", 0},          {"cudaEventDestroy", 0},
-    {"cudaStreamDestroy", 0}};
+constexpr expectation all_functions[] = {{"cudaGetDevice", 3},
+                                         {"cudaSetDevice", 2},
+                                         {"cudaStreamCreateWithPriority", -1},
+                                         {"cudaMalloc", -1},
+                                         {"cudaMallocHost", -1},
+                                         {"cudaEventCreateWithFlags", -1},
+                                         {"cudaMallocManaged", -1},
+                                         {"cudaPointerGetAttributes", -1},
+                                         {"cudaMemsetAsync", -1},
+                                         {"cudaMemset2DAsync", -1},
+                                         {"cudaMemcpyAsync", -1},
+                                         {"cudaMemcpy2DAsync", -1},
+                                         {"cudaEventRecord", -1},
+                                         {"cudaStreamWaitEvent", -1},
+                                         {"cudaEventQuery", 1},
+                                         {"cudaStreamIsCapturing", 1},
+                                         {"cudaStreamQuery", 1},
+                                         {"cudaFree", 0},
+                                         {"cudaFreeHost", 0},
+                                         {"cudaEventDestroy", 0},
+                                         {"cudaStreamDestroy", 0}};
 
 }  // namespace
 

@@ -80,8 +80,7 @@ class one_rank {
   void perform(const Call& call) {
     if constexpr (std::is_same_v<Call, shardkit::all_reduce_call> || std::is_same_v<Call, shardkit::all_gather_call>)
       copy(call, call.count);
-    else if constexpr (std::is_same_v<Call, shardkit::all_gather_uneven_call>)
-      copy(call, call.layout->total());
+    else if constexpr (std::is_same_v<Call, shardkit::all_gather_uneven_call>) copy(call, call.layout->total());
   }
   void perform(const shardkit::group_call& group) {
     for (std::size_t i = 0; i < group.count; ++i) std::visit([&](const auto& call) { perform(call); }, group.calls[i]);

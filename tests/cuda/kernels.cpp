@@ -146,8 +146,9 @@ TEST_CASE("The first k candidates on a device are the host's: ties, NaN, infinit
       auto device_best = on_device(best);
       host::top_k(matrix_view<const bfloat16>(scores.data(), rows, columns, columns + 2), 100,
                   matrix_view<candidate<bfloat16>>(best.data(), rows, k));
-      kernels<bfloat16>::top_k(matrix_view<const bfloat16, cuda_space>(device_scores.data(), rows, columns, columns + 2),
-                               100, matrix_view<candidate<bfloat16>, cuda_space>(device_best.data(), rows, k), stream);
+      kernels<bfloat16>::top_k(
+          matrix_view<const bfloat16, cuda_space>(device_scores.data(), rows, columns, columns + 2), 100,
+          matrix_view<candidate<bfloat16>, cuda_space>(device_best.data(), rows, k), stream);
       const auto result = on_host(device_best, stream);
       bool equal = true;
       for (std::size_t i = 0; i < best.size(); ++i)

@@ -71,7 +71,8 @@ silu_multiply_cell<T> on_storage(const silu_multiply_cell<T>& of) {
 template <class T, class Id>
 void tell(const gather_rows_cell<T, Id>& of, std::size_t rows, std::size_t columns, operation& op) {
   op.accesses = {matrix_access(writing, of.rows, rows, columns),
-                 matrix_access(reading, of.table, of.table_rows, columns), matrix_access(reading, of.ids, 1, rows, rows)};
+                 matrix_access(reading, of.table, of.table_rows, columns),
+                 matrix_access(reading, of.ids, 1, rows, rows)};
 }
 template <class T, class Id>
 gather_rows_cell<T, Id> on_storage(const gather_rows_cell<T, Id>& of) {
@@ -235,8 +236,8 @@ void kernels<T>::silu_multiply(matrix gate, const_matrix up, where w) {
   shardkit::operations<cuda_space>::silu_multiply(gate, up, w);
 }
 template <class T>
-void kernels<T>::top_k(const_matrix scores, std::size_t first_index,
-                       shardkit::matrix_view<candidates, cuda_space> best, where w) {
+void kernels<T>::top_k(const_matrix scores, std::size_t first_index, shardkit::matrix_view<candidates, cuda_space> best,
+                       where w) {
   shardkit::operations<cuda_space>::top_k(scores, first_index, best, w);
 }
 template <class T>

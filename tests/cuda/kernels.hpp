@@ -26,8 +26,8 @@ struct kernels {
   static void silu_multiply(matrix gate, const_matrix up, where w);
   static void top_k(const_matrix scores, std::size_t first_index,
                     shardkit::matrix_view<candidates, shardkit::cuda_space> best, where w);
-  static void merge_top_k(shardkit::view<candidates, shardkit::cuda_space> lists, std::size_t list_count,
-                          matrix scores, shardkit::matrix_view<std::int32_t, shardkit::cuda_space> indices, where w);
+  static void merge_top_k(shardkit::view<candidates, shardkit::cuda_space> lists, std::size_t list_count, matrix scores,
+                          shardkit::matrix_view<std::int32_t, shardkit::cuda_space> indices, where w);
 };
 
 void ordered_reduce(shardkit::reduction_kind kind, shardkit::dtype type, const void* const* inputs, int input_count,

@@ -37,9 +37,7 @@ struct two_streams {
   buffer<unsigned char, cuda_space> gradients{1000}, reduced{1000}, used{1000};
 
   void backward() { cuda_space::fill_bytes(gradients.data(), 5, 1000, compute); }
-  request reduce() {
-    return comm.all_reduce_async(gradients, reduced, sum, shardkit::fork{compute, communication});
-  }
+  request reduce() { return comm.all_reduce_async(gradients, reduced, sum, shardkit::fork{compute, communication}); }
   request step() {
     backward();
     return reduce();
@@ -122,8 +120,7 @@ TEST_CASE("A pool makes its events in advance, hands each to one holder, and mak
   for (int i = 0; i < 8; ++i) {
     taken.push_back(pool.take(stream).handle);
     for (int j = 0; j < i; ++j) CHECK(taken[static_cast<std::size_t>(j)] != taken.back());
-    if (i == 2 && shardkit_double::active())
-      CHECK(shardkit_double::calls("cudaEventCreateWithFlags") == before + 3);
+    if (i == 2 && shardkit_double::active()) CHECK(shardkit_double::calls("cudaEventCreateWithFlags") == before + 3);
   }
   for (const cudaEvent_t event : taken) pool.give_back({event});
   const int made = shardkit_double::calls("cudaEventCreateWithFlags");
@@ -292,8 +289,7 @@ TEST_CASE("synchronize ends at its deadline, and every communicator given has fa
     shardkit_double::set_stalled(0, true);
     fill_zero(memory, stream);
     const double took = seconds_of([&] {
-      CHECK_THROWS_WITH_AS(synchronize(stream, 0.2, second, first),
-                           doctest::Contains("0.2"), shardkit::timeout_error);
+      CHECK_THROWS_WITH_AS(synchronize(stream, 0.2, second, first), doctest::Contains("0.2"), shardkit::timeout_error);
     });
     CHECK(took >= 0.2);
     CHECK(took < deadline);

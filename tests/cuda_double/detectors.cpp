@@ -1,7 +1,7 @@
 // The pipeline with one synchronisation after the other left out: each is found in every run, under every schedule, by
 // the order checker or by ThreadSanitizer, and the correct program is found fault with by neither.
-#include <cuda_double/pipeline.hpp>
 #include <doctest/doctest.h>
+#include <cuda_double/pipeline.hpp>
 #include <support/jobs.hpp>
 
 #include <string>
@@ -42,8 +42,8 @@ TEST_CASE("300 runs of the correct program under ten schedules: right data, no r
 }
 
 TEST_CASE("a missing wait for an event is found in 20 of 20 runs, though the host sleeps where it is missing") {
-  for (const bug left_out : {bug::upload_not_awaited, bug::upload_not_awaited_hidden, bug::peer_not_awaited,
-                             bug::peer_not_awaited_hidden})
+  for (const bug left_out :
+       {bug::upload_not_awaited, bug::upload_not_awaited_hidden, bug::peer_not_awaited, bug::peer_not_awaited_hidden})
     for (const std::string& schedule : schedules(1)) {
       const outcome o = run(SHARDKIT_TEST_PIPELINE, schedule, left_out, 20);
       CAPTURE(schedule);
@@ -73,9 +73,9 @@ TEST_CASE("ThreadSanitizer finds nothing in the correct program under ten schedu
 }
 
 TEST_CASE("ThreadSanitizer finds host memory used too early, though the host sleeps instead of synchronising") {
-  for (const bug left_out : {bug::read_too_early, bug::read_too_early_hidden, bug::reused_too_early,
-                             bug::reused_too_early_hidden, bug::result_taken_too_early,
-                             bug::result_taken_too_early_hidden})
+  for (const bug left_out :
+       {bug::read_too_early, bug::read_too_early_hidden, bug::reused_too_early, bug::reused_too_early_hidden,
+        bug::result_taken_too_early, bug::result_taken_too_early_hidden})
     for (const std::string& schedule : schedules(1)) {
       const outcome o = run(SHARDKIT_TEST_PIPELINE_WATCHED, schedule, left_out, 1);
       CAPTURE(schedule);

@@ -96,7 +96,8 @@ TEST_CASE("kernels are checked for bounds, devices and order, and captured, as c
   scale(t.a, 3.0f, 2, 1, t.first);
   OK(cudaStreamEndCapture(t.first, &graph));
   CHECK(shardkit_double::graph_text(graph) ==
-        "0: kernel " + name + " by 3.000000, reads 8 bytes at device 0 allocation #1, writes 8 bytes at device 0 "
-        "allocation #1\n");
+        "0: kernel " + name +
+            " by 3.000000, reads 8 bytes at device 0 allocation #1, writes 8 bytes at device 0 "
+            "allocation #1\n");
   OK(cudaGraphDestroy(graph));
 }

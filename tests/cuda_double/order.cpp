@@ -41,8 +41,7 @@ const way ways[] = {
        OK(cudaEventRecord(t.event, t.first));
        OK(cudaStreamWaitEvent(t.first, t.event, 0));
      }},
-    {"a synchronised stream", cudaStreamNonBlocking, true,
-     [](two_streams& t) { OK(cudaStreamSynchronize(t.first)); }},
+    {"a synchronised stream", cudaStreamNonBlocking, true, [](two_streams& t) { OK(cudaStreamSynchronize(t.first)); }},
     {"the other stream synchronised", cudaStreamNonBlocking, false,
      [](two_streams& t) { OK(cudaStreamSynchronize(t.second)); }},
     {"a synchronised event", cudaStreamNonBlocking, true,
@@ -63,10 +62,14 @@ const way ways[] = {
      }},
     {"a synchronised device", cudaStreamNonBlocking, true, [](two_streams&) { OK(cudaDeviceSynchronize()); }},
     {"work on the default stream between blocking streams", cudaStreamDefault, true,
-     [](two_streams&) { OK(cudaLaunchHostFunc(nullptr, [](void*) {}, nullptr)); }},
+     [](two_streams&) {
+       OK(cudaLaunchHostFunc(
+           nullptr, [](void*) {}, nullptr));
+     }},
     {"work on the default stream between non-blocking streams", cudaStreamNonBlocking, false,
      [](two_streams&) {
-       OK(cudaLaunchHostFunc(nullptr, [](void*) {}, nullptr));
+       OK(cudaLaunchHostFunc(
+           nullptr, [](void*) {}, nullptr));
        OK(cudaStreamSynchronize(nullptr));
      }},
     {"memory freed on the same device", cudaStreamNonBlocking, true,

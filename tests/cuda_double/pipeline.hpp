@@ -1,6 +1,7 @@
 // A program as engines have it, with one synchronisation after the other left out on request: three ranks, threads
 // with a device each, upload a buffer on a copy stream, pass it around a ring on a second stream, download what they
-// got, and let a host function say that it is there. Only the CUDA runtime is used, so that ThreadSanitizer sees the program and nothing else.
+// got, and let a host function say that it is there. Only the CUDA runtime is used, so that ThreadSanitizer sees the
+// program and nothing else.
 #pragma once
 
 #include <double/control.hpp>
@@ -23,30 +24,29 @@ namespace cuda_double_test {
 /// What is left out. Those that are hidden sleep on the host instead, so that the data come out right.
 enum class bug {
   none,
-  upload_not_awaited,         ///< the ring's stream does not wait for the upload: the order checker's
+  upload_not_awaited,  ///< the ring's stream does not wait for the upload: the order checker's
   upload_not_awaited_hidden,
-  peer_not_awaited,           ///< the ring's stream does not wait for the neighbour's: the order checker's
+  peer_not_awaited,  ///< the ring's stream does not wait for the neighbour's: the order checker's
   peer_not_awaited_hidden,
-  read_too_early,             ///< the host reads what was not synchronised: ThreadSanitizer's
+  read_too_early,  ///< the host reads what was not synchronised: ThreadSanitizer's
   read_too_early_hidden,
-  reused_too_early,           ///< the host writes what is being uploaded: ThreadSanitizer's
+  reused_too_early,  ///< the host writes what is being uploaded: ThreadSanitizer's
   reused_too_early_hidden,
-  result_taken_too_early,     ///< the host reads what a host function writes: ThreadSanitizer's
+  result_taken_too_early,  ///< the host reads what a host function writes: ThreadSanitizer's
   result_taken_too_early_hidden,
 };
 
-inline constexpr std::array<std::string_view, 11> bug_names = {
-    "none",
-    "upload_not_awaited",
-    "upload_not_awaited_hidden",
-    "peer_not_awaited",
-    "peer_not_awaited_hidden",
-    "read_too_early",
-    "read_too_early_hidden",
-    "reused_too_early",
-    "reused_too_early_hidden",
-    "result_taken_too_early",
-    "result_taken_too_early_hidden"};
+inline constexpr std::array<std::string_view, 11> bug_names = {"none",
+                                                               "upload_not_awaited",
+                                                               "upload_not_awaited_hidden",
+                                                               "peer_not_awaited",
+                                                               "peer_not_awaited_hidden",
+                                                               "read_too_early",
+                                                               "read_too_early_hidden",
+                                                               "reused_too_early",
+                                                               "reused_too_early_hidden",
+                                                               "result_taken_too_early",
+                                                               "result_taken_too_early_hidden"};
 
 /// Ends the program when CUDA does not do what this one needs.
 inline void need(cudaError_t code, const char* call) {

@@ -2,8 +2,8 @@
 // that nobody can read, and cannot be read any more when freed.
 #include <double/state.hpp>
 
-#include <cstring>
 #include <sys/mman.h>
+#include <cstring>
 
 namespace shardkit_double {
 namespace {

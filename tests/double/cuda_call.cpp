@@ -90,8 +90,9 @@ cudaError_t remember(cudaError_t code) {
 
 cudaError_t refuse_in_host_function(const char* function) {
   if (!this_thread().in_host_function) return cudaSuccess;
-  report_found(report_kind::bad_argument, std::string(function) + " is called in a host function of a stream, where "
-                                          "no CUDA call is allowed");
+  report_found(report_kind::bad_argument, std::string(function) +
+                                              " is called in a host function of a stream, where "
+                                              "no CUDA call is allowed");
   return cudaErrorNotPermitted;
 }
 

@@ -1,12 +1,12 @@
 // What tests say to the double and hear from it.
 #include <double/state.hpp>
 
+#include <unistd.h>
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
-#include <unistd.h>
 
 namespace shardkit_double {
 namespace {

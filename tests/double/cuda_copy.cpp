@@ -176,9 +176,8 @@ cudaError_t cudaMemcpyPeer(void* to, int to_device, const void* from, int from_d
 }
 cudaError_t cudaMemcpyPeerAsync(void* to, int to_device, const void* from, int from_device, size_t bytes,
                                 cudaStream_t stream) {
-  return api("cudaMemcpyPeerAsync", [&] {
-    return copy_peer("cudaMemcpyPeerAsync", to, to_device, from, from_device, bytes, stream, false);
-  });
+  return api("cudaMemcpyPeerAsync",
+             [&] { return copy_peer("cudaMemcpyPeerAsync", to, to_device, from, from_device, bytes, stream, false); });
 }
 
 cudaError_t cudaMemset(void* to, int value, size_t bytes) {

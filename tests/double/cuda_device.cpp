@@ -212,48 +212,48 @@ cudaError_t cudaPeekAtLastError() {
   return sticky != 0 ? static_cast<cudaError_t>(sticky) : this_thread().last_error;
 }
 
-#define SHARDKIT_DOUBLE_ERRORS(X)                                                   \
-  X(cudaSuccess, "no error")                                                        \
-  X(cudaErrorInvalidValue, "invalid argument")                                      \
-  X(cudaErrorMemoryAllocation, "out of memory")                                     \
-  X(cudaErrorInitializationError, "initialization error")                           \
-  X(cudaErrorCudartUnloading, "driver shutting down")                               \
-  X(cudaErrorInvalidConfiguration, "invalid configuration argument")                \
-  X(cudaErrorInvalidPitchValue, "invalid pitch argument")                           \
-  X(cudaErrorInvalidMemcpyDirection, "invalid copy direction for memcpy")           \
-  X(cudaErrorInsufficientDriver, "CUDA driver version is insufficient")             \
-  X(cudaErrorMissingConfiguration, "__global__ function call is not configured")    \
-  X(cudaErrorInvalidDeviceFunction, "invalid device function")                      \
-  X(cudaErrorNoDevice, "no CUDA-capable device is detected")                        \
-  X(cudaErrorInvalidDevice, "invalid device ordinal")                               \
-  X(cudaErrorECCUncorrectable, "uncorrectable ECC error encountered")               \
-  X(cudaErrorPeerAccessUnsupported, "peer access is not supported")                 \
-  X(cudaErrorNvlinkUncorrectable, "uncorrectable NVLink error detected")            \
-  X(cudaErrorInvalidResourceHandle, "invalid resource handle")                      \
-  X(cudaErrorIllegalState, "the operation cannot be performed in the present state") \
-  X(cudaErrorNotReady, "device not ready")                                          \
-  X(cudaErrorIllegalAddress, "an illegal memory access was encountered")            \
-  X(cudaErrorLaunchOutOfResources, "too many resources requested for launch")       \
-  X(cudaErrorLaunchTimeout, "the launch timed out and was terminated")              \
-  X(cudaErrorPeerAccessAlreadyEnabled, "peer access is already enabled")            \
-  X(cudaErrorPeerAccessNotEnabled, "peer access has not been enabled")              \
-  X(cudaErrorAssert, "device-side assert triggered")                                \
-  X(cudaErrorHostMemoryAlreadyRegistered, "host memory is already registered")      \
-  X(cudaErrorHostMemoryNotRegistered, "host memory is not registered")              \
-  X(cudaErrorMisalignedAddress, "misaligned address")                               \
-  X(cudaErrorLaunchFailure, "unspecified launch failure")                           \
-  X(cudaErrorNotPermitted, "operation not permitted")                               \
-  X(cudaErrorNotSupported, "operation not supported")                               \
-  X(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing")         \
-  X(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture")  \
-  X(cudaErrorStreamCaptureMerge, "operation would result in a merge of separate capture sequences") \
-  X(cudaErrorStreamCaptureUnmatched, "capture was not ended in the same stream as it began")       \
-  X(cudaErrorStreamCaptureUnjoined, "capturing stream has unjoined work")                          \
-  X(cudaErrorStreamCaptureIsolation, "dependency created on uncaptured work in another stream")    \
+#define SHARDKIT_DOUBLE_ERRORS(X)                                                                                   \
+  X(cudaSuccess, "no error")                                                                                        \
+  X(cudaErrorInvalidValue, "invalid argument")                                                                      \
+  X(cudaErrorMemoryAllocation, "out of memory")                                                                     \
+  X(cudaErrorInitializationError, "initialization error")                                                           \
+  X(cudaErrorCudartUnloading, "driver shutting down")                                                               \
+  X(cudaErrorInvalidConfiguration, "invalid configuration argument")                                                \
+  X(cudaErrorInvalidPitchValue, "invalid pitch argument")                                                           \
+  X(cudaErrorInvalidMemcpyDirection, "invalid copy direction for memcpy")                                           \
+  X(cudaErrorInsufficientDriver, "CUDA driver version is insufficient")                                             \
+  X(cudaErrorMissingConfiguration, "__global__ function call is not configured")                                    \
+  X(cudaErrorInvalidDeviceFunction, "invalid device function")                                                      \
+  X(cudaErrorNoDevice, "no CUDA-capable device is detected")                                                        \
+  X(cudaErrorInvalidDevice, "invalid device ordinal")                                                               \
+  X(cudaErrorECCUncorrectable, "uncorrectable ECC error encountered")                                               \
+  X(cudaErrorPeerAccessUnsupported, "peer access is not supported")                                                 \
+  X(cudaErrorNvlinkUncorrectable, "uncorrectable NVLink error detected")                                            \
+  X(cudaErrorInvalidResourceHandle, "invalid resource handle")                                                      \
+  X(cudaErrorIllegalState, "the operation cannot be performed in the present state")                                \
+  X(cudaErrorNotReady, "device not ready")                                                                          \
+  X(cudaErrorIllegalAddress, "an illegal memory access was encountered")                                            \
+  X(cudaErrorLaunchOutOfResources, "too many resources requested for launch")                                       \
+  X(cudaErrorLaunchTimeout, "the launch timed out and was terminated")                                              \
+  X(cudaErrorPeerAccessAlreadyEnabled, "peer access is already enabled")                                            \
+  X(cudaErrorPeerAccessNotEnabled, "peer access has not been enabled")                                              \
+  X(cudaErrorAssert, "device-side assert triggered")                                                                \
+  X(cudaErrorHostMemoryAlreadyRegistered, "host memory is already registered")                                      \
+  X(cudaErrorHostMemoryNotRegistered, "host memory is not registered")                                              \
+  X(cudaErrorMisalignedAddress, "misaligned address")                                                               \
+  X(cudaErrorLaunchFailure, "unspecified launch failure")                                                           \
+  X(cudaErrorNotPermitted, "operation not permitted")                                                               \
+  X(cudaErrorNotSupported, "operation not supported")                                                               \
+  X(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing")                          \
+  X(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture")                   \
+  X(cudaErrorStreamCaptureMerge, "operation would result in a merge of separate capture sequences")                 \
+  X(cudaErrorStreamCaptureUnmatched, "capture was not ended in the same stream as it began")                        \
+  X(cudaErrorStreamCaptureUnjoined, "capturing stream has unjoined work")                                           \
+  X(cudaErrorStreamCaptureIsolation, "dependency created on uncaptured work in another stream")                     \
   X(cudaErrorStreamCaptureImplicit, "operation would make the legacy stream depend on a capturing blocking stream") \
-  X(cudaErrorCapturedEvent, "operation not permitted on an event last recorded in a capturing stream") \
-  X(cudaErrorStreamCaptureWrongThread, "capture was ended by another thread than began it")        \
-  X(cudaErrorTimeout, "wait operation timed out")                                   \
+  X(cudaErrorCapturedEvent, "operation not permitted on an event last recorded in a capturing stream")              \
+  X(cudaErrorStreamCaptureWrongThread, "capture was ended by another thread than began it")                         \
+  X(cudaErrorTimeout, "wait operation timed out")                                                                   \
   X(cudaErrorUnknown, "unknown error")
 
 const char* cudaGetErrorName(cudaError_t error) {

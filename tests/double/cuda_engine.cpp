@@ -101,9 +101,8 @@ bool advance_one_of(std::vector<stream*> candidates) {
     for (std::size_t left = candidates.size(); left > 1; --left)
       std::swap(candidates[left - 1], candidates[random_number() % left]);
   } else {
-    std::sort(candidates.begin(), candidates.end(), [](const stream* a, const stream* b) {
-      return a->queue.front()->number < b->queue.front()->number;
-    });
+    std::sort(candidates.begin(), candidates.end(),
+              [](const stream* a, const stream* b) { return a->queue.front()->number < b->queue.front()->number; });
   }
   for (stream* s : candidates)
     if (advance(*s)) return true;
@@ -227,7 +226,9 @@ void step_on_query(const queued* target) {
   switch (all().when.when) {
     case order::eager: run_everything(); break;
     case order::late: step(target); break;
-    case order::jitter: if (random_number() % 2 == 0) step(target); break;
+    case order::jitter:
+      if (random_number() % 2 == 0) step(target);
+      break;
   }
 }
 

@@ -184,8 +184,7 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEve
       return cudaErrorInvalidResourceHandle;
     }
     if (!first->recorded->done || !last->recorded->done) return cudaErrorNotReady;
-    *milliseconds =
-        std::chrono::duration<float, std::milli>(last->recorded->ended - first->recorded->ended).count();
+    *milliseconds = std::chrono::duration<float, std::milli>(last->recorded->ended - first->recorded->ended).count();
     return cudaSuccess;
   });
 }

@@ -51,9 +51,9 @@ cudaError_t instantiate(cudaGraphExec_t* out, cudaGraph_t handle, unsigned long 
   made->lanes.resize(g->lanes, nullptr);
   for (const node& n : made->nodes)
     if (made->lanes[n.lane] == nullptr)
-      made->lanes[n.lane] = &new_stream(n.device, cudaStreamNonBlocking, 0,
-                                        "branch " + std::to_string(n.lane) + " of a graph on device " +
-                                            std::to_string(n.device));
+      made->lanes[n.lane] =
+          &new_stream(n.device, cudaStreamNonBlocking, 0,
+                      "branch " + std::to_string(n.lane) + " of a graph on device " + std::to_string(n.device));
   made->handle = static_cast<cudaGraphExec_t>(const_cast<void*>(new_handle()));
   *out = made->handle;
   all().executables.add(std::move(made));

@@ -1,11 +1,11 @@
 // The lock of the double and its signs to ThreadSanitizer.
 #include <double/hidden.hpp>
 
-#include <climits>
-#include <ctime>
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <climits>
+#include <ctime>
 
 namespace shardkit_double {
 namespace {

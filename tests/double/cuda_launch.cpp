@@ -50,8 +50,8 @@ cudaError_t launch(const void* function, dim3 grid, dim3 block, void** arguments
   }
   const auto answers = all().stand_ins.find(base_name(name));
   if (answers == all().stand_ins.end()) {
-    report_found(report_kind::bad_argument, "launch of " + name + ", for which set_stand_in(\"" + base_name(name) +
-                                                "\", ...) was not called");
+    report_found(report_kind::bad_argument,
+                 "launch of " + name + ", for which set_stand_in(\"" + base_name(name) + "\", ...) was not called");
     return cudaErrorInvalidDeviceFunction;
   }
   operation op;
@@ -112,9 +112,8 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* fu
   });
 }
 cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute, int) {
-  return api("cudaFuncSetAttribute", [&] {
-    return all().kernels.count(function) == 0 ? cudaErrorInvalidDeviceFunction : cudaSuccess;
-  });
+  return api("cudaFuncSetAttribute",
+             [&] { return all().kernels.count(function) == 0 ? cudaErrorInvalidDeviceFunction : cudaSuccess; });
 }
 
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, const void* function, int block_size,

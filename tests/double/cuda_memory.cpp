@@ -2,11 +2,11 @@
 // that nobody can read, and bytes elsewhere; no address is given out twice.
 #include <double/state.hpp>
 
-#include <algorithm>
-#include <cstdio>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <algorithm>
+#include <cstdio>
 
 namespace shardkit_double {
 namespace {
@@ -93,8 +93,8 @@ std::string describe(const void* address) {
   char hex[32];
   std::snprintf(hex, sizeof hex, "%p", address);
   const allocation* a = find_allocation(address);
-  if (a == nullptr) return (device_addresses().contains(address) ? "dead device memory at " : "host memory at ") +
-                           std::string(hex);
+  if (a == nullptr)
+    return (device_addresses().contains(address) ? "dead device memory at " : "host memory at ") + std::string(hex);
   const std::size_t offset = reinterpret_cast<std::uintptr_t>(address) - a->begin;
   std::string text =
       "device " + std::to_string(a->device) + " " + kind_name(a->kind) + " #" + std::to_string(a->number);
@@ -130,9 +130,8 @@ cudaError_t check_access(const access& a, int device, const char* function) {
   }
   const std::size_t offset = reinterpret_cast<std::uintptr_t>(a.address) - memory->begin;
   if (bytes > memory->bytes - offset) {
-    report_found(report_kind::out_of_bounds, what + ", but its " + std::to_string(memory->bytes) +
-                                                 " bytes end " + std::to_string(bytes - (memory->bytes - offset)) +
-                                                 " before");
+    report_found(report_kind::out_of_bounds, what + ", but its " + std::to_string(memory->bytes) + " bytes end " +
+                                                 std::to_string(bytes - (memory->bytes - offset)) + " before");
     return cudaErrorInvalidValue;
   }
   if (device >= 0 && memory->kind == memory_kind::device && memory->device != device &&

@@ -114,8 +114,8 @@ cudaError_t check_stream(cudaStream_t handle, const char* function) {
   }
   if (s->capturing != nullptr) {
     if (s->capturing->broken.empty()) return cudaSuccess;
-    report_found(report_kind::capture, std::string(function) + " on " + s->name + ", whose capture was broken by " +
-                                           s->capturing->broken);
+    report_found(report_kind::capture,
+                 std::string(function) + " on " + s->name + ", whose capture was broken by " + s->capturing->broken);
     return cudaErrorStreamCaptureInvalidated;
   }
   // The legacy stream would have to wait for the streams that are being captured.
@@ -156,8 +156,7 @@ cudaError_t cudaStreamCreate(cudaStream_t* handle) {
   return api("cudaStreamCreate", [&] { return create_stream(handle, cudaStreamDefault, 0, "cudaStreamCreate"); });
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* handle, unsigned flags) {
-  return api("cudaStreamCreateWithFlags",
-             [&] { return create_stream(handle, flags, 0, "cudaStreamCreateWithFlags"); });
+  return api("cudaStreamCreateWithFlags", [&] { return create_stream(handle, flags, 0, "cudaStreamCreateWithFlags"); });
 }
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* handle, unsigned flags, int priority) {
   return api("cudaStreamCreateWithPriority",

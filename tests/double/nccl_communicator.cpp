@@ -67,7 +67,8 @@ std::string describe(const task& t) {
   if (t.what == verb::recv && text != "ncclRecv") text += " (receiving)";
   text += " of " + std::to_string(t.count) + ' ' + name_of(t.type);
   switch (t.what) {
-    case verb::all_reduce: case verb::reduce_scatter: return text + ", " + name_of(t.op);
+    case verb::all_reduce:
+    case verb::reduce_scatter: return text + ", " + name_of(t.op);
     case verb::reduce: return text + ", " + name_of(t.op) + ", to root " + std::to_string(t.root);
     case verb::broadcast: return text + " from root " + std::to_string(t.root);
     case verb::all_gather: return text;
@@ -238,15 +239,33 @@ void set(Change&& change) {
 
 }  // namespace
 
-void set_version(int code) { set([&](settings& s) { s.version = code; }); }
-void allow_duplicate_gpu(bool allowed) { set([&](settings& s) { s.duplicate_gpu = allowed; }); }
-void set_group_limit(int operations) { set([&](settings& s) { s.group_limit = operations; }); }
-void hold_initialisation(double seconds) { set([&](settings& s) { s.hold_initialisation = seconds; }); }
-void connect_on_first_use(bool connect) { set([&](settings& s) { s.connect_on_first_use = connect; }); }
-void hold_enqueue(int polls) { set([&](settings& s) { s.hold_enqueue = polls; }); }
-void set_patience(double seconds) { set([&](settings& s) { s.patience = seconds; }); }
-void stop_rank(int rank, bool stopped) { set([&](settings& s) { s.stopped[rank] = stopped; }); }
-void slow_rank(int rank, double seconds) { set([&](settings& s) { s.slow[rank] = seconds; }); }
+void set_version(int code) {
+  set([&](settings& s) { s.version = code; });
+}
+void allow_duplicate_gpu(bool allowed) {
+  set([&](settings& s) { s.duplicate_gpu = allowed; });
+}
+void set_group_limit(int operations) {
+  set([&](settings& s) { s.group_limit = operations; });
+}
+void hold_initialisation(double seconds) {
+  set([&](settings& s) { s.hold_initialisation = seconds; });
+}
+void connect_on_first_use(bool connect) {
+  set([&](settings& s) { s.connect_on_first_use = connect; });
+}
+void hold_enqueue(int polls) {
+  set([&](settings& s) { s.hold_enqueue = polls; });
+}
+void set_patience(double seconds) {
+  set([&](settings& s) { s.patience = seconds; });
+}
+void stop_rank(int rank, bool stopped) {
+  set([&](settings& s) { s.stopped[rank] = stopped; });
+}
+void slow_rank(int rank, double seconds) {
+  set([&](settings& s) { s.slow[rank] = seconds; });
+}
 void fail_asynchronously(int rank, int result, int nth) {
   set([&](settings& s) { s.failures[rank] = {result, nth}; });
 }

@@ -108,9 +108,9 @@ struct clique {
   int arrived = 0;
   ncclResult_t refused = ncclSuccess;  ///< why it cannot be made
   std::map<std::uint64_t, collective> collectives;
-  std::map<std::pair<int, int>, channel> channels;            ///< by sender and receiver
-  std::set<std::pair<int, int>> connecting;                   ///< which rank has called what needs which other
-  std::map<int, std::vector<split_request*>> splits;          ///< that not all ranks have called, by number
+  std::map<std::pair<int, int>, channel> channels;    ///< by sender and receiver
+  std::set<std::pair<int, int>> connecting;           ///< which rank has called what needs which other
+  std::map<int, std::vector<split_request*>> splits;  ///< that not all ranks have called, by number
 };
 
 /// A group of a non-blocking communicator whose operations are not on their streams yet.
@@ -212,7 +212,7 @@ struct ncclComm {
   std::vector<std::weak_ptr<const shardkit_double::nccl::launch_plan>> captured;
   std::uint64_t next_collective = 0;
   int next_split = 0;
-  cudaEvent_t join = nullptr;  ///< made when a group uses several streams
+  cudaEvent_t join = nullptr;                                   ///< made when a group uses several streams
   std::unique_ptr<shardkit_double::nccl::split_request> split;  ///< under way
   std::shared_ptr<shardkit_double::nccl::held_group> held;
   std::vector<shardkit_double::nccl::made_operator> operators;

@@ -64,8 +64,8 @@ void check_apart(const launch_plan& plan) {
       const bool written = all[i].bytes.mode == access_mode::write || all[k].bytes.mode == access_mode::write;
       if (all[i].by->call == all[k].by->call || !written || !overlap(all[i].bytes, all[k].bytes)) continue;
       report_found(report_kind::race, describe(*all[i].by) + " and " + describe(*all[k].by) + " of one group of " +
-                                          describe(*plan.comm) + " use the same memory: " +
-                                          shardkit_double::describe(all[k].bytes.address));
+                                          describe(*plan.comm) +
+                                          " use the same memory: " + shardkit_double::describe(all[k].bytes.address));
       return;
     }
   }

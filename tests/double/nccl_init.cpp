@@ -79,8 +79,8 @@ void arrive(ncclComm& comm, std::uint64_t number) {
     shared.name = "communicator " + std::to_string(number);
   }
   if (static_cast<int>(shared.members.size()) != comm.size) {
-    const std::string sizes = std::to_string(comm.size) + " ranks, another says " +
-                              std::to_string(shared.members.size());
+    const std::string sizes =
+        std::to_string(comm.size) + " ranks, another says " + std::to_string(shared.members.size());
     if (current_mismatch_mode() == mismatch_mode::diagnose) shared.refused = ncclInvalidArgument;
     say_no(ncclInvalidArgument, report_kind::mismatch, "rank " + std::to_string(comm.rank) + " says " + sizes);
     wake();
@@ -133,8 +133,8 @@ ncclResult_t initialise(ncclComm_t* communicator, int size, const ncclUniqueId& 
   if (refuse_in_capture(function) != cudaSuccess) return refuse(ncclUnhandledCudaError, "stream capture");
   if (device < 0) return refuse(ncclUnhandledCudaError, std::string(function) + ": no device");
   if (size < 1 || rank < 0 || rank >= size) {
-    return refuse(ncclInvalidArgument, std::string(function) + ": rank " + std::to_string(rank) + " of " +
-                                           std::to_string(size));
+    return refuse(ncclInvalidArgument,
+                  std::string(function) + ": rank " + std::to_string(rank) + " of " + std::to_string(size));
   }
   if (const ncclResult_t result = check_config(config); result != ncclSuccess) return result;
   identity given;
@@ -241,8 +241,7 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
 ncclResult_t ncclCommInitRank(ncclComm_t* communicator, int size, ncclUniqueId id, int rank) {
   const entry call("ncclCommInitRank");
   if (call.injected()) return static_cast<ncclResult_t>(call.code());
-  const ncclResult_t result =
-      initialise_one(communicator, size, id, rank, NCCL_CONFIG_INITIALIZER, "ncclCommInitRank");
+  const ncclResult_t result = initialise_one(communicator, size, id, rank, NCCL_CONFIG_INITIALIZER, "ncclCommInitRank");
   if (result != ncclSuccess && communicator != nullptr && *communicator != nullptr) {
     // This form, unlike the one with a configuration, leaves nothing behind that has to be aborted.
     if ((*communicator)->buried_by.empty()) bury(**communicator, "ncclCommInitRank");

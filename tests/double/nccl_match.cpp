@@ -215,8 +215,8 @@ std::vector<const launch*> waits_for(const launch& l) {
     if (t.done) continue;
     if (is_message(*t.what)) {
       const bool sends = t.what->what == verb::send;
-      const channel& between = comm.shared->channels[sends ? std::pair(comm.rank, t.what->root)
-                                                           : std::pair(t.what->root, comm.rank)];
+      const channel& between =
+          comm.shared->channels[sends ? std::pair(comm.rank, t.what->root) : std::pair(t.what->root, comm.rank)];
       if ((sends ? between.receives : between.sends).empty()) add(t.what->root);
     } else if (const auto met = comm.shared->collectives.find(mine); met != comm.shared->collectives.end()) {
       for (int rank = 0; rank < comm.size; ++rank) {
@@ -288,8 +288,8 @@ progress advance(launch& l) {
   if (!l.started && comm.queue.front().get() == &l && !stands_still(l)) {
     const auto slow = current_settings().slow.find(comm.world_rank);
     if (slow != current_settings().slow.end() && l.earliest == clock::time_point{}) {
-      l.earliest = clock::now() + std::chrono::duration_cast<clock::duration>(
-                                      std::chrono::duration<double>(slow->second));
+      l.earliest =
+          clock::now() + std::chrono::duration_cast<clock::duration>(std::chrono::duration<double>(slow->second));
     }
     if (clock::now() >= l.earliest) {
       start(l);

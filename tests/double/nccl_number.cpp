@@ -14,8 +14,8 @@ namespace {
 // e4m3, whose only NaN has all bits set and which has no infinity.
 struct small_format {
   int mantissa;
-  int lowest_exponent;  // of normal numbers
-  std::uint32_t largest;  // bits of the largest finite number
+  int lowest_exponent;     // of normal numbers
+  std::uint32_t largest;   // bits of the largest finite number
   std::uint32_t infinity;  // 0: there is none
   std::uint32_t not_a_number;
   std::uint32_t sign;
@@ -75,9 +75,7 @@ struct small {
   using accumulator = float;
   static constexpr std::size_t bytes = sizeof(Bits);
   static float load(const std::byte* from) { return widened(plain<Bits>::load(from), Format); }
-  static void store(float value, std::byte* to) {
-    plain<Bits>::store(static_cast<Bits>(narrowed(value, Format)), to);
-  }
+  static void store(float value, std::byte* to) { plain<Bits>::store(static_cast<Bits>(narrowed(value, Format)), to); }
 };
 
 template <class Visitor>

@@ -19,8 +19,8 @@ const char* name_of(ncclRedOp_t op);
 
 /// A reduction as it stands when the collective is called: a made operator may be destroyed before the data move.
 struct reduction {
-  ncclRedOp_t op = ncclSum;             ///< one of the built-in five, or ncclNumOps for a made pre-multiplied sum
-  int ranks = 1;                        ///< divisor of the average
+  ncclRedOp_t op = ncclSum;  ///< one of the built-in five, or ncclNumOps for a made pre-multiplied sum
+  int ranks = 1;             ///< divisor of the average
   std::vector<std::vector<std::byte>> scalars;  ///< of a pre-multiplied sum: each rank's factor, in the element type
 };
 

@@ -37,8 +37,13 @@ ncclResult_t ncclGetVersion(int* version) {
 }
 
 const char* ncclGetErrorString(ncclResult_t result) {
-  constexpr const char* texts[] = {"no error", "unhandled cuda error", "unhandled system error", "internal error",
-                                   "invalid argument", "invalid usage", "remote process exited or network error",
+  constexpr const char* texts[] = {"no error",
+                                   "unhandled cuda error",
+                                   "unhandled system error",
+                                   "internal error",
+                                   "invalid argument",
+                                   "invalid usage",
+                                   "remote process exited or network error",
                                    "NCCL operation in progress"};
   return result >= 0 && result < ncclNumResults ? texts[result] : "unknown result code";
 }
@@ -126,8 +131,8 @@ ncclResult_t ncclMemFree(void* allocated) {
   const entry call("ncclMemFree");
   if (call.injected()) return static_cast<ncclResult_t>(call.code());
   if (allocated != nullptr && memory().erase(allocated) == 0) {
-    report_found(report_kind::bad_argument, "ncclMemFree of what ncclMemAlloc did not give: " +
-                                                shardkit_double::describe(allocated));
+    report_found(report_kind::bad_argument,
+                 "ncclMemFree of what ncclMemAlloc did not give: " + shardkit_double::describe(allocated));
     return refuse(ncclInvalidArgument, "ncclMemFree: not from ncclMemAlloc");
   }
   return cudaFree(allocated) == cudaSuccess ? ncclSuccess : refuse(ncclUnhandledCudaError, "ncclMemFree: cudaFree");

@@ -183,8 +183,8 @@ ncclResult_t join_group(const arguments& given, bool is_message, lowering lower)
   if (comm == nullptr) return result;
   if (comm->revoked) return refuse(ncclInvalidUsage, std::string(given.function) + ": revoked");
   if (comm->finalized) {
-    report_found(report_kind::communicator, std::string(given.function) + " after ncclCommFinalize of " +
-                                                describe(*comm));
+    report_found(report_kind::communicator,
+                 std::string(given.function) + " after ncclCommFinalize of " + describe(*comm));
     return refuse(ncclInvalidUsage, std::string(given.function) + ": finalized");
   }
   if (given.root < 0 || given.root >= comm->size) {
@@ -193,8 +193,7 @@ ncclResult_t join_group(const arguments& given, bool is_message, lowering lower)
   }
   if (bytes_of(given.type) == 0) return refuse(ncclInvalidArgument, std::string(given.function) + ": type");
   if (!known(*comm, given.op)) return refuse(ncclInvalidArgument, std::string(given.function) + ": operator");
-  if (given.op >= ncclNumOps &&
-      comm->operators[static_cast<std::size_t>(given.op - ncclNumOps)].type != given.type) {
+  if (given.op >= ncclNumOps && comm->operators[static_cast<std::size_t>(given.op - ncclNumOps)].type != given.type) {
     return refuse(ncclInvalidArgument, std::string(given.function) + ": the operator is made for another type");
   }
   // NCCL drops empty collectives on the spot: ranks do not even meet. Empty messages do.
@@ -221,12 +220,12 @@ using namespace shardkit_double;
 using namespace shardkit_double::nccl;
 
 // Every verb: a fault that is to happen here, or the call.
-#define SHARDKIT_DOUBLE_VERB(name, is_message, lower, ...)       \
-  const entry call(#name);                                       \
-  if (call.injected()) {                                         \
-    fail_group(static_cast<ncclResult_t>(call.code()));          \
-    return static_cast<ncclResult_t>(call.code());               \
-  }                                                              \
+#define SHARDKIT_DOUBLE_VERB(name, is_message, lower, ...) \
+  const entry call(#name);                                 \
+  if (call.injected()) {                                   \
+    fail_group(static_cast<ncclResult_t>(call.code()));    \
+    return static_cast<ncclResult_t>(call.code());         \
+  }                                                        \
   return call_verb({#name, __VA_ARGS__}, is_message, lower)
 
 extern "C" {
@@ -245,8 +244,8 @@ ncclResult_t ncclReduce(const void* send, void* recv, size_t count, ncclDataType
 
 ncclResult_t ncclReduceScatter(const void* send, void* recv, size_t count, ncclDataType_t type, ncclRedOp_t op,
                                ncclComm_t comm, cudaStream_t stream) {
-  SHARDKIT_DOUBLE_VERB(ncclReduceScatter, false, lower_collective<verb::reduce_scatter>, send, recv, count, type, op,
-                       0, comm, stream);
+  SHARDKIT_DOUBLE_VERB(ncclReduceScatter, false, lower_collective<verb::reduce_scatter>, send, recv, count, type, op, 0,
+                       comm, stream);
 }
 
 ncclResult_t ncclBroadcast(const void* send, void* recv, size_t count, ncclDataType_t type, int root, ncclComm_t comm,
@@ -288,8 +287,7 @@ ncclResult_t ncclSend(const void* buffer, size_t count, ncclDataType_t type, int
                        stream);
 }
 
-ncclResult_t ncclRecv(void* buffer, size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
-                      cudaStream_t stream) {
+ncclResult_t ncclRecv(void* buffer, size_t count, ncclDataType_t type, int peer, ncclComm_t comm, cudaStream_t stream) {
   SHARDKIT_DOUBLE_VERB(ncclRecv, true, lower_message<verb::recv>, nullptr, buffer, count, type, ncclSum, peer, comm,
                        stream);
 }

@@ -61,7 +61,7 @@ struct state {
   bool found_unread = false;
   std::vector<std::function<void()>> forget;
 
-  vector_clock host_seen;     ///< of all threads, or of those that ended where threads are strict
+  vector_clock host_seen;  ///< of all threads, or of those that ended where threads are strict
   std::uint64_t generation = 1;
   std::uint64_t operations = 0;
   std::uint64_t steps = 0;
@@ -172,8 +172,7 @@ cudaError_t api(const char* name, Function function, const void* caller = __buil
 
 /// One that does not touch the current device, and works when that is broken.
 template <class Function>
-cudaError_t api_of_all_devices(const char* name, Function function,
-                               const void* caller = __builtin_return_address(0)) {
+cudaError_t api_of_all_devices(const char* name, Function function, const void* caller = __builtin_return_address(0)) {
   entry call(name, caller);
   if (call.injected()) return remember(static_cast<cudaError_t>(call.code()));
   if (const cudaError_t error = refuse_in_host_function(name); error != cudaSuccess) return remember(error);

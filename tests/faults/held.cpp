@@ -1,5 +1,5 @@
-// A peer is held in the middle of a copy from, or to, this rank's buffer when the launch fails. The rank's call must not
-// throw before the peer has let go: then the rank may free the buffer at once, and does.
+// A peer is held in the middle of a copy from, or to, this rank's buffer when the launch fails. The rank's call must
+// not throw before the peer has let go: then the rank may free the buffer at once, and does.
 //
 // The peer is held by pages that cannot be accessed: the handler of the signal sleeps for a while and opens the page.
 #include <doctest/doctest.h>
@@ -27,7 +27,7 @@ constexpr std::size_t page = 4096, pages = 6;
 constexpr std::size_t elements = pages * page / sizeof(float);
 constexpr unsigned held_for = 25000;  // microseconds, for each page
 
-char* guarded = nullptr;                  // what is held; null once it has been given back
+char* guarded = nullptr;  // what is held; null once it has been given back
 std::atomic<int> holding{0}, too_late{0};
 struct sigaction former;
 
@@ -88,27 +88,33 @@ float* or_own(float* theirs) { return theirs != nullptr ? theirs : scratch().dat
 const std::vector<call>& calls() {
   static const std::vector<call> all{
       {"broadcast", 0, 0, [](comm_type& c, float* b) { c.broadcast(view(or_own(b), elements), 1); }},
-      {"scatter", 0, pages, [](comm_type& c, float* b) {
+      {"scatter", 0, pages,
+       [](comm_type& c, float* b) {
          std::vector<float> out(elements);
          c.scatter(view(or_own(b), 2 * elements), out, 1);
        }},
-      {"all_to_all", 0, pages, [](comm_type& c, float* b) {
+      {"all_to_all", 0, pages,
+       [](comm_type& c, float* b) {
          std::vector<float> out(2 * elements);
          c.all_to_all(view(or_own(b), 2 * elements), out);
        }},
-      {"reduce_scatter", 0, pages, [](comm_type& c, float* b) {
+      {"reduce_scatter", 0, pages,
+       [](comm_type& c, float* b) {
          std::vector<float> out(elements);
          c.reduce_scatter(view(or_own(b), 2 * elements), out, shardkit::sum);
        }},
-      {"all_reduce", 0, pages, [](comm_type& c, float* b) {
+      {"all_reduce", 0, pages,
+       [](comm_type& c, float* b) {
          std::vector<float> in(2 * elements, 1.0f);
          c.all_reduce(in, view(or_own(b), 2 * elements), shardkit::sum);
        }},
-      {"send", 0, 0, [](comm_type& c, float* b) {
+      {"send", 0, 0,
+       [](comm_type& c, float* b) {
          if (c.rank() == 1) c.send(view(b, elements), 0);
          else c.recv(view(or_own(nullptr), elements), 1);
        }},
-      {"send_async", 0, 0, [](comm_type& c, float* b) {
+      {"send_async", 0, 0,
+       [](comm_type& c, float* b) {
          if (c.rank() == 1) c.send_async(view(b, elements), 0).wait();
          else c.recv(view(or_own(nullptr), elements), 1);
        }},

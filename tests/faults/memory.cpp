@@ -51,10 +51,10 @@ void use_everything(thread_communicator& comm, buffers& data, const partition& l
 
 /// What each rank saw of a launch in which rank 1 is short of memory.
 struct short_launch {
-  bool struck = false;      ///< an allocation of rank 1 has failed
+  bool struck = false;  ///< an allocation of rank 1 has failed
   bool culprit_told = false;
   int peers_told = 0;
-  long left_behind = 0;     ///< allocations
+  long left_behind = 0;  ///< allocations
 };
 
 short_launch launch_short_of_memory(long allowed, bool for_good) {

@@ -30,8 +30,13 @@ float from_bits(std::uint32_t bits) {
 // Quiet and signalling, either sign, with a payload that tells whose it is.
 std::vector<float> strange_values(int rank) {
   const auto payload = static_cast<std::uint32_t>(rank + 1);
-  return {from_bits(0x7fc00000u | payload), from_bits(0xffc00000u | payload), from_bits(0x7f800000u | payload),
-          infinite, -infinite, -0.0f, from_bits(payload)};
+  return {from_bits(0x7fc00000u | payload),
+          from_bits(0xffc00000u | payload),
+          from_bits(0x7f800000u | payload),
+          infinite,
+          -infinite,
+          -0.0f,
+          from_bits(payload)};
 }
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {

@@ -189,7 +189,9 @@ TEST_CASE("a rank that is late at a barrier is named, and a later barrier does n
       const auto start = here.join(rank);
       if (rank == 1) std::shared_future<void>(others_done).wait();
       else if (++done; true) {
-        const auto tell = [&] { if (--done == 0) over.set_value(); };
+        const auto tell = [&] {
+          if (--done == 0) over.set_value();
+        };
         try {
           start->barrier();
         } catch (...) {

@@ -24,11 +24,19 @@ variables operator+(variables one, const variables& other) {
   return one;
 }
 
-const variables open_mpi{{"OMPI_COMM_WORLD_RANK", "3"}, {"OMPI_COMM_WORLD_SIZE", "8"},
-                         {"OMPI_COMM_WORLD_LOCAL_RANK", "1"}, {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}, {"PMIX_RANK", "3"}};
+const variables open_mpi{{"OMPI_COMM_WORLD_RANK", "3"},
+                         {"OMPI_COMM_WORLD_SIZE", "8"},
+                         {"OMPI_COMM_WORLD_LOCAL_RANK", "1"},
+                         {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"},
+                         {"PMIX_RANK", "3"}};
 const variables hydra{{"PMI_RANK", "5"}, {"PMI_SIZE", "6"}, {"MPI_LOCALRANKID", "2"}, {"MPI_LOCALNRANKS", "3"}};
-const variables torchrun{{"RANK", "2"}, {"WORLD_SIZE", "4"}, {"LOCAL_RANK", "0"}, {"LOCAL_WORLD_SIZE", "2"},
-                         {"MASTER_ADDR", "node7"}, {"MASTER_PORT", "29500"}, {"TORCHELASTIC_RUN_ID", "r17"},
+const variables torchrun{{"RANK", "2"},
+                         {"WORLD_SIZE", "4"},
+                         {"LOCAL_RANK", "0"},
+                         {"LOCAL_WORLD_SIZE", "2"},
+                         {"MASTER_ADDR", "node7"},
+                         {"MASTER_PORT", "29500"},
+                         {"TORCHELASTIC_RUN_ID", "r17"},
                          {"TORCHELASTIC_RESTART_COUNT", "0"}};
 const variables srun{{"SLURM_PROCID", "4"},
                      {"SLURM_STEP_NUM_TASKS", "7"},
@@ -38,8 +46,12 @@ const variables srun{{"SLURM_PROCID", "4"},
                      {"SLURM_STEP_NODELIST", "gpu[003-005]"},
                      {"SLURM_JOB_ID", "99"},
                      {"SLURM_STEP_ID", "0"}};
-const variables batch_script{{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "8"}, {"SLURM_LOCALID", "0"},
-                             {"SLURM_JOB_ID", "99"}, {"SLURM_NODELIST", "gpu[003-005]"}, {"SLURM_NODEID", "0"}};
+const variables batch_script{{"SLURM_PROCID", "0"},
+                             {"SLURM_NTASKS", "8"},
+                             {"SLURM_LOCALID", "0"},
+                             {"SLURM_JOB_ID", "99"},
+                             {"SLURM_NODELIST", "gpu[003-005]"},
+                             {"SLURM_NODEID", "0"}};
 const variables given{{"SHARDKIT_RANK", "1"}, {"SHARDKIT_SIZE", "9"}};
 
 }  // namespace

@@ -99,7 +99,8 @@ inline void wild_rank(const unsigned char* data, std::size_t size) {
   {
     auto held = link.acquire();
     try {
-      link.wait(held, [] { return false; }, [] { return 0; }, [] { return std::string("fuzzing"); });
+      link.wait(
+          held, [] { return false; }, [] { return 0; }, [] { return std::string("fuzzing"); });
     } catch (const shardkit::peer_failed&) {
     } catch (const shardkit::timeout_error&) {
       require(false, "nobody was told that the rank is lost");
@@ -119,7 +120,8 @@ inline void wild_hub(const unsigned char* data, std::size_t size) {
   wires.first.close();
   auto held = link.acquire();
   try {
-    link.wait(held, [] { return false; }, [] { return 0; }, [] { return std::string("fuzzing"); });
+    link.wait(
+        held, [] { return false; }, [] { return 0; }, [] { return std::string("fuzzing"); });
   } catch (const shardkit::communication_error&) {
   }
 }

@@ -19,8 +19,8 @@ class two_hosts {
   two_hosts() {
     const std::string cable = "skv" + std::to_string(::getpid());
     // Where anything of this is not permitted, nothing is left behind.
-    usable_ = shell("ip netns add " + first_ + " && ip netns add " + second_ + " && ip link add " + cable +
-                    "a netns " + first_ + " type veth peer name " + cable + "b netns " + second_) &&
+    usable_ = shell("ip netns add " + first_ + " && ip netns add " + second_ + " && ip link add " + cable + "a netns " +
+                    first_ + " type veth peer name " + cable + "b netns " + second_) &&
               shell("ip -n " + first_ + " addr add 10.213.7.1/24 dev " + cable + "a && ip -n " + second_ +
                     " addr add 10.213.7.2/24 dev " + cable + "b && ip -n " + first_ + " link set " + cable +
                     "a up && ip -n " + second_ + " link set " + cable + "b up");

@@ -33,7 +33,9 @@ void mutate(bytes& input, const bytes& other, std::mt19937& random) {
       case 0:
         if (!input.empty()) input[static_cast<std::size_t>(at)] ^= static_cast<unsigned char>(1u << below(8));
         break;
-      case 1: if (!input.empty()) input[static_cast<std::size_t>(at)] = static_cast<unsigned char>(random()); break;
+      case 1:
+        if (!input.empty()) input[static_cast<std::size_t>(at)] = static_cast<unsigned char>(random());
+        break;
       case 2: input.insert(input.begin() + at, static_cast<unsigned char>(random())); break;
       case 3:
         input.erase(

@@ -165,15 +165,18 @@ TEST_CASE("processes of this launch that do not fit end it at once, with the rea
     std::string told;
     std::vector<outcome> outcomes;
     const double waited = seconds_of([&] {
-      outcomes = disturbed(3, [&](int port) {
-        auto first = connect_to(port);
-        send(first, hello(token, 2, 3));
-        CHECK(answer(first, token) == "welcome");
-        auto culprit = connect_to(port);
-        send(culprit, row.said);
-        told = answer(culprit, token);
-        CHECK(has(answer(first, token), row.reason));
-      }, 0.5);
+      outcomes = disturbed(
+          3,
+          [&](int port) {
+            auto first = connect_to(port);
+            send(first, hello(token, 2, 3));
+            CHECK(answer(first, token) == "welcome");
+            auto culprit = connect_to(port);
+            send(culprit, row.said);
+            told = answer(culprit, token);
+            CHECK(has(answer(first, token), row.reason));
+          },
+          0.5);
     });
     CHECK(has(told, row.reason));
     CHECK(is<shardkit::usage_error>(outcomes[0]));
@@ -286,9 +289,11 @@ TEST_CASE("a connection that is lost without a word names its rank; so does one 
       const tcp_socket third = shardkit::detail::tcp_join(options.where, 2, 3, 20);
       const std::string noise(1000, '\xee');
       if (garbage) (void)third.send_all(noise.data(), noise.size(), 1);
-      if (garbage) for (auto& thread : threads) thread.join();
+      if (garbage)
+        for (auto& thread : threads) thread.join();
     }
-    if (!garbage) for (auto& thread : threads) thread.join();
+    if (!garbage)
+      for (auto& thread : threads) thread.join();
     for (const outcome& one : outcomes) {
       CAPTURE(one.text);
       CHECK(is<shardkit::peer_failed>(one));
@@ -300,7 +305,9 @@ TEST_CASE("a connection that is lost without a word names its rank; so does one 
 
 TEST_CASE("a request that is dropped fails the communicator") {
   const auto outcomes = on_tcp_ranks(2, tcp_test_options(), [&](shardkit::tcp_communicator& comm) {
-    if (comm.rank() == 0) { auto dropped = comm.barrier_async(); }
+    if (comm.rank() == 0) {
+      auto dropped = comm.barrier_async();
+    }
     std::vector<int> none(1);
     comm.recv(none, 1 - comm.rank());
   });

@@ -87,9 +87,7 @@ inline void write_tensors(const std::string& path, const std::map<std::string, s
 /// A checkpoint directory as --make-tiny writes it, for a test to change.
 class tiny_checkpoint {
  public:
-  tiny_checkpoint() {
-    std::filesystem::copy(original(), folder_.path(), std::filesystem::copy_options::recursive);
-  }
+  tiny_checkpoint() { std::filesystem::copy(original(), folder_.path(), std::filesystem::copy_options::recursive); }
 
   const std::string& path() const { return folder_.path(); }
   std::string weights() const { return folder_ / "model.safetensors"; }
@@ -107,7 +105,9 @@ class tiny_checkpoint {
     REQUIRE(changed.erase(field) == 1);
     set_config(changed);
   }
-  void set_generation_config(const json& config) const { write_file(folder_ / "generation_config.json", config.dump()); }
+  void set_generation_config(const json& config) const {
+    write_file(folder_ / "generation_config.json", config.dump());
+  }
 
   void remove_tensor(const std::string& name) const {
     auto tensors = read_tensors(weights());

@@ -179,16 +179,22 @@ TEST_CASE("Logits are for a single prompt and a file that can be written") {
 
 TEST_CASE("Counts that make no sense are refused by name") {
   const tiny_checkpoint model;
-  for (const auto& [option, value] : std::vector<std::pair<std::string, std::string>>{
-           {"--steps", "-1"}, {"--steps", "many"}, {"--tensor", "0"}, {"--pipeline", "-2"}, {"--data", "1000000000"},
-           {"--top-k", "0"}, {"--temperature", "0"}, {"--temperature", "-1"}, {"--seed", "x"}}) {
+  for (const auto& [option, value] : std::vector<std::pair<std::string, std::string>>{{"--steps", "-1"},
+                                                                                      {"--steps", "many"},
+                                                                                      {"--tensor", "0"},
+                                                                                      {"--pipeline", "-2"},
+                                                                                      {"--data", "1000000000"},
+                                                                                      {"--top-k", "0"},
+                                                                                      {"--temperature", "0"},
+                                                                                      {"--temperature", "-1"},
+                                                                                      {"--seed", "x"}}) {
     CAPTURE(option);
     CHECK(contains(refusal_of(llama({"--model", model.path(), "--tokens", "1", option, value})), option));
   }
   // Numbers of ranks whose product is beyond an int, too.
-  CHECK(contains(refusal_of(ask(model, "1", "1") +
-                            command_line{"--tensor", "4096", "--pipeline", "4096", "--data", "4096"}),
-                 "multiply to more than"));
+  CHECK(contains(
+      refusal_of(ask(model, "1", "1") + command_line{"--tensor", "4096", "--pipeline", "4096", "--data", "4096"}),
+      "multiply to more than"));
 }
 
 TEST_CASE("A missing model or prompt is named") {

@@ -38,16 +38,17 @@ TEST_CASE("Processes give the tokens and logits of thread ranks, printed once") 
   write_file(folder / "prompts", lines_of({prompt_of(5), prompt_of(66), prompt_of(1)}));
   for (const mesh& ranks : {mesh{2, 1, 1}, mesh{1, 2, 1}, mesh{2, 1, 2}}) {
     CAPTURE(ranks.name());
-    const command_line arguments = command_line{"--model", model.path(), "--tokens-file", folder / "prompts", "--steps",
-                                                "10", "--print-tokens"} + ranks.arguments();
+    const command_line arguments =
+        command_line{"--model", model.path(), "--tokens-file", folder / "prompts", "--steps", "10", "--print-tokens"} +
+        ranks.arguments();
     const outcome ended = run_under_mpi(ranks.ranks(), arguments);
     INFO(ended.errors);
     CHECK(ended.in_time);
     CHECK(ended.status == 0);
     CHECK(ended.output == output_of(llama(arguments)));
   }
-  const command_line single = command_line{"--model", model.path(), "--tokens", "1,2,3", "--steps", "1", "--print-tokens",
-                                           "--pipeline", "2", "--logits"};
+  const command_line single = command_line{"--model", model.path(),     "--tokens",   "1,2,3", "--steps",
+                                           "1",       "--print-tokens", "--pipeline", "2",     "--logits"};
   CHECK(run_under_mpi(2, single + command_line{folder / "processes.npy"}).status == 0);
   CHECK(run(llama(single + command_line{folder / "threads.npy"})).status == 0);
   CHECK(relative_error(read_npy(folder / "processes.npy"), read_npy(folder / "threads.npy")) == 0);
@@ -63,7 +64,8 @@ TEST_CASE("A mesh of another size than the launcher's is refused") {
 
 TEST_CASE("Started as one process by a launcher, the ranks are threads") {
   const tiny_checkpoint model;
-  const command_line arguments = {"--model", model.path(), "--tokens", "1", "--steps", "3", "--print-tokens", "--tensor", "2"};
+  const command_line arguments = {"--model", model.path(),     "--tokens", "1", "--steps",
+                                  "3",       "--print-tokens", "--tensor", "2"};
   const outcome ended = run_under_mpi(1, arguments);
   CHECK(ended.status == 0);
   CHECK(ended.output == output_of(llama(arguments)));

@@ -176,8 +176,7 @@ struct mesh {
     return std::to_string(tensor) + "x" + std::to_string(pipeline) + "x" + std::to_string(data);
   }
   command_line arguments() const {
-    return {"--tensor",           std::to_string(tensor), "--pipeline",        std::to_string(pipeline),
-            "--data", std::to_string(data)};
+    return {"--tensor", std::to_string(tensor), "--pipeline", std::to_string(pipeline), "--data", std::to_string(data)};
   }
 };
 

@@ -17,7 +17,8 @@ class reference_model {
  public:
   explicit reference_model(const tiny_checkpoint& from) : config_(from.config()) {
     for (const auto& [name, tensor] : read_tensors(from.weights())) weights_[name] = values_of(tensor);
-    if (config_.value("tie_word_embeddings", false)) weights_["lm_head.weight"] = weights_.at("model.embed_tokens.weight");
+    if (config_.value("tie_word_embeddings", false))
+      weights_["lm_head.weight"] = weights_.at("model.embed_tokens.weight");
   }
 
   /// The logits after a prompt.
@@ -122,8 +123,8 @@ class reference_model {
     vector y(x.size());
     for (std::size_t i = 0; i < x.size(); ++i) {
       const std::size_t j = i % dim % half;
-      const double angle = static_cast<double>(position) *
-                           std::pow(base(), -2.0 * static_cast<double>(j) / static_cast<double>(dim));
+      const double angle =
+          static_cast<double>(position) * std::pow(base(), -2.0 * static_cast<double>(j) / static_cast<double>(dim));
       y[i] = i % dim < half ? x[i] * std::cos(angle) - x[i + half] * std::sin(angle)
                             : x[i] * std::cos(angle) + x[i - half] * std::sin(angle);
     }

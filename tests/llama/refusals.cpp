@@ -43,7 +43,8 @@ TEST_CASE("Configuration fields that change the computation are refused by name 
 }
 
 TEST_CASE("Sizes that are missing or make no model are refused by name") {
-  for (const char* field : {"num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size"}) {
+  for (const char* field :
+       {"num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size"}) {
     CAPTURE(field);
     const tiny_checkpoint model;
     model.set(field, 0);
@@ -86,8 +87,8 @@ TEST_CASE("Weights of another shape than the configuration says are refused with
 
 TEST_CASE("A truncated file of weights is one error on every mesh") {
   const std::string whole = read_file(tiny_checkpoint().weights());
-  for (const std::size_t length : {std::size_t{0}, std::size_t{7}, std::size_t{8}, std::size_t{1000}, whole.size() / 2,
-                                   whole.size() - 1})
+  for (const std::size_t length :
+       {std::size_t{0}, std::size_t{7}, std::size_t{8}, std::size_t{1000}, whole.size() / 2, whole.size() - 1})
     for (const mesh& ranks : {mesh{1, 1, 1}, mesh{3, 1, 1}, mesh{1, 2, 1}, mesh{1, 1, 2}, mesh{2, 2, 1}}) {
       CAPTURE(length);
       CAPTURE(ranks.name());

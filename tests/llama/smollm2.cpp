@@ -56,13 +56,14 @@ TEST_CASE("Tokens and logits of SmolLM2 agree with transformers on one rank, on 
       const std::string name = result.at("name");
       CAPTURE(name);
       CAPTURE(ranks.name());
-      const std::string output = output_of(
-          llama({"--model", model, "--tokens", text_of(result.at("input_ids").get<token_list>()), "--steps",
-                 std::to_string(most_steps(results)), "--print-tokens", "--logits", folder / "logits.npy"}) +
-              ranks.arguments(),
-          300);
+      const std::string output =
+          output_of(llama({"--model", model, "--tokens", text_of(result.at("input_ids").get<token_list>()), "--steps",
+                           std::to_string(most_steps(results)), "--print-tokens", "--logits", folder / "logits.npy"}) +
+                        ranks.arguments(),
+                    300);
       CHECK(output == text_of(result.at("greedy").get<token_list>()) + "\n");
-      const double error = relative_error(read_npy(folder / "logits.npy"), read_npy(SMOLLM2_RESULTS "/" + name + ".npy"));
+      const double error =
+          relative_error(read_npy(folder / "logits.npy"), read_npy(SMOLLM2_RESULTS "/" + name + ".npy"));
       CHECK(error <= tolerance);
       std::cout << ranks.name() << " " << name << ": error of the logits " << error << "\n";
     }

@@ -149,8 +149,8 @@ TEST_CASE("The axes are ordered data, pipeline, tensor, the last one fastest") {
   const tiny_checkpoint model;
   // Stages differ in what they load, and so tell which ranks belong to which.
   const auto loaded = [&](const mesh& ranks) {
-    const outcome ended = run(llama({"--model", model.path(), "--tokens", "1", "--steps", "0", "--print-tokens"}) +
-                              ranks.arguments());
+    const outcome ended =
+        run(llama({"--model", model.path(), "--tokens", "1", "--steps", "0", "--print-tokens"}) + ranks.arguments());
     std::istringstream line(ended.errors.substr(ended.errors.find("MiB:") + 4));
     std::vector<double> sizes;
     for (double size = 0; line >> size;) sizes.push_back(size);

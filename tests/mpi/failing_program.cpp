@@ -134,7 +134,8 @@ const std::map<std::string, std::function<void(mpi_communicator&)>> scenarios = 
      }},
     {"receives less than was sent, in a group",
      [](mpi_communicator& world) {
-       // The memory itself is large enough: Open MPI 4.1 writes the whole of a long message before it looks at the size.
+       // The memory itself is large enough: Open MPI 4.1 writes the whole of a long message before it looks at the
+       // size.
        std::vector<float> outgoing(large), incoming(large);
        const int peer = 1 - world.rank();
        if (peer >= 0)

@@ -22,17 +22,40 @@ std::map<std::string, job>& jobs() {
   return all;
 }
 const bool planned = [] {
-  for (const char* scenario : {
-           "fine", "slow, but within the deadline of each call", "never comes to the start", "throws",
-           "throws unreported", "throws and returns zero", "throws after others finished", "wrong size",
-           "MPI refuses a call", "never arrives", "declares itself failed", "fails beside a part of the world",
-           "receives less than was sent", "receives more than was sent", "receives less than was sent, in a group",
-           "receives another number of pieces", "drops a receive", "drops a send", "drops a started sum",
-           "drops a started sum that every rank has started", "throws while a sum is waited for",
-           "throws while a sum is tested", "a started sum is never joined",
-           "a group of two communicators is never joined", "exits with 0", "exits with 1",
-           "ends by _exit(0)", "ends by _exit(0) while nobody waits", "ends by _exit(0) while the others finalise",
-           "aborts", "gets SIGTERM", "gets SIGKILL", "gets SIGSTOP", "uses two communicators in opposite order"})
+  for (const char* scenario : {"fine",
+                               "slow, but within the deadline of each call",
+                               "never comes to the start",
+                               "throws",
+                               "throws unreported",
+                               "throws and returns zero",
+                               "throws after others finished",
+                               "wrong size",
+                               "MPI refuses a call",
+                               "never arrives",
+                               "declares itself failed",
+                               "fails beside a part of the world",
+                               "receives less than was sent",
+                               "receives more than was sent",
+                               "receives less than was sent, in a group",
+                               "receives another number of pieces",
+                               "drops a receive",
+                               "drops a send",
+                               "drops a started sum",
+                               "drops a started sum that every rank has started",
+                               "throws while a sum is waited for",
+                               "throws while a sum is tested",
+                               "a started sum is never joined",
+                               "a group of two communicators is never joined",
+                               "exits with 0",
+                               "exits with 1",
+                               "ends by _exit(0)",
+                               "ends by _exit(0) while nobody waits",
+                               "ends by _exit(0) while the others finalise",
+                               "aborts",
+                               "gets SIGTERM",
+                               "gets SIGKILL",
+                               "gets SIGSTOP",
+                               "uses two communicators in opposite order"})
     jobs().emplace(scenario, command(3, scenario));
   for (const char* scenario : {"a receive is never sent", "outlives MPI", "makes two environments"})
     jobs().emplace(scenario, command(2, scenario));
@@ -144,15 +167,17 @@ TEST_CASE("a receive that meets a message of another size is a mismatch") {
   run_failing("receives less than was sent, in a group", "a receive of 1048575 x f32 from rank 0 met a longer message");
   // From MPI 4 on no message travels in pieces.
   run_failing("receives another number of pieces",
-              SHARDKIT_MPI_LARGE_COUNTS ? "a receive of 16 x f64 from rank 0 met a longer message"
-                                        : "a receive of 8 x f64 from rank 0 met the first of 4 pieces where 2 were due");
+              SHARDKIT_MPI_LARGE_COUNTS
+                  ? "a receive of 16 x f64 from rank 0 met a longer message"
+                  : "a receive of 8 x f64 from rank 0 met the first of 4 pieces where 2 were due");
 }
 
 TEST_CASE("a request that is dropped fails the launch") {
   run_failing("drops a receive", "a request of recv was dropped before it completed");
   run_failing("drops a send", "a request of send was dropped before it completed");
   run_failing("drops a started sum", "a request of all_reduce was dropped before it completed");
-  run_failing("drops a started sum that every rank has started", "a request of all_reduce was dropped before it completed");
+  run_failing("drops a started sum that every rank has started",
+              "a request of all_reduce was dropped before it completed");
 }
 
 TEST_CASE("a rank that throws while its peers wait for a started collective ends the job") {
@@ -210,12 +235,12 @@ TEST_CASE("a rank that calls exit ends the job, whatever its status") {
 
 TEST_CASE("a rank that is gone without a word ends the job, also under launchers that take it for success") {
   // Open MPI's launcher may be faster than the watchdogs; it names the rank itself.
-  for (const char* scenario : {"ends by _exit(0)", "ends by _exit(0) while the others finalise",
-                               "ends by _exit(0) while nobody waits"}) {
+  for (const char* scenario :
+       {"ends by _exit(0)", "ends by _exit(0) while the others finalise", "ends by _exit(0) while nobody waits"}) {
     const outcome& result = run_ending(scenario);
     INFO(result.output);
-    CHECK((result.says("rank 1 failed: its process has ended without leaving MPI") ||
-           result.says("exiting improperly")));
+    CHECK(
+        (result.says("rank 1 failed: its process has ended without leaving MPI") || result.says("exiting improperly")));
   }
 }
 

@@ -19,12 +19,12 @@ void run_suite(erased& world) {
   conformance::sweep how;
   how.points = world.size() > 2 ? 8 : 60;  // a collective takes milliseconds where ranks outnumber cores
   how.large = 20011;
-#define RUN(function, name)                                                                            \
-  {                                                                                                    \
-    conformance::report report;                                                                        \
-    conformance::function(world, report, how);                                                         \
+#define RUN(function, name)                                                                                         \
+  {                                                                                                                 \
+    conformance::report report;                                                                                     \
+    conformance::function(world, report, how);                                                                      \
     CHECK_MESSAGE(report.failures() == 0, name, ": ", report.failures(), " of ", report.checks(), " checks failed", \
-                  report.what());                                                                      \
+                  report.what());                                                                                   \
   }
   SHARDKIT_CONFORMANCE_CASES(RUN)
 #undef RUN

@@ -31,7 +31,8 @@ struct buffers {
   std::size_t size;
   int next, previous;
   partition layout, squares;
-  std::vector<float> small = std::vector<float>(3), whole = std::vector<float>(count), other = std::vector<float>(count);
+  std::vector<float> small = std::vector<float>(3), whole = std::vector<float>(count),
+                     other = std::vector<float>(count);
   std::vector<float> all, mine;
   std::vector<bfloat16> halves = std::vector<bfloat16>(count);
   view<float> square() { return {whole.data(), size * size}; }

@@ -22,7 +22,8 @@ int wrong_answers(mpi_communicator& comm, std::size_t count, int rounds) {
   const double ranks = size, total = ranks * (ranks - 1) / 2;
   int wrong = 0;
   const auto expect = [&](bool holds) { wrong += !holds; };
-  std::vector<double> sum(count), ordered(count), incoming(count), outgoing(count), all(count * comm.exchange(0).size());
+  std::vector<double> sum(count), ordered(count), incoming(count), outgoing(count),
+      all(count * comm.exchange(0).size());
   for (int round = 0; round < rounds; ++round) {
     sum.assign(count, rank);
     ordered.assign(count, rank);

@@ -212,40 +212,41 @@ TEST_CASE("gather, scatter and all_to_all are grouped messages where NCCL has no
 }
 
 TEST_CASE("unequal counts take the equal-count call where they are equal, and else groups") {
-  for (int ranks : rank_counts({2, 3})) on_devices(ranks, [](thread_communicator& host) {
-    auto world = nccl_world(host, options_with_kernel());
-    const nccl_backend& backend = world.backend();
-    const int n = host.size();
-    const auto even = partition::balanced(static_cast<std::size_t>(4 * n), n);
-    const auto odd = partition::balanced(static_cast<std::size_t>(4 * n + 1), n);
-    const auto none = partition::balanced(0, n);
-    const auto gathered = [&](const partition& layout) {
-      return backend.lowering(all_gather_uneven_call{nullptr, nullptr, &layout, dtype::f32, nullptr, {}});
-    };
-    const auto reduced = [&](const partition& layout, reduction op) {
-      return backend.lowering(
-          reduce_scatter_uneven_call{nullptr, nullptr, &layout, dtype::f32, op, nullptr, nullptr, {}});
-    };
-    CHECK(gathered(even) == nccl_lowering::one_call);
-    CHECK(gathered(odd) == nccl_lowering::grouped_broadcasts);
-    CHECK(gathered(none) == nccl_lowering::nothing);
-    CHECK(reduced(even, sum) == nccl_lowering::one_call);
-    CHECK(reduced(odd, sum) == nccl_lowering::grouped_reductions);
-    CHECK(reduced(odd, by_rank(sum)) == nccl_lowering::gather_and_combine);
-    CHECK(std::string(name_of(reduced(odd, sum))) == "grouped reductions");
-    CHECK(backend.lowering(all_reduce_call{nullptr, nullptr, 4, dtype::f32, maximum, nullptr, nullptr, {}}) ==
-          nccl_lowering::gather_and_combine);
-    // The same number of NCCL's calls as it says.
-    if (!shardkit_double::active()) return;
-    cuda_stream stream;
-    host.barrier();
-    const int before = shardkit_double::calls("ncclBroadcast", host.rank());
-    device_buffer<float> all(odd.total());
-    cuda_space::fill_bytes(all.data(), 0, all.size() * sizeof(float), stream);
-    world.all_gather(in_place(all), odd, stream);
-    CHECK(shardkit_double::calls("ncclBroadcast", host.rank()) - before == n);
-    synchronize(stream, 20, world);
-  });
+  for (int ranks : rank_counts({2, 3}))
+    on_devices(ranks, [](thread_communicator& host) {
+      auto world = nccl_world(host, options_with_kernel());
+      const nccl_backend& backend = world.backend();
+      const int n = host.size();
+      const auto even = partition::balanced(static_cast<std::size_t>(4 * n), n);
+      const auto odd = partition::balanced(static_cast<std::size_t>(4 * n + 1), n);
+      const auto none = partition::balanced(0, n);
+      const auto gathered = [&](const partition& layout) {
+        return backend.lowering(all_gather_uneven_call{nullptr, nullptr, &layout, dtype::f32, nullptr, {}});
+      };
+      const auto reduced = [&](const partition& layout, reduction op) {
+        return backend.lowering(
+            reduce_scatter_uneven_call{nullptr, nullptr, &layout, dtype::f32, op, nullptr, nullptr, {}});
+      };
+      CHECK(gathered(even) == nccl_lowering::one_call);
+      CHECK(gathered(odd) == nccl_lowering::grouped_broadcasts);
+      CHECK(gathered(none) == nccl_lowering::nothing);
+      CHECK(reduced(even, sum) == nccl_lowering::one_call);
+      CHECK(reduced(odd, sum) == nccl_lowering::grouped_reductions);
+      CHECK(reduced(odd, by_rank(sum)) == nccl_lowering::gather_and_combine);
+      CHECK(std::string(name_of(reduced(odd, sum))) == "grouped reductions");
+      CHECK(backend.lowering(all_reduce_call{nullptr, nullptr, 4, dtype::f32, maximum, nullptr, nullptr, {}}) ==
+            nccl_lowering::gather_and_combine);
+      // The same number of NCCL's calls as it says.
+      if (!shardkit_double::active()) return;
+      cuda_stream stream;
+      host.barrier();
+      const int before = shardkit_double::calls("ncclBroadcast", host.rank());
+      device_buffer<float> all(odd.total());
+      cuda_space::fill_bytes(all.data(), 0, all.size() * sizeof(float), stream);
+      world.all_gather(in_place(all), odd, stream);
+      CHECK(shardkit_double::calls("ncclBroadcast", host.rank()) - before == n);
+      synchronize(stream, 20, world);
+    });
   expect_clean();
 }
 
@@ -263,18 +264,20 @@ TEST_CASE("a group of more than 1024 operations goes in several, cut alike on al
       device_buffer<float> in(values.size());
       auto totals = on_device_now(std::vector<float>(1500, 1.0f), stream.handle());
       const auto one = [](device_buffer<float>& of_all, std::size_t i) { return view_of(of_all).subview(i, 1); };
-      world.group([&](auto& g) {
-        for (std::size_t k = 0; k < messages; ++k)
-          for (int peer = 0; peer < size; ++peer) {
-            if (peer == me) continue;
-            g.send(one(out, static_cast<std::size_t>(peer) * messages + k), peer);
-          }
-        for (std::size_t i = 0; i < totals.size(); ++i) g.all_reduce(in_place(one(totals, i)), sum);
-        // All receives after all sends: cut in this order, each rank would wait for the others' next group.
-        for (int peer = 0; peer < size; ++peer)
-          for (std::size_t k = 0; k < messages; ++k)
-            if (peer != me) g.recv(one(in, static_cast<std::size_t>(peer) * messages + k), peer);
-      }, stream);
+      world.group(
+          [&](auto& g) {
+            for (std::size_t k = 0; k < messages; ++k)
+              for (int peer = 0; peer < size; ++peer) {
+                if (peer == me) continue;
+                g.send(one(out, static_cast<std::size_t>(peer) * messages + k), peer);
+              }
+            for (std::size_t i = 0; i < totals.size(); ++i) g.all_reduce(in_place(one(totals, i)), sum);
+            // All receives after all sends: cut in this order, each rank would wait for the others' next group.
+            for (int peer = 0; peer < size; ++peer)
+              for (std::size_t k = 0; k < messages; ++k)
+                if (peer != me) g.recv(one(in, static_cast<std::size_t>(peer) * messages + k), peer);
+          },
+          stream);
       const auto got = fetched(in, stream.handle(), world), sums = fetched(totals, stream.handle(), world);
       for (int peer = 0; peer < size; ++peer)
         for (std::size_t k = 0; k < messages; ++k)

@@ -54,10 +54,9 @@ void over_nccl(const char* function, std::size_t points, const case_body& body) 
 
 }  // namespace
 
-#define OVER_NCCL(function, name)                                                                \
-  TEST_CASE("nccl: " name) {                                                                     \
-    over_nccl(#function, NCCL_CONFORMANCE_POINTS, [](auto& comm, auto& report, const auto& how) {                     \
-      conformance::function(comm, report, how);                                                  \
-    });                                                                                          \
+#define OVER_NCCL(function, name)                                                                           \
+  TEST_CASE("nccl: " name) {                                                                                \
+    over_nccl(#function, NCCL_CONFORMANCE_POINTS,                                                           \
+              [](auto& comm, auto& report, const auto& how) { conformance::function(comm, report, how); }); \
   }
 SHARDKIT_CONFORMANCE_CASES(OVER_NCCL)

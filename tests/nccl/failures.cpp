@@ -325,14 +325,22 @@ TEST_CASE("every call of NCCL and CUDA that fails is an error on all ranks, and 
     int code;
   };
   const fault faults[] = {
-      {"ncclGetUniqueId", ncclSystemError},        {"ncclCommInitRankConfig", ncclUnhandledCudaError},
-      {"ncclCommSplit", ncclUnhandledCudaError},   {"ncclCommGetAsyncError", ncclInvalidArgument},
-      {"ncclAllReduce", ncclUnhandledCudaError},   {"ncclAllGather", ncclInternalError},
-      {"ncclBroadcast", ncclUnhandledCudaError},   {"ncclGroupStart", ncclUnhandledCudaError},
-      {"ncclGroupEnd", ncclUnhandledCudaError},    {"ncclSend", ncclInvalidUsage},
-      {"ncclRecv", ncclInvalidArgument},           {"ncclAlltoAll", ncclInvalidUsage},
-      {"ncclReduce", ncclInvalidArgument},         {"ncclCommFinalize", ncclSystemError},
-      {"cudaMalloc", cudaErrorMemoryAllocation},   {"cudaMemcpyAsync", cudaErrorInvalidValue},
+      {"ncclGetUniqueId", ncclSystemError},
+      {"ncclCommInitRankConfig", ncclUnhandledCudaError},
+      {"ncclCommSplit", ncclUnhandledCudaError},
+      {"ncclCommGetAsyncError", ncclInvalidArgument},
+      {"ncclAllReduce", ncclUnhandledCudaError},
+      {"ncclAllGather", ncclInternalError},
+      {"ncclBroadcast", ncclUnhandledCudaError},
+      {"ncclGroupStart", ncclUnhandledCudaError},
+      {"ncclGroupEnd", ncclUnhandledCudaError},
+      {"ncclSend", ncclInvalidUsage},
+      {"ncclRecv", ncclInvalidArgument},
+      {"ncclAlltoAll", ncclInvalidUsage},
+      {"ncclReduce", ncclInvalidArgument},
+      {"ncclCommFinalize", ncclSystemError},
+      {"cudaMalloc", cudaErrorMemoryAllocation},
+      {"cudaMemcpyAsync", cudaErrorInvalidValue},
       {"cudaStreamWaitEvent", cudaErrorInvalidResourceHandle},
       {"cudaEventRecord", cudaErrorInvalidResourceHandle},
       {"cudaEventCreateWithFlags", cudaErrorMemoryAllocation},
@@ -353,11 +361,13 @@ TEST_CASE("every call of NCCL and CUDA that fails is an error on all ranks, and 
     part.all_to_all(x, y, stream);
     const auto mine = view_of(x).subview(0, layout.count(host.rank()));
     part.reduce_scatter(all, mine, sum, layout, stream);
-    world.group([&](auto& g) {
-      g.send(view_of(x).subview(0, 3), (host.rank() + 1) % host.size());
-      g.recv(view_of(x).subview(3, 3), (host.rank() + host.size() - 1) % host.size());
-      g.all_reduce(in_place(all), sum);
-    }, stream);
+    world.group(
+        [&](auto& g) {
+          g.send(view_of(x).subview(0, 3), (host.rank() + 1) % host.size());
+          g.recv(view_of(x).subview(3, 3), (host.rank() + host.size() - 1) % host.size());
+          g.all_reduce(in_place(all), sum);
+        },
+        stream);
     synchronize(stream, 20, world, part);
   };
   rank_counts({2});

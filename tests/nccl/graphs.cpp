@@ -78,10 +78,12 @@ TEST_CASE("a captured sequence gives its results at every replay") {
         world.reduce_scatter(cut, part, sum, layout, stream);
         world.all_gather(part, cut, layout, stream);
         world.all_to_all(row, turned, stream);
-        world.group([&](auto& g) {
-          g.broadcast(ring, 0);
-          g.with(other).all_reduce(in_place(row), sum);
-        }, stream);
+        world.group(
+            [&](auto& g) {
+              g.broadcast(ring, 0);
+              g.with(other).all_reduce(in_place(row), sum);
+            },
+            stream);
       });
       CHECK(calls_that_wait_or_allocate(me) == before);
       float wanted = 1;
@@ -117,10 +119,12 @@ TEST_CASE("a graph holds exactly the nodes of the sequence written by hand") {
         world.broadcast(y, 0, stream);
         world.send_recv(x, next, y, previous, stream);
         world.all_gather(x, all, stream);
-        world.group([&](auto& g) {
-          g.all_reduce(in_place(x), average);
-          g.reduce(in_place(y), product, 0);
-        }, stream);
+        world.group(
+            [&](auto& g) {
+              g.all_reduce(in_place(x), average);
+              g.reduce(in_place(y), product, 0);
+            },
+            stream);
       });
       const captured by_hand(stream.handle(), [&] {
         const cudaStream_t on = stream.handle();
@@ -173,10 +177,12 @@ TEST_CASE("what cannot be captured is refused before anything is recorded") {
       host.barrier();
       const captured graph(stream.handle(), [&] {
         try {
-          world.group([&](auto& g) {
-            g.all_reduce(in_place(x), sum);
-            g.all_reduce(in_place(x), by_rank(sum));
-          }, stream);
+          world.group(
+              [&](auto& g) {
+                g.all_reduce(in_place(x), sum);
+                g.all_reduce(in_place(x), by_rank(sum));
+              },
+              stream);
         } catch (const error& failure) {
           text = failure.what();
         }

@@ -148,7 +148,8 @@ class on_device {
       return true;
     }
     void wait() override {
-      if (detail::wait_for(20, deadline(), [&] { return test(); }, [] { return false; }) != detail::wait_result::ready)
+      if (detail::wait_for(
+              20, deadline(), [&] { return test(); }, [] { return false; }) != detail::wait_result::ready)
         expire();
     }
     double deadline() const noexcept override { return 20; }

@@ -39,15 +39,21 @@ inline void reduce_on_host(reduction_kind kind, dtype type, const void* in, int 
     std::vector<char> in, out;
     std::vector<const void*> inputs;
   };
-  constexpr reduce_function combinations[] = {
-      detail::ordered_reduce_of<dtype::f64>(), detail::ordered_reduce_of<dtype::f32>(),
-      detail::ordered_reduce_of<dtype::f16>(), detail::ordered_reduce_of<dtype::bf16>(),
-      nullptr,                                 nullptr,
-      detail::ordered_reduce_of<dtype::i64>(), detail::ordered_reduce_of<dtype::i32>(),
-      detail::ordered_reduce_of<dtype::i16>(), detail::ordered_reduce_of<dtype::i8>(),
-      detail::ordered_reduce_of<dtype::u64>(), detail::ordered_reduce_of<dtype::u32>(),
-      detail::ordered_reduce_of<dtype::u16>(), detail::ordered_reduce_of<dtype::u8>(),
-      detail::ordered_reduce_of<dtype::boolean>()};
+  constexpr reduce_function combinations[] = {detail::ordered_reduce_of<dtype::f64>(),
+                                              detail::ordered_reduce_of<dtype::f32>(),
+                                              detail::ordered_reduce_of<dtype::f16>(),
+                                              detail::ordered_reduce_of<dtype::bf16>(),
+                                              nullptr,
+                                              nullptr,
+                                              detail::ordered_reduce_of<dtype::i64>(),
+                                              detail::ordered_reduce_of<dtype::i32>(),
+                                              detail::ordered_reduce_of<dtype::i16>(),
+                                              detail::ordered_reduce_of<dtype::i8>(),
+                                              detail::ordered_reduce_of<dtype::u64>(),
+                                              detail::ordered_reduce_of<dtype::u32>(),
+                                              detail::ordered_reduce_of<dtype::u16>(),
+                                              detail::ordered_reduce_of<dtype::u8>(),
+                                              detail::ordered_reduce_of<dtype::boolean>()};
   const std::size_t bytes = count * size_of(type);
   if (combinations[static_cast<std::size_t>(type)] == nullptr)
     throw unsupported_error(std::string("this kernel does not combine ") + name_of(type));
@@ -64,16 +70,24 @@ inline void reduce_on_host(reduction_kind kind, dtype type, const void* in, int 
   for (std::size_t rank = 0; rank < static_cast<std::size_t>(ranks); ++rank)
     job->inputs.push_back(job->in.data() + rank * bytes);
   cuda_space::copy(job->in.data(), in, job->in.size(), stream);
-  cuda_check(cudaLaunchHostFunc(stream, [](void* given) {
-    auto& the = *static_cast<work*>(given);
-    void* to = the.out.data();
-    the.combine(the.kind, the.inputs.data(), static_cast<int>(the.inputs.size()), &to, 1, the.count);
-  }, job), "cudaLaunchHostFunc", stream);
+  cuda_check(cudaLaunchHostFunc(
+                 stream,
+                 [](void* given) {
+                   auto& the = *static_cast<work*>(given);
+                   void* to = the.out.data();
+                   the.combine(the.kind, the.inputs.data(), static_cast<int>(the.inputs.size()), &to, 1, the.count);
+                 },
+                 job),
+             "cudaLaunchHostFunc", stream);
   cuda_space::copy(out, job->out.data(), bytes, stream);
-  cuda_check(cudaLaunchHostFunc(stream, [](void* given) {
-    const std::lock_guard<std::mutex> held(lock);
-    jobs.erase(static_cast<work*>(given));
-  }, job), "cudaLaunchHostFunc", stream);
+  cuda_check(cudaLaunchHostFunc(
+                 stream,
+                 [](void* given) {
+                   const std::lock_guard<std::mutex> held(lock);
+                   jobs.erase(static_cast<work*>(given));
+                 },
+                 job),
+             "cudaLaunchHostFunc", stream);
 }
 
 inline nccl_options options_with_kernel() {

@@ -403,8 +403,8 @@ TEST_CASE("where NCCL connects on first use, a missing peer holds up the thread,
       on_gpu<float> x(std::vector<float>(2, 1));
       if (rank == 0) {
         doubled::nccl::set_patience(0.03);
-        const double took = seconds_of([&] { CHECK(all_reduce(me, x.data()) == (blocking ? ncclSystemError
-                                                                                           : ncclInProgress)); });
+        const double took =
+            seconds_of([&] { CHECK(all_reduce(me, x.data()) == (blocking ? ncclSystemError : ncclInProgress)); });
         if (blocking) CHECK(took > 0.029);
         if (!blocking) CHECK(poll(me.comm, nullptr, 20) == ncclInProgress);
         CHECK(cudaStreamQuery(me.stream) == cudaSuccess);

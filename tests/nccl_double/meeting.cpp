@@ -51,11 +51,9 @@ void disagreement(const calls& both, const std::vector<std::string>& texts) {
 }  // namespace
 
 TEST_CASE("ranks that disagree about a collective are both named, or hang as NCCL does") {
-  disagreement(
-      [](nccl_rank& me, float* x, float* y) {
-        ncclAllReduce(x, y, me.rank == 0 ? 3 : 4, ncclFloat32, ncclSum, me.comm, me.stream);
-      },
-      {"rank 0 calls ncclAllReduce of 3 f32, sum", "rank 1 calls ncclAllReduce of 4 f32, sum"});
+  disagreement([](nccl_rank& me, float* x,
+                  float* y) { ncclAllReduce(x, y, me.rank == 0 ? 3 : 4, ncclFloat32, ncclSum, me.comm, me.stream); },
+               {"rank 0 calls ncclAllReduce of 3 f32, sum", "rank 1 calls ncclAllReduce of 4 f32, sum"});
   disagreement(
       [](nccl_rank& me, float* x, float* y) {
         ncclAllReduce(x, y, 4, me.rank == 0 ? ncclInt32 : ncclFloat32, ncclSum, me.comm, me.stream);
@@ -67,9 +65,7 @@ TEST_CASE("ranks that disagree about a collective are both named, or hang as NCC
       },
       {"f32, maximum", "f32, sum"});
   disagreement(
-      [](nccl_rank& me, float* x, float* y) {
-        ncclBroadcast(x, y, 4, ncclFloat32, me.rank, me.comm, me.stream);
-      },
+      [](nccl_rank& me, float* x, float* y) { ncclBroadcast(x, y, 4, ncclFloat32, me.rank, me.comm, me.stream); },
       {"from root 0", "from root 1"});
   disagreement(
       [](nccl_rank& me, float* x, float* y) {
@@ -341,9 +337,9 @@ TEST_CASE("bad arguments are refused, and reported where NCCL would not notice")
     refused(ncclAllReduce(x.data(), x.data(), 1, ncclFloat32, ncclNumOps, me.comm, me.stream), ncclInvalidArgument);
     refused(ncclAllReduce(x.data(), x.data(), 1, ncclFloat32, ncclSum, nullptr, me.stream), ncclInvalidArgument);
     int nothing = 0;
-    expect(ncclAllReduce(x.data(), x.data(), 1, ncclFloat32, ncclSum, reinterpret_cast<ncclComm_t>(&nothing),
-                         me.stream),
-           ncclInvalidArgument, K::bad_handle, "never made");
+    expect(
+        ncclAllReduce(x.data(), x.data(), 1, ncclFloat32, ncclSum, reinterpret_cast<ncclComm_t>(&nothing), me.stream),
+        ncclInvalidArgument, K::bad_handle, "never made");
     float on_host[2] = {1, 2};
     expect(reduce(on_host, x.data(), 2), ncclUnhandledCudaError, K::bad_argument, "ncclAllReduce");
     expect(reduce(x.data(), x.data(), 80), ncclUnhandledCudaError, K::out_of_bounds, "ncclAllReduce");

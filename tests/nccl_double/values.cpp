@@ -117,7 +117,8 @@ bool expected(const job& j, int size, int rank, std::size_t i, double& want, dou
   const std::size_t within = i % j.count;
   allowed = 0;
   switch (j.what) {
-    case verb::broadcast: case verb::bcast: want = stored(j.root, i); return true;
+    case verb::broadcast:
+    case verb::bcast: want = stored(j.root, i); return true;
     case verb::all_gather: want = stored(static_cast<int>(block), within); return true;
     case verb::gather: want = stored(static_cast<int>(block), within); return rank == j.root;
     case verb::scatter: want = stored(j.root, static_cast<std::size_t>(rank) * j.count + i); return true;
@@ -176,7 +177,9 @@ bool in_place_layout(const job& j, const nccl_rank& me, std::size_t& send, std::
   const std::size_t mine = static_cast<std::size_t>(me.rank) * j.count;
   send = recv = 0;
   switch (j.what) {
-    case verb::all_reduce: case verb::broadcast: case verb::bcast: return true;
+    case verb::all_reduce:
+    case verb::broadcast:
+    case verb::bcast: return true;
     case verb::reduce: return me.rank == j.root;
     case verb::all_gather: send = mine; return true;
     case verb::reduce_scatter: recv = mine; return true;
@@ -200,8 +203,8 @@ std::vector<job> all_jobs(int size) {
       add(verb::reduce, op, of);
       add(verb::reduce_scatter, op, of);
     }
-    for (verb what : {verb::broadcast, verb::bcast, verb::all_gather, verb::all_to_all, verb::gather, verb::scatter,
-                      verb::ring}) {
+    for (verb what :
+         {verb::broadcast, verb::bcast, verb::all_gather, verb::all_to_all, verb::gather, verb::scatter, verb::ring}) {
       add(what, ncclSum, of);
     }
   }
@@ -231,8 +234,8 @@ void run_jobs(const nccl_rank& me, const std::vector<job>& jobs) {
     CHECK(cudaMalloc(&b.device_in, (std::max(in, out) + 1) * bytes) == cudaSuccess);
     if (!in_place) CHECK(cudaMalloc(&b.device_out, (out + 1) * bytes) == cudaSuccess);
     std::byte* send = static_cast<std::byte*>(b.device_in) + send_at * bytes;
-    std::byte* recv = in_place ? static_cast<std::byte*>(b.device_in) + recv_at * bytes
-                               : static_cast<std::byte*>(b.device_out);
+    std::byte* recv =
+        in_place ? static_cast<std::byte*>(b.device_in) + recv_at * bytes : static_cast<std::byte*>(b.device_out);
     CHECK(cudaMemcpyAsync(send, b.in.data(), b.in.size(), cudaMemcpyHostToDevice, me.stream) == cudaSuccess);
     CHECK(call(j, me, send, recv) == ncclSuccess);
     CHECK(cudaMemcpyAsync(b.out.data(), recv, b.out.size(), cudaMemcpyDeviceToHost, me.stream) == cudaSuccess);
@@ -377,8 +380,10 @@ TEST_CASE("a pre-multiplied sum takes each rank's own factor, from the host at o
 
 TEST_CASE("300 runs of a correct program give right data and no report") {
   for (std::uint64_t run = 0; run < 300; ++run) {
-    doubled::set_schedule({run % 3 == 0 ? doubled::order::eager : run % 3 == 1 ? doubled::order::late
-                                                                              : doubled::order::jitter, run});
+    doubled::set_schedule({run % 3 == 0   ? doubled::order::eager
+                           : run % 3 == 1 ? doubled::order::late
+                                          : doubled::order::jitter,
+                           run});
     on_nccl_ranks(3, [](nccl_rank& me) {
       cudaStream_t copies{};
       cudaEvent_t copied{};

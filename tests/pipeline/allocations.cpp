@@ -47,13 +47,12 @@ TEST_CASE("A pipeline that has run once allocates nothing in forward and in the 
 
       shardkit::decode_ring ring(comm, {{"hidden", dtype::f32, 64, 8}}, {"token", dtype::i32, 1, 1}, 5);
       CHECK(allocations_when_warm(comm, [&] {
-              ring.run([](int, int step) { return step == 0 ? 8 : 1; },
-                       [](int, int step, const hop<>&, hop<>&, hop<>& feedback) {
-                         if (feedback.rows() != 0) feedback.matrix<std::int32_t>("token")(0, 0) = step;
-                       },
-                       [](int group, int, const hop<>& feedback) {
-                         return feedback.matrix<std::int32_t>(0)(0, 0) < group;
-                       });
+              ring.run(
+                  [](int, int step) { return step == 0 ? 8 : 1; },
+                  [](int, int step, const hop<>&, hop<>&, hop<>& feedback) {
+                    if (feedback.rows() != 0) feedback.matrix<std::int32_t>("token")(0, 0) = step;
+                  },
+                  [](int group, int, const hop<>& feedback) { return feedback.matrix<std::int32_t>(0)(0, 0) < group; });
             }) == 0);
     });
 }

@@ -153,18 +153,21 @@ TEST_CASE("Given cuts win over the costs, and may leave stages empty") {
 
 TEST_CASE("What cannot be balanced is refused with the numbers and the remedy") {
   CHECK(refusal([] { balance(4, 0); }) == "balance: 0 stages; at least 1 is needed");
-  CHECK(refusal([] { balance(std::vector<double>{1, -2}, 2); }) ==
-        "balance: the cost of layer 1 is -2.000000; give a finite number that is not negative");
+  CHECK(refusal([] {
+          balance(std::vector<double>{1, -2}, 2);
+        }) == "balance: the cost of layer 1 is -2.000000; give a finite number that is not negative");
   CHECK(refusal([] { balance(std::vector<double>{std::numeric_limits<double>::quiet_NaN()}, 1); }) !=
         "nothing was thrown");
-  CHECK(refusal([] { balance(std::vector<double>{1e308, 1e308}, 1); }) ==
-        "balance: the cost of all layers together is inf; give a finite number that is not negative");
+  CHECK(refusal([] {
+          balance(std::vector<double>{1e308, 1e308}, 1);
+        }) == "balance: the cost of all layers together is inf; give a finite number that is not negative");
   CHECK(refusal([] { balance(4, 2, {.first_extra = -1}); }) ==
         "balance: the cost of first_extra is -1.000000; give a finite number that is not negative");
   CHECK(refusal([] { balance(4, 3, {.cuts = {2}}); }) ==
         "balance: 1 cuts make 2 stages of 3; give 2 cuts, the first layer of every stage but stage 0, or none");
-  CHECK(refusal([] { balance(4, 3, {.cuts = {3, 2}}); }) ==
-        "balance: cut 2 does not lie between 3 and 4, the number of layers; cuts ascend");
+  CHECK(refusal([] {
+          balance(4, 3, {.cuts = {3, 2}});
+        }) == "balance: cut 2 does not lie between 3 and 4, the number of layers; cuts ascend");
   CHECK(refusal([] { balance(4, 2, {.cuts = {5}}); }) ==
         "balance: cut 5 does not lie between 0 and 4, the number of layers; cuts ascend");
 }

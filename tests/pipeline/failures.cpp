@@ -23,9 +23,9 @@ struct engine_error : std::runtime_error {
 };
 
 struct outcome {
-  int told = 0;          // ranks that were told that `culprit` failed
-  std::string reason;    // as one of them was told
-  std::string message;   // of the exception that the launch rethrew
+  int told = 0;         // ranks that were told that `culprit` failed
+  std::string reason;   // as one of them was told
+  std::string message;  // of the exception that the launch rethrew
 };
 
 // Runs `body` on every rank; the culprit is to throw an `Expected` out of it. It then stays, with its stage alive,
@@ -194,8 +194,8 @@ TEST_CASE("Rings that differ in their groups or their feedback are told apart, t
       } catch (const usage_error& wrong) {
         message = wrong.message();
       }
-      const std::string different = in_groups ? "5 groups with the feedback 'token' i32 [1, 1]"
-                                              : "4 groups with the feedback 'token' i64 [1, 1]";
+      const std::string different =
+          in_groups ? "5 groups with the feedback 'token' i32 [1, 1]" : "4 groups with the feedback 'token' i64 [1, 1]";
       CHECK(message == "rank 2 declares " + different +
                            ", and rank 0 declares 4 groups with the feedback 'token' i32 [1, 1]; declare the same on "
                            "every rank");
@@ -210,8 +210,9 @@ TEST_CASE("Stages that run a ring with different numbers of groups find out from
     try {
       run_ranks(2, within(60), [&](thread_communicator& comm) {
         decode_ring ring(comm, ring_ports(), ring_feedback(), 4);
-        ring.run(comm.rank() == 0 ? first_has : 3, [](int, int) { return 1; },
-                 [](int, int, const hop<>&, hop<>&, hop<>&) {}, [](int, int step, const hop<>&) { return step < 3; });
+        ring.run(
+            comm.rank() == 0 ? first_has : 3, [](int, int) { return 1; }, [](int, int, const hop<>&, hop<>&, hop<>&) {},
+            [](int, int step, const hop<>&) { return step < 3; });
       });
     } catch (const mismatch_error& wrong) {
       found = contains(wrong.what(), "pass the same number of active groups on every stage");
@@ -260,12 +261,14 @@ TEST_CASE("Wrong calls on one stage fail all of them, and say what to do") {
 TEST_CASE("Asking a hop for what it does not hold names the port, both types and the line, and fails all stages") {
   int line = 0;
   const auto refused = [&](auto ask) {
-    return fails_everywhere<usage_error>(3, 1, [&](thread_communicator& comm) {
-             return use{stage(comm, mixed_ports(4)), [&](auto& pipeline) {
-                          if (pipeline.index() != 1) return;
-                          ask(pipeline.outgoing(3));
-                        }};
-           }).message;
+    return fails_everywhere<usage_error>(3, 1,
+                                         [&](thread_communicator& comm) {
+                                           return use{stage(comm, mixed_ports(4)), [&](auto& pipeline) {
+                                                        if (pipeline.index() != 1) return;
+                                                        ask(pipeline.outgoing(3));
+                                                      }};
+                                         })
+        .message;
   };
   CHECK(contains(refused([](hop<>& out) { out.matrix<double>("hidden"); }),
                  "port 'hidden' is declared as f32 and asked for as f64"));
@@ -303,16 +306,16 @@ TEST_CASE("Declarations that make no sense are refused on every rank") {
                     usage_error);
     CHECK(told == 2);
   }
-  CHECK_THROWS_AS(run_ranks(2, within(60),
-                            [](thread_communicator& comm) {
-                              decode_ring ring(comm, ring_ports(), ring_feedback(), 0);
-                            }),
-                  usage_error);
+  CHECK_THROWS_AS(
+      run_ranks(2, within(60),
+                [](thread_communicator& comm) { decode_ring ring(comm, ring_ports(), ring_feedback(), 0); }),
+      usage_error);
   CHECK_THROWS_AS(run_ranks(2, within(60),
                             [](thread_communicator& comm) {
                               decode_ring ring(comm, ring_ports(), ring_feedback(), 2);
-                              ring.run(3, [](int, int) { return 1; }, [](int, int, const hop<>&, hop<>&, hop<>&) {},
-                                       [](int, int, const hop<>&) { return false; });
+                              ring.run(
+                                  3, [](int, int) { return 1; }, [](int, int, const hop<>&, hop<>&, hop<>&) {},
+                                  [](int, int, const hop<>&) { return false; });
                             }),
                   usage_error);
 }

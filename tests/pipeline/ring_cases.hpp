@@ -48,8 +48,7 @@ struct decoding {
       for (std::size_t i = 0; i < rows(group, step); ++i)
         for (std::size_t k = 0; k < width; ++k) {
           std::int64_t v = (number + 31 * static_cast<std::int64_t>(i) + static_cast<std::int64_t>(k)) % 8191;
-          for (int s = 0; s < stages; ++s)
-            v = (v * (s + 2) + s + 1 + seen[static_cast<std::size_t>(s)]) % 8191;
+          for (int s = 0; s < stages; ++s) v = (v * (s + 2) + s + 1 + seen[static_cast<std::size_t>(s)]) % 8191;
           sum += v;
         }
       for (auto& one : seen) one += static_cast<std::int64_t>(rows(group, step));

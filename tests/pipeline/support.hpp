@@ -35,9 +35,7 @@ inline float input(std::size_t row, std::size_t column) {
 }
 
 /// What stage s makes of v.
-inline float staged(float v, int s) {
-  return static_cast<float>((static_cast<int>(v) * (s + 2) + s + 1) % 8191);
-}
+inline float staged(float v, int s) { return static_cast<float>((static_cast<int>(v) * (s + 2) + s + 1) % 8191); }
 
 /// What a row of the batch has become behind all stages; another way to the same number.
 inline double serial(std::size_t row, std::size_t column, int stages) {

@@ -54,10 +54,10 @@ bool well_formed(const std::string& xml) {
 }
 
 // The program has failed by itself: not ended by a signal or for its time.
-#define CHECK_FAILED(result)      \
-  INFO((result).output);          \
-  CHECK((result).status != 0);    \
-  CHECK((result).status != 124);  \
+#define CHECK_FAILED(result)     \
+  INFO((result).output);         \
+  CHECK((result).status != 0);   \
+  CHECK((result).status != 124); \
   CHECK((result).seconds < 30)
 
 // ---- Thread ranks ------------------------------------------------------------------------------------------------
@@ -114,8 +114,9 @@ TEST_CASE("thread ranks: a REQUIRE of one rank releases the others") {
 TEST_CASE("thread ranks: a case that hangs is named, and the ranks that have not arrived") {
   const outcome& result = t_sleeps.result();
   CHECK_FAILED(result);
-  CHECK(result.says("DEADLINE: 1.0 s have passed in the test case \"a rank sleeps\"; of 3 ranks these have not arrived "
-                    "at the end of their body: 1\n"));
+  CHECK(
+      result.says("DEADLINE: 1.0 s have passed in the test case \"a rank sleeps\"; of 3 ranks these have not arrived "
+                  "at the end of their body: 1\n"));
   CHECK_FAILED(t_total.result());
   CHECK(t_total.result().says("DEADLINE: 1.0 s have passed in the test case \"a rank sleeps\""));
 }
@@ -178,7 +179,7 @@ job m_no_out(mpi + "-ts=passing -r=junit");
 job m_ranks(mpi + "--ranks=2");
 // The status of every rank, as the launcher tells it only once.
 job m_statuses(SHARDKIT_TEST_MPIEXEC " 3 sh -c '" SHARDKIT_TEST_SAMPLE_MPI
-               " -ts=failing >/dev/null 2>&1; echo ended:$?'");
+                                     " -ts=failing >/dev/null 2>&1; echo ended:$?'");
 
 // Every line of doctest's comes behind a tag, the ranks in their order within a case.
 void check_tags(const outcome& result) {
@@ -234,8 +235,9 @@ TEST_CASE("mpiexec: a REQUIRE of one rank before a barrier ends the job and name
 TEST_CASE("mpiexec: a case that hangs is named, and the ranks that have not arrived") {
   const outcome& result = m_sleeps.result();
   CHECK_FAILED(result);
-  CHECK(result.says("DEADLINE: 2.0 s have passed in the test case \"a rank sleeps\"; ranks that have not arrived at "
-                    "its end: 1\n"));
+  CHECK(
+      result.says("DEADLINE: 2.0 s have passed in the test case \"a rank sleeps\"; ranks that have not arrived at "
+                  "its end: 1\n"));
   CHECK(!result.says("CRASHED"));
 }
 

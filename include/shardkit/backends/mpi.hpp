@@ -97,14 +97,15 @@ class mpi_backend {
     return state_->run("split", site, [&] {
       MPI_Comm part = MPI_COMM_NULL;
       detail::mpi_check(MPI_Comm_split(state_->comm, colour, key, &part), "MPI_Comm_split");
-      return mpi_backend(std::make_shared<detail::mpi_state>(state_->launch, part, mpi_ownership::owned,
-                                                             state_->piece_bytes));
+      return mpi_backend(
+          std::make_shared<detail::mpi_state>(state_->launch, part, mpi_ownership::owned, state_->piece_bytes));
     });
   }
 
   void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) {
-    state_->run("exchange", site,
-                [&] { detail::mpi_run(*state_, all_gather_call{in, out, bytes, dtype::u8, nullptr, site}); });
+    state_->run("exchange", site, [&] {
+      detail::mpi_run(*state_, all_gather_call{in, out, bytes, dtype::u8, nullptr, site});
+    });
   }
 
   control_lane& control() { return state_->control(); }
@@ -119,8 +120,8 @@ using mpi_communicator = communicator<mpi_backend>;
 /// The same on every rank.
 struct mpi_options {
   deadlines limits;
-  /// The most that MPI's functions with int counts get in one call: more goes in pieces, or from MPI 4 on, to those with
-  /// large counts. At most INT_MAX, and no less than 8.
+  /// The most that MPI's functions with int counts get in one call: more goes in pieces, or from MPI 4 on, to those
+  /// with large counts. At most INT_MAX, and no less than 8.
   std::size_t piece_bytes = std::size_t{1} << 30;
   /// What MPI_Init_thread is asked for. By default calls may come from any thread, one at a time; with
   /// MPI_THREAD_MULTIPLE threads may be in calls at once, each with communicators of its own.
@@ -209,8 +210,10 @@ class mpi_environment {
     const launched_processes launched = launched_size();
     if (size == 1 && launched.size > 1)
       refuse("MPI sees 1 rank, but " + std::string(launched.variable) + " says that the launcher started " +
-             std::to_string(launched.size) + " processes: it belongs to another MPI library than this program is built "
-             "with. Start the program with the mpiexec of its own MPI; to run it alone, unset " + launched.variable);
+             std::to_string(launched.size) +
+             " processes: it belongs to another MPI library than this program is built "
+             "with. Start the program with the mpiexec of its own MPI; to run it alone, unset " +
+             launched.variable);
     if (provided < options_.thread_level) {
       const std::string asked = detail::mpi_name_of_thread_level(options_.thread_level);
       refuse(std::string(owns_mpi_ ? "MPI provides " : "the program has initialised MPI with ") +

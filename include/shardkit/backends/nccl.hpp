@@ -192,8 +192,9 @@ struct nccl_introduction {
   /// Throws where this rank cannot go on with rank 0.
   void require(const nccl_introduction& mine, nccl_launch& launch) const {
     if (!made)
-      launch.fail_with(transport_error("ncclGetUniqueId failed on rank 0; set NCCL_DEBUG=WARN there, and "
-                                       "NCCL_SOCKET_IFNAME where the machine has several networks"));
+      launch.fail_with(
+          transport_error("ncclGetUniqueId failed on rank 0; set NCCL_DEBUG=WARN there, and "
+                          "NCCL_SOCKET_IFNAME where the machine has several networks"));
     if (version != mine.version || native_calls != mine.native_calls)
       launch.fail_with(usage_error("rank 0 uses NCCL " + nccl_version_text(version) + ", this rank " +
                                    nccl_version_text(mine.version) + "; load the same library on all ranks"));

@@ -67,9 +67,8 @@ class tcp_backend {
     const auto other_colour = [&](const choice& one) { return one.colour != colour; };
     all.erase(std::remove_if(all.begin(), all.end(), other_colour), all.end());
     const std::uint64_t number = all.front().number;  // of the lowest rank here: the same for all of the colour
-    std::sort(all.begin(), all.end(), [](const choice& a, const choice& b) {
-      return a.key != b.key ? a.key < b.key : a.rank < b.rank;
-    });
+    std::sort(all.begin(), all.end(),
+              [](const choice& a, const choice& b) { return a.key != b.key ? a.key < b.key : a.rank < b.rank; });
     std::vector<int> members;
     int place = 0;
     for (const choice& one : all) {
@@ -166,8 +165,8 @@ class tcp_environment {
     std::iota(members.begin(), members.end(), 0);
     // Numbers of splits have a count in their lower half that begins at 1 and stays below 2^31.
     const std::uint64_t number = std::uint64_t{1} << 31 | worlds_++;
-    return tcp_communicator(
-        tcp_backend(std::make_shared<detail::tcp_room>(link_, number, std::move(members), rank())), std::move(name));
+    return tcp_communicator(tcp_backend(std::make_shared<detail::tcp_room>(link_, number, std::move(members), rank())),
+                            std::move(name));
   }
 
  private:

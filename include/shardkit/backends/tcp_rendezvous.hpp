@@ -15,9 +15,9 @@ namespace shardkit {
 /// The token tells the processes of one launch from all others; nothing of a connection is used before its token has
 /// matched. It travels unencrypted, and so does everything else: on a network that you do not trust use a tunnel.
 struct tcp_rendezvous {
-  std::string host = "127.0.0.1";  ///< where the others find rank 0: a name or an address
-  int port = 0;   ///< the first port to try; 0 only with on_listening, which has to tell the others
-  int ports = 1;  ///< ports port, port + 1, ... of which rank 0 takes the first that is free
+  std::string host = "127.0.0.1";    ///< where the others find rank 0: a name or an address
+  int port = 0;                      ///< the first port to try; 0 only with on_listening, which has to tell the others
+  int ports = 1;                     ///< ports port, port + 1, ... of which rank 0 takes the first that is free
   std::string listen = "127.0.0.1";  ///< rank 0 listens on this address and on no other
   std::string token;                 ///< at most 128 bytes; a secret where strangers can reach the port
   std::function<void(int port)> on_listening = {};  ///< told on rank 0 which port it has taken
@@ -34,8 +34,9 @@ struct tcp_rendezvous {
     if (token.size() > longest_token)
       refuse("the token has " + std::to_string(token.size()) + " bytes; at most " + std::to_string(longest_token));
     if (port == 0 && size > 1 && (rank != 0 || !on_listening))
-      refuse("no port is given; name one (with a launcher: SHARDKIT_PORT), or let rank 0 choose and tell the others by "
-             "on_listening");
+      refuse(
+          "no port is given; name one (with a launcher: SHARDKIT_PORT), or let rank 0 choose and tell the others by "
+          "on_listening");
     if (host.empty() && rank != 0) refuse("the host of rank 0 is not known; name it (with a launcher: SHARDKIT_HOST)");
   }
 };

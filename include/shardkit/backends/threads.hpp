@@ -87,9 +87,8 @@ inline thread_backend thread_backend::split_now(int colour, int key, const call_
     if (theirs.colour == colour) members.push_back(theirs);
   }
   const int leader = members.front().rank;
-  std::sort(members.begin(), members.end(), [](const choice& a, const choice& b) {
-    return a.key != b.key ? a.key < b.key : a.rank < b.rank;
-  });
+  std::sort(members.begin(), members.end(),
+            [](const choice& a, const choice& b) { return a.key != b.key ? a.key < b.key : a.rank < b.rank; });
 
   int child_rank = 0;
   std::vector<int> launch_ranks;

@@ -124,8 +124,7 @@ inline std::string difference_of(const std::vector<content_summary>& all) {
       continue;
     }
     const bool by_columns = all[rank].rows == 1;
-    const partition cut =
-        partition::balanced(by_columns ? all[rank].columns : all[rank].rows, content_summary::parts);
+    const partition cut = partition::balanced(by_columns ? all[rank].columns : all[rank].rows, content_summary::parts);
     int first = 0;
     while (all[rank].hashes[first] == all[reference].hashes[first]) ++first;
     text += (group.size() == 1 ? " differs" : " differ") + std::string(" from rank ") + std::to_string(reference) +

@@ -90,8 +90,8 @@ struct append_call<call_list<Calls...>, Call> {
 template <class Backend>
 class erased final : public erase_calls<Backend, erased_backend<typename Backend::space>,
                                         typename append_call<all_calls, group_call>::type> {
-  using base = erase_calls<Backend, erased_backend<typename Backend::space>,
-                           typename append_call<all_calls, group_call>::type>;
+  using base =
+      erase_calls<Backend, erased_backend<typename Backend::space>, typename append_call<all_calls, group_call>::type>;
 
  public:
   using base::base;
@@ -130,8 +130,7 @@ class any_backend {
   int size() const noexcept { return size_; }
 
   template <class Call>
-  auto perform(const Call& call)
-      -> decltype(std::declval<detail::erased_backend<Space>&>().perform(call)) {
+  auto perform(const Call& call) -> decltype(std::declval<detail::erased_backend<Space>&>().perform(call)) {
     wrapped_->perform(call);
   }
   template <class Call>
@@ -160,8 +159,7 @@ using any_communicator = communicator<any_backend<Space>>;
 /// Hides the backend of a communicator, which is moved from:
 ///   run_ranks(4, [](thread_communicator& comm) { engine(erase(std::move(comm))); });
 template <class Backend>
-any_communicator<typename Backend::space> erase(communicator<Backend>&& comm,
-                                               call_site site = call_site::current()) {
+any_communicator<typename Backend::space> erase(communicator<Backend>&& comm, call_site site = call_site::current()) {
   return std::move(comm).wrap("erase", site, [](Backend&& backend) {
     return any_backend<typename Backend::space>(std::make_unique<detail::erased<Backend>>(std::move(backend)));
   });

@@ -11,7 +11,8 @@
 //                                            program order, and every wait of this rank moves them along. What a call
 //                                            points to (buffers, layouts) stays until it is complete; the list of a
 //                                            group_call is copied
-//   bool perform_plainly(const X_call&) noexcept;      where a verb's ordinary case is one call that cannot throw: makes
+//   bool perform_plainly(const X_call&) noexcept;      where a verb's ordinary case is one call that cannot throw:
+//   makes
 //                                            it; where more is to be done, or it went wrong, false, and perform(call)
 //                                            then does the rest, or throws. It keeps such calls free of landing pads
 //   B split(int colour, int key, const call_site&);    collective; ranks of one colour, ordered by key, then rank
@@ -25,7 +26,8 @@
 // On a device, perform and start only enqueue on the call's stream. A request is then complete when nothing is left to
 // be enqueued: it may be empty. The typed face adds what orders the streams (detail/forked.hpp).
 //
-//   std::uint64_t group_order() const;       where a device works off what it is given one by one: the same number on all
+//   std::uint64_t group_order() const;       where a device works off what it is given one by one: the same number on
+//   all
 //                                            ranks of this communicator and on none of another. A group over several
 //                                            communicators is enqueued in this order, whichever way ranks list them
 //
@@ -45,8 +47,8 @@ namespace detail {
 template <class Backend, class Call, class = void>
 struct performs : std::false_type {};
 template <class Backend, class Call>
-struct performs<Backend, Call,
-                std::void_t<decltype(std::declval<Backend&>().perform(std::declval<const Call&>()))>> : std::true_type {};
+struct performs<Backend, Call, std::void_t<decltype(std::declval<Backend&>().perform(std::declval<const Call&>()))>>
+    : std::true_type {};
 
 template <class Backend, class Call, class = void>
 struct starts : std::false_type {};
@@ -57,8 +59,8 @@ struct starts<Backend, Call, std::void_t<decltype(std::declval<Backend&>().start
 template <class Backend, class Call, class = void>
 struct performs_plainly : std::false_type {};
 template <class Backend, class Call>
-struct performs_plainly<
-    Backend, Call, std::void_t<decltype(std::declval<Backend&>().perform_plainly(std::declval<const Call&>()))>>
+struct performs_plainly<Backend, Call,
+                        std::void_t<decltype(std::declval<Backend&>().perform_plainly(std::declval<const Call&>()))>>
     : std::true_type {};
 
 template <class Backend, class List>
@@ -70,8 +72,8 @@ struct has_every<Backend, call_list<Calls...>>
 template <class Backend, class = void>
 struct tells_failure : std::false_type {};
 template <class Backend>
-struct tells_failure<
-    Backend, std::void_t<decltype(std::declval<Backend&>().throw_if_failed(std::declval<const call_site&>()))>>
+struct tells_failure<Backend,
+                     std::void_t<decltype(std::declval<Backend&>().throw_if_failed(std::declval<const call_site&>()))>>
     : std::true_type {};
 
 template <class Backend, class = void>

@@ -26,8 +26,8 @@ void require_rank(Communicator& comm, const char* operation, int rank, const typ
 
 /// A string, or a vector of one-byte elements.
 template <class Blob>
-inline constexpr bool is_blob =
-    std::is_trivially_copyable<typename Blob::value_type>::value && sizeof(typename Blob::value_type) == 1;
+inline constexpr bool is_blob = std::is_trivially_copyable<typename Blob::value_type>::value &&
+                                sizeof(typename Blob::value_type) == 1;
 
 template <class Blob>
 view<const std::byte> bytes_of(const Blob& blob) {
@@ -47,8 +47,7 @@ void exchange_pieces(Communicator& comm, view<const std::byte> mine, std::size_t
                      typename Communicator::where w) {
   for (std::size_t first = 0; first < longest; first += sizeof(blob_piece)) {
     blob_piece piece{};
-    if (first < mine.size())
-      std::memcpy(piece.bytes, mine.data() + first, std::min(sizeof piece, mine.size() - first));
+    if (first < mine.size()) std::memcpy(piece.bytes, mine.data() + first, std::min(sizeof piece, mine.size() - first));
     const auto all = comm.exchange(piece, w);
     for (std::size_t rank = 0; rank < all.size(); ++rank) take(rank, first, all[rank].bytes);
   }
@@ -76,10 +75,12 @@ std::vector<Blob> all_gather_bytes(Communicator& comm, const Blob& mine, typenam
       host_space::copy(all[rank].data(), joined.data() + layout.offset(static_cast<int>(rank)), lengths[rank]);
   } else {
     const std::size_t longest = *std::max_element(lengths.begin(), lengths.end());
-    detail::exchange_pieces(comm, detail::bytes_of(mine), longest,
-                            [&](std::size_t rank, std::size_t first, const std::byte* piece) {
-                              detail::put_piece(detail::bytes_of(all[rank]), first, piece);
-                            }, w);
+    detail::exchange_pieces(
+        comm, detail::bytes_of(mine), longest,
+        [&](std::size_t rank, std::size_t first, const std::byte* piece) {
+          detail::put_piece(detail::bytes_of(all[rank]), first, piece);
+        },
+        w);
   }
   return all;
 }
@@ -100,11 +101,12 @@ Blob broadcast_bytes(Communicator& comm, Blob blob, int root = 0, typename Commu
     const std::size_t length = comm.exchange(blob.size(), w)[static_cast<std::size_t>(root)];
     blob.resize(length);
     const Blob mine = blob;
-    detail::exchange_pieces(comm, detail::bytes_of(mine), length,
-                            [&](std::size_t rank, std::size_t first, const std::byte* piece) {
-                              if (rank == static_cast<std::size_t>(root))
-                                detail::put_piece(detail::bytes_of(blob), first, piece);
-                            }, w);
+    detail::exchange_pieces(
+        comm, detail::bytes_of(mine), length,
+        [&](std::size_t rank, std::size_t first, const std::byte* piece) {
+          if (rank == static_cast<std::size_t>(root)) detail::put_piece(detail::bytes_of(blob), first, piece);
+        },
+        w);
   }
   return blob;
 }

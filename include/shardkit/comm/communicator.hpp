@@ -3,14 +3,14 @@
 // Each verb has a form that returns when the call has taken effect on this rank, and one, X_async, that returns a
 // request at once: the buffers, and a partition, must then stay until the request is complete. What is under way goes
 // on in every later call and wait of this rank. A collective is started, or listed in a group, by all ranks or by none:
-// over MPI the two forms do not meet. On a device X_async takes a fork of two streams, fork{compute, communication}: the
-// call runs on the second after what the first holds, and the request's wait() makes the first wait for it.
+// over MPI the two forms do not meet. On a device X_async takes a fork of two streams, fork{compute, communication}:
+// the call runs on the second after what the first holds, and the request's wait() makes the first wait for it.
 //
 // A communicator is a set of ranks that call the same verbs in the same order. Calls take effect in program order;
 // on a device they are ordered by their stream, which is never synchronised. What each verb exchanges and when a
 // buffer may be in place is documented at its descriptor in calls.hpp. Wrong arguments fail the communicator, so
-// that no peer waits, and then throw usage_error; after any failure the contents of outputs are unspecified. So do calls
-// on a communicator that was moved from, which fail nobody.
+// that no peer waits, and then throw usage_error; after any failure the contents of outputs are unspecified. So do
+// calls on a communicator that was moved from, which fail nobody.
 #pragma once
 
 #include <shardkit/comm/control.hpp>
@@ -307,7 +307,8 @@ class communicator : private detail::started_verbs<Backend> {
 
   static constexpr void require_host_result() {
     static_assert(std::is_same<space, host_space>::value, "shardkit: single values travel on host communicators only");
-    static_assert(!detail::defers_calls<Backend>::value, "shardkit: a call inside group has no result yet; pass a buffer");
+    static_assert(!detail::defers_calls<Backend>::value,
+                  "shardkit: a call inside group has no result yet; pass a buffer");
   }
 
   std::vector<any_call> recorded_;  // kept, so that a steady state allocates nothing

@@ -88,8 +88,7 @@ class complete {
   }
   template <class Call>
   void copy(const Call& call, void* to, const void* from, std::size_t count) {
-    space::copy(to, from, count * size_of(call.type),
-                shardkit::at<space>(space::from_native(call.stream), call.site));
+    space::copy(to, from, count * size_of(call.type), shardkit::at<space>(space::from_native(call.stream), call.site));
   }
 
   // `expand` appends the calls that a verb consists of to `calls_` and copies what a rank gives to itself.

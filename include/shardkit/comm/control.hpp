@@ -31,7 +31,8 @@ class control_lane {
   virtual int size() const noexcept = 0;
 
   /// Sends a copy of `message` to `peer`, which may be this rank. Does not wait for the receiver.
-  virtual void post(int peer, control_topic topic, const blob& message, const call_site& site = call_site::current()) = 0;
+  virtual void post(int peer, control_topic topic, const blob& message,
+                    const call_site& site = call_site::current()) = 0;
 
   /// The next message of this topic from `peer`, where one has arrived.
   virtual bool poll(int peer, control_topic topic, blob& message) = 0;

@@ -36,8 +36,7 @@ class mesh {
       coordinates_.push_back(coordinate);
       // Ranks that differ in this coordinate alone share a colour.
       const int colour = world.rank() - coordinate * stride;
-      communicators_.push_back(
-          std::make_unique<Communicator>(world.split(colour, coordinate, axis.name, w)));
+      communicators_.push_back(std::make_unique<Communicator>(world.split(colour, coordinate, axis.name, w)));
     }
   }
 
@@ -59,8 +58,10 @@ class mesh {
       text += (text.empty() ? "" : " x ") + axis.name + " " + std::to_string(axis.size);
     }
     if (ranks != world.size())
-      refuse(world, (text.empty() ? "no axis" : text) + " makes " + std::to_string(ranks) + " ranks, the communicator '" +
-                        world.name() + "' has " + std::to_string(world.size()), w);
+      refuse(world,
+             (text.empty() ? "no axis" : text) + " makes " + std::to_string(ranks) + " ranks, the communicator '" +
+                 world.name() + "' has " + std::to_string(world.size()),
+             w);
   }
   [[noreturn]] static void refuse(Communicator& world, const std::string& message, const where& w) {
     world.fail("mesh: " + message);

@@ -31,8 +31,8 @@ struct operation {
   bool reduces = false;        ///< whether `op` means anything
   dtype type = dtype::u8;
   reduction op;
-  int partner = -1;            ///< root or peer; whom send_recv sends to
-  int source = -1;             ///< whom send_recv receives from
+  int partner = -1;  ///< root or peer; whom send_recv sends to
+  int source = -1;   ///< whom send_recv receives from
   operation_state state = operation_state::begun;
   void* stream = nullptr;
   call_site site;

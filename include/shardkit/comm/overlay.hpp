@@ -84,8 +84,7 @@ class overlay : public decorator<Backend> {
   view<T, typename Backend::space> reduce_input(std::size_t count, reduction op = sum) {
     if constexpr (detail::has_reduce_input<Fast>::value) {
       if (fast_ && predicate_(op, dtype_of<T>, count * sizeof(T)))
-        if (void* buffer = fast_->reduce_input(count * sizeof(T)))
-          return {static_cast<T*>(buffer), count};
+        if (void* buffer = fast_->reduce_input(count * sizeof(T))) return {static_cast<T*>(buffer), count};
     }
     return {};
   }

@@ -17,8 +17,7 @@ namespace shardkit {
 /// empty, names a rank twice, or names one that does not exist.
 template <class Backend>
 std::optional<communicator<Backend>> subset(communicator<Backend>& comm, const std::vector<int>& ranks,
-                                            std::string name = {},
-                                            typename communicator<Backend>::where w = {}) {
+                                            std::string name = {}, typename communicator<Backend>::where w = {}) {
   std::string listed;
   std::uint64_t fingerprint = 0xcbf29ce484222325u;  // FNV-1a
   std::vector<bool> taken(static_cast<std::size_t>(comm.size()));
@@ -41,8 +40,8 @@ std::optional<communicator<Backend>> subset(communicator<Backend>& comm, const s
   const std::vector<std::uint64_t> all = comm.exchange(fingerprint, w);
   for (std::size_t rank = 1; rank < all.size(); ++rank)
     if (all[rank] != all[0])
-      throw mismatch_error("subset: rank 0 and rank " + std::to_string(rank) +
-                           " list different ranks; rank " + std::to_string(comm.rank()) + " lists " + listed);
+      throw mismatch_error("subset: rank 0 and rank " + std::to_string(rank) + " list different ranks; rank " +
+                           std::to_string(comm.rank()) + " lists " + listed);
 
   const auto place = std::find(ranks.begin(), ranks.end(), comm.rank());
   const bool is_listed = place != ranks.end();

@@ -12,8 +12,7 @@ struct call_site {
   int line = 0;
 
   /// The place where this default argument is filled in.
-  static constexpr call_site current(const char* file = __builtin_FILE(),
-                                     const char* function = __builtin_FUNCTION(),
+  static constexpr call_site current(const char* file = __builtin_FILE(), const char* function = __builtin_FUNCTION(),
                                      int line = __builtin_LINE()) noexcept {
     return {file, function, line};
   }

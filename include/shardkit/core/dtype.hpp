@@ -15,10 +15,21 @@ enum class dtype : std::uint8_t { f64, f32, f16, bf16, f8e4m3, f8e5m2, i64, i32,
 /// Bytes of one element.
 constexpr std::size_t size_of(dtype type) noexcept {
   switch (type) {
-    case dtype::f64: case dtype::i64: case dtype::u64: return 8;
-    case dtype::f32: case dtype::i32: case dtype::u32: return 4;
-    case dtype::f16: case dtype::bf16: case dtype::i16: case dtype::u16: return 2;
-    case dtype::f8e4m3: case dtype::f8e5m2: case dtype::i8: case dtype::u8: case dtype::boolean: return 1;
+    case dtype::f64:
+    case dtype::i64:
+    case dtype::u64: return 8;
+    case dtype::f32:
+    case dtype::i32:
+    case dtype::u32: return 4;
+    case dtype::f16:
+    case dtype::bf16:
+    case dtype::i16:
+    case dtype::u16: return 2;
+    case dtype::f8e4m3:
+    case dtype::f8e5m2:
+    case dtype::i8:
+    case dtype::u8:
+    case dtype::boolean: return 1;
   }
   return 0;
 }
@@ -60,12 +71,30 @@ template <class T>
 struct dtype_traits<T, std::enable_if_t<detail::is_plain_integer<T>>> {
   static constexpr dtype value = detail::integer_dtype<T>();
 };
-template <> struct dtype_traits<double> { static constexpr dtype value = dtype::f64; };
-template <> struct dtype_traits<float> { static constexpr dtype value = dtype::f32; };
-template <> struct dtype_traits<float16> { static constexpr dtype value = dtype::f16; };
-template <> struct dtype_traits<bfloat16> { static constexpr dtype value = dtype::bf16; };
-template <> struct dtype_traits<bool> { static constexpr dtype value = dtype::boolean; };
-template <> struct dtype_traits<std::byte> { static constexpr dtype value = dtype::u8; };
+template <>
+struct dtype_traits<double> {
+  static constexpr dtype value = dtype::f64;
+};
+template <>
+struct dtype_traits<float> {
+  static constexpr dtype value = dtype::f32;
+};
+template <>
+struct dtype_traits<float16> {
+  static constexpr dtype value = dtype::f16;
+};
+template <>
+struct dtype_traits<bfloat16> {
+  static constexpr dtype value = dtype::bf16;
+};
+template <>
+struct dtype_traits<bool> {
+  static constexpr dtype value = dtype::boolean;
+};
+template <>
+struct dtype_traits<std::byte> {
+  static constexpr dtype value = dtype::u8;
+};
 
 namespace detail {
 

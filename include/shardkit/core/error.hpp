@@ -16,12 +16,12 @@ namespace shardkit {
 
 /// What was going on when an error was thrown.
 struct error_context {
-  int rank = -1;              ///< rank within the communicator; -1: not known
-  int size = 0;               ///< ranks of the communicator
-  std::string communicator;   ///< its name ("world", "tensor", ...)
-  std::string operation;      ///< the verb with its counts: "all_reduce(12 x f32, sum)"
-  std::uint64_t sequence = 0; ///< the how-many-th call on this communicator, from 1
-  call_site site;             ///< where the user's code made the call
+  int rank = -1;               ///< rank within the communicator; -1: not known
+  int size = 0;                ///< ranks of the communicator
+  std::string communicator;    ///< its name ("world", "tensor", ...)
+  std::string operation;       ///< the verb with its counts: "all_reduce(12 x f32, sum)"
+  std::uint64_t sequence = 0;  ///< the how-many-th call on this communicator, from 1
+  call_site site;              ///< where the user's code made the call
 };
 
 /// Base of all errors. `what()` is the message followed by the context in brackets.

@@ -165,7 +165,9 @@ class partition {
   }
 
   /// Whether every rank holds the same number of items, and none of them twice.
-  SHARDKIT_CONSTEXPR20 bool uniform() const noexcept { return padded_count() * static_cast<std::size_t>(parts_) == total(); }
+  SHARDKIT_CONSTEXPR20 bool uniform() const noexcept {
+    return padded_count() * static_cast<std::size_t>(parts_) == total();
+  }
   /// How many ranks hold an item; the largest number where that differs.
   SHARDKIT_CONSTEXPR20 int replica_count() const noexcept {
     if (unit_ == 1) return replicas_;
@@ -209,7 +211,7 @@ class partition {
 
   // First and past-the-end item of range `index` of `units` units over `parts`.
   static SHARDKIT_CONSTEXPR20 std::pair<std::size_t, std::size_t> cut(layout how, std::size_t units, std::size_t parts,
-                                                                    std::size_t index) noexcept {
+                                                                      std::size_t index) noexcept {
     if (how == layout::block) {
       const std::size_t block = units / parts + (units % parts != 0);
       const std::size_t first = index * block < units ? index * block : units;
@@ -238,8 +240,8 @@ class partition {
     if (first > total_) first = total_;
     if (last > total_) last = total_;  // the last unit may be short
     if (inner_ == 1) return {first, last};
-    const auto [from, to] = cut(layout::balanced, last - first, static_cast<std::size_t>(inner_),
-                                index % static_cast<std::size_t>(inner_));
+    const auto [from, to] =
+        cut(layout::balanced, last - first, static_cast<std::size_t>(inner_), index % static_cast<std::size_t>(inner_));
     return {first + from, first + to};
   }
 

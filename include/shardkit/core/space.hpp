@@ -24,9 +24,9 @@ struct host_space {
   static stream from_native(void*) noexcept { return {}; }
 
   static void* allocate(std::size_t bytes, const call_site& = {}) {
-    return ::operator new(bytes, std::align_val_t{alignment});
+    return ::operator new (bytes, std::align_val_t{alignment});
   }
-  static void deallocate(void* memory) noexcept { ::operator delete(memory, std::align_val_t{alignment}); }
+  static void deallocate(void* memory) noexcept { ::operator delete (memory, std::align_val_t{alignment}); }
 
   /// Copies `bytes`; the ranges may not overlap unless they are the same.
   static void copy(void* to, const void* from, std::size_t bytes, stream = {}) noexcept {
@@ -34,8 +34,8 @@ struct host_space {
   }
 
   /// Copies `rows` rows of `row_bytes`, each row `to_stride` and `from_stride` bytes after the one before it.
-  static void copy_2d(void* to, std::size_t to_stride, const void* from, std::size_t from_stride,
-                      std::size_t row_bytes, std::size_t rows, stream = {}) noexcept {
+  static void copy_2d(void* to, std::size_t to_stride, const void* from, std::size_t from_stride, std::size_t row_bytes,
+                      std::size_t rows, stream = {}) noexcept {
     if (to_stride == row_bytes && from_stride == row_bytes) return copy(to, from, row_bytes * rows);
     for (std::size_t row = 0; row < rows; ++row)
       copy(static_cast<char*>(to) + row * to_stride, static_cast<const char*>(from) + row * from_stride, row_bytes);

@@ -109,8 +109,9 @@ namespace detail {
 template <class X, class = void>
 struct is_contiguous_range : std::false_type {};
 template <class X>
-struct is_contiguous_range<X, std::void_t<decltype(std::data(std::declval<X&>())), decltype(std::size(std::declval<X&>()))>>
-    : std::true_type {};
+struct is_contiguous_range<
+    X, std::void_t<decltype(std::data(std::declval<X&>())), decltype(std::size(std::declval<X&>()))>> : std::true_type {
+};
 
 }  // namespace detail
 

@@ -52,8 +52,9 @@ inline void require_device_pointer(const void* pointer, const call_site& site = 
     throw usage_error("the buffer lies in host memory that no GPU can reach; copy it to device " +
                       std::to_string(device) + ", or allocate it in pinned_space");
   if (attributes.type == cudaMemoryTypeDevice && attributes.device != device)
-    throw usage_error("the buffer lies on device " + std::to_string(attributes.device) + ", and the current device is " +
-                      std::to_string(device) + "; call cudaSetDevice, or pass a buffer of the current device");
+    throw usage_error("the buffer lies on device " + std::to_string(attributes.device) +
+                      ", and the current device is " + std::to_string(device) +
+                      "; call cudaSetDevice, or pass a buffer of the current device");
 }
 
 }  // namespace shardkit

@@ -70,8 +70,7 @@ inline int device_or_unknown() noexcept {
 }
 
 [[noreturn, gnu::cold, gnu::noinline]] inline void throw_cuda_error(cudaError_t code, const char* call,
-                                                                    const cudaStream_t* stream,
-                                                                    const call_site& site) {
+                                                                    const cudaStream_t* stream, const call_site& site) {
   cuda_error failure(code, call, device_or_unknown(), stream, site);
   (void)cudaGetLastError();  // told here: the next check of a kernel launch must not find it again
   throw failure;

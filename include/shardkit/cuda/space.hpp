@@ -65,8 +65,8 @@ struct cuda_space {
   }
 
   /// Copies `rows` rows of `row_bytes`, each row `to_stride` and `from_stride` bytes after the one before it.
-  static void copy_2d(void* to, std::size_t to_stride, const void* from, std::size_t from_stride,
-                      std::size_t row_bytes, std::size_t rows, at<cuda_space> where = {}) {
+  static void copy_2d(void* to, std::size_t to_stride, const void* from, std::size_t from_stride, std::size_t row_bytes,
+                      std::size_t rows, at<cuda_space> where = {}) {
     if (rows <= 1 || (to_stride == row_bytes && from_stride == row_bytes))
       return copy(to, from, row_bytes * rows, where);
     if (row_bytes == 0) return;

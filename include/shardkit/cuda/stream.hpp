@@ -16,7 +16,8 @@ class cuda_stream {
  public:
   /// `priority`: lower goes first; the device's range is small and contains 0.
   explicit cuda_stream(int priority = 0, const call_site& site = call_site::current()) {
-    cuda_check(cudaStreamCreateWithPriority(&handle_, cudaStreamNonBlocking, priority), "cudaStreamCreateWithPriority", site);
+    cuda_check(cudaStreamCreateWithPriority(&handle_, cudaStreamNonBlocking, priority), "cudaStreamCreateWithPriority",
+               site);
   }
   cuda_stream(cuda_stream&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
   cuda_stream& operator=(cuda_stream&& other) noexcept {

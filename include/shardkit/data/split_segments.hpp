@@ -59,12 +59,11 @@ void merge_segments(const participant& who, const char* operation, const Shard& 
   using T = element_of<const Shard>;
   const matrix_view<const T, space> from = input_rows<space>(shard);
   const matrix_view<T, space> to = output_rows<T, space>(fused);
-  for_each_segment<Dimension>(who, operation, to, segments, from.rows(), from.columns(),
-                              [&](const segment_range& part) {
-                                copy_rows<T, space>(part_of<Dimension>(to, part.source_offset, part.count),
-                                                    part_of<Dimension>(from, part.shard_offset, part.count),
-                                                    {on, who.site()});
-                              });
+  for_each_segment<Dimension>(
+      who, operation, to, segments, from.rows(), from.columns(), [&](const segment_range& part) {
+        copy_rows<T, space>(part_of<Dimension>(to, part.source_offset, part.count),
+                            part_of<Dimension>(from, part.shard_offset, part.count), {on, who.site()});
+      });
 }
 
 }  // namespace detail

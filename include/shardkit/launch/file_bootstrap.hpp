@@ -142,11 +142,13 @@ class file_bootstrap final : public bootstrap {
       if (peer != rank_) missing.push_back(peer);
     const double end = detail::now_seconds() + limits_.init;
     for (double pause = 0.001;; pause = std::min(0.05, pause * 1.3)) {
-      missing.erase(std::remove_if(missing.begin(), missing.end(), [&](int peer) {
-        if (!read(path("here", peer, round), found)) return false;
-        if (peer == 0) result = found;
-        return true;
-      }), missing.end());
+      missing.erase(std::remove_if(missing.begin(), missing.end(),
+                                   [&](int peer) {
+                                     if (!read(path("here", peer, round), found)) return false;
+                                     if (peer == 0) result = found;
+                                     return true;
+                                   }),
+                    missing.end());
       if (missing.empty()) break;
       if (detail::now_seconds() > end) throw timeout_error(detail::absent_ranks(missing, size_, limits_.init));
       detail::sleep_seconds(pause);

@@ -23,8 +23,8 @@ using environment_lookup = std::function<const char*(const char* variable)>;
 struct launch_environment {
   int rank = 0;
   int size = 1;
-  int local_rank = 0;  ///< among the ranks of this node; -1: the launcher does not say
-  int local_size = 1;  ///< ranks of this node; -1: the launcher does not say
+  int local_rank = 0;                ///< among the ranks of this node; -1: the launcher does not say
+  int local_size = 1;                ///< ranks of this node; -1: the launcher does not say
   std::string launcher;              ///< "torchrun", "srun", ...; empty: nothing was found, a process by itself
   std::vector<std::string> matched;  ///< the variables that were believed, as "RANK=3"
   std::string host;  ///< where rank 0 can be reached: MASTER_ADDR, or srun's first host; empty: not known
@@ -149,7 +149,8 @@ class environment_reader {
   void require_same(const launch_environment& one, const launch_environment& other) const {
     if (one.rank == other.rank && one.size == other.size) return;
     throw usage_error("launch environment: two launchers contradict each other: " + one.describe() + "; " +
-                      other.describe() + "; unset the variables of the one that did not start this process, or set "
+                      other.describe() +
+                      "; unset the variables of the one that did not start this process, or set "
                       "SHARDKIT_RANK and SHARDKIT_SIZE");
   }
 

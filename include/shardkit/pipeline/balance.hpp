@@ -17,9 +17,9 @@ namespace shardkit {
 
 /// In the unit of the layers' costs (bytes, operations, measured milliseconds).
 struct balance_options {
-  double first_extra = 0;               ///< what the first stage does beside its layers: the embedding
-  double last_extra = 0;                ///< what the last stage does: final norm, head, sampling
-  std::vector<std::size_t> cuts = {};   ///< first layers of stages 1, 2, ...: wins over the costs; stages may be empty
+  double first_extra = 0;              ///< what the first stage does beside its layers: the embedding
+  double last_extra = 0;               ///< what the last stage does: final norm, head, sampling
+  std::vector<std::size_t> cuts = {};  ///< first layers of stages 1, 2, ...: wins over the costs; stages may be empty
 };
 
 namespace detail {

@@ -45,8 +45,8 @@ class decode_ring {
     auto layout = std::make_shared<const detail::hop_layout>(std::vector<port>{std::move(feedback)});
     if (const std::string fault = layout->fault(); !fault.empty()) self.reject("decode_ring", "feedback: " + fault);
     if (groups < 1) self.reject("decode_ring", std::to_string(groups) + " groups; at least 1 is needed");
-    detail::require_same_declaration(
-        comm, "decode_ring", std::to_string(groups) + " groups with the feedback " + layout->describe(), w);
+    detail::require_same_declaration(comm, "decode_ring",
+                                     std::to_string(groups) + " groups with the feedback " + layout->describe(), w);
     ended_.resize(static_cast<std::size_t>(groups));
     nothing_.emplace_back(layout, self);
     if (stage_.is_first() || stage_.is_last())
@@ -75,8 +75,8 @@ class decode_ring {
   void run(int active, Rows&& rows, Forward&& forward, Accept&& accept, where w = {}) {
     if (active < 0 || active > groups())
       participant(stage_.communicator(), w.site)
-          .reject("decode_ring::run", std::to_string(active) + " active groups; the ring was made for up to " +
-                                          std::to_string(groups()));
+          .reject("decode_ring::run",
+                  std::to_string(active) + " active groups; the ring was made for up to " + std::to_string(groups()));
     stage_.guarded("decode_ring::run", [&] { decode(active, rows, forward, accept, w); });
   }
   /// All groups.

@@ -56,12 +56,16 @@ class hop {
   template <class T>
   matrix_view<T, Space> matrix_of(std::size_t index, const call_site& site) const {
     if (index >= layout_->ports().size())
-      owner_.reject("hop::matrix", "there is no port " + std::to_string(index) + "; declared are " +
-                                       layout_->describe() + ", counted from 0", site);
+      owner_.reject(
+          "hop::matrix",
+          "there is no port " + std::to_string(index) + "; declared are " + layout_->describe() + ", counted from 0",
+          site);
     const port& wanted = layout_->ports()[index];
     if (wanted.type != dtype_of<T>)
-      owner_.reject("hop::matrix", "port '" + wanted.name + "' is declared as " + name_of(wanted.type) +
-                                       " and asked for as " + name_of(dtype_of<T>), site);
+      owner_.reject("hop::matrix",
+                    "port '" + wanted.name + "' is declared as " + name_of(wanted.type) + " and asked for as " +
+                        name_of(dtype_of<T>),
+                    site);
     if (data_ == nullptr) return {nullptr, 0, wanted.row_elements};
     return {reinterpret_cast<T*>(data_ + offsets_[index]), layout_->rows_of(wanted, rows_), wanted.row_elements};
   }

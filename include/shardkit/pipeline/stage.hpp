@@ -71,8 +71,10 @@ class stage {
   void expect(std::size_t rows, where w = {}) {
     require_rows("expect", rows, w);
     if (expected_ + (reading_ ? 1 : 0) == slots)
-      reject("expect", "both incoming slots are in use, " + std::to_string(expected_) +
-                           " by hops that are expected; call receive() before the next expect()", w);
+      reject("expect",
+             "both incoming slots are in use, " + std::to_string(expected_) +
+                 " by hops that are expected; call receive() before the next expect()",
+             w);
     if (!is_first()) {
       detail::hop_slot<space>& slot = incoming_[(next_incoming_ + expected_) % slots];
       slot.reuse(rows);
@@ -158,8 +160,10 @@ class stage {
 
   void require_rows(const char* operation, std::size_t rows, const where& w) {
     if (rows > max_rows_)
-      reject(operation, std::to_string(rows) + " rows in a hop, and the ports are declared for up to " +
-                            std::to_string(max_rows_) + "; declare more, or use more microbatches", w);
+      reject(operation,
+             std::to_string(rows) + " rows in a hop, and the ports are declared for up to " +
+                 std::to_string(max_rows_) + "; declare more, or use more microbatches",
+             w);
   }
   [[noreturn]] void reject(const char* operation, const std::string& message, const where& w) {
     participant(*comm_, w.site).reject(operation, message);

@@ -7,9 +7,9 @@
 //   ... attention over heads.heads(rank) heads; local head h reads local key/value head heads.kv_head(rank, h) ...
 //   row_parallel_linear o(comm, o_weights, heads.q());      reads what the rank's query heads wrote
 //
-// Whole groups where their number allows it; where the ranks are a multiple of the key/value heads, these are replicated
-// (9 and 3 heads over 6 ranks: 2,1,2,1,2,1 query heads, one key/value head each). In between, whole groups (over 2
-// ranks: 6,3; ranks left over hold no heads) or, with head_groups::split, even numbers of query heads (5,4).
+// Whole groups where their number allows it; where the ranks are a multiple of the key/value heads, these are
+// replicated (9 and 3 heads over 6 ranks: 2,1,2,1,2,1 query heads, one key/value head each). In between, whole groups
+// (over 2 ranks: 6,3; ranks left over hold no heads) or, with head_groups::split, even numbers of query heads (5,4).
 #pragma once
 
 #include <shardkit/tensor/packed_column_linear.hpp>

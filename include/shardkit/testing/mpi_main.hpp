@@ -49,7 +49,11 @@ class mpi_run final : public run_observer, public rank_runner {
  public:
   /// Collective.
   mpi_run(mpi_environment& mpi, const options& given)
-      : mpi_(mpi), given_(given), board_(comm_.handle), text_(mpi.rank()), stream_(&text_),
+      : mpi_(mpi),
+        given_(given),
+        board_(comm_.handle),
+        text_(mpi.rank()),
+        stream_(&text_),
         watching_([this](double passed) { look(passed); }) {
     run_observer::current = this;
     rank_runner::current = this;
@@ -189,9 +193,9 @@ class mpi_run final : public run_observer, public rank_runner {
   std::ostream stream_;
   current_case case_;
   std::string name_;
-  std::vector<std::string> failures_;     // on rank 0
-  std::vector<rank_communicator> kept_;   // of the case that is running
-  double total_ = 0, since_left_ = 0;     // of the watching thread, as is what follows
+  std::vector<std::string> failures_;    // on rank 0
+  std::vector<rank_communicator> kept_;  // of the case that is running
+  double total_ = 0, since_left_ = 0;    // of the watching thread, as is what follows
   bool shown_ = false;
   watching_thread watching_;  // last: it looks at the others
 };
@@ -212,8 +216,9 @@ inline void require_possible(const options& given, int size) {
   if (size == 1) return;
   given.refuse_what_separates_ranks();
   if (given.structured && given.out.empty())
-    throw usage_error("the reports of several ranks cannot share one output: add --out=FILE, which gives each rank a "
-                      "file of its own");
+    throw usage_error(
+        "the reports of several ranks cannot share one output: add --out=FILE, which gives each rank a "
+        "file of its own");
 }
 
 inline int run_cases(int argc, char** argv, const options& given, mpi_environment& mpi) {

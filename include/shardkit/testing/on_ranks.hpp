@@ -53,8 +53,7 @@ inline rank_runner& current_runner() {
 inline bool has_ranks(int needed, const char* file, int line) {
   const rank_runner& runner = current_runner();
   if (runner.ranks() >= needed) return true;
-  const std::string text =
-      "needs " + std::to_string(needed) + " ranks and has " + std::to_string(runner.ranks());
+  const std::string text = "needs " + std::to_string(needed) + " ranks and has " + std::to_string(runner.ranks());
   if (runner.allows_fewer_ranks()) {
     DOCTEST_ADD_MESSAGE_AT(file, line, "skipped: the case ", text);
     return false;
@@ -81,7 +80,7 @@ inline void on_ranks(const std::function<void(rank_communicator&)>& body, call_s
 
 /// First in a test case: it needs `number` ranks. Where there are fewer the case fails and says how to get them; with
 /// --allow-fewer-ranks it ends with a message instead.
-#define SHARDKIT_NEEDS_RANKS(number)                                                   \
-  do {                                                                                 \
-    if (!::shardkit::testing::detail::has_ranks(number, __FILE__, __LINE__)) return;   \
+#define SHARDKIT_NEEDS_RANKS(number)                                                 \
+  do {                                                                               \
+    if (!::shardkit::testing::detail::has_ranks(number, __FILE__, __LINE__)) return; \
   } while (false)

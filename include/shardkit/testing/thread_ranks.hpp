@@ -19,8 +19,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
-#include <iostream>
 #include <functional>
+#include <iostream>
 #include <mutex>
 #include <stdexcept>
 #include <string>
@@ -58,8 +58,8 @@ class missing_ranks {
     for (std::size_t r = 0; r < missing_.size(); ++r)
       if (missing_[r]) ranks += (ranks.empty() ? " " : ", ") + std::to_string(r);
     if (ranks.empty()) return "";
-    return "; of " + std::to_string(missing_.size()) + " ranks these have not arrived at the end of their body:" +
-           ranks;
+    return "; of " + std::to_string(missing_.size()) +
+           " ranks these have not arrived at the end of their body:" + ranks;
   }
 
   static missing_ranks& current() {
@@ -189,10 +189,13 @@ class thread_run final : public run_observer, public rank_runner {
     launch_options options;
     // A call that hangs is to end before its case does: then the run goes on.
     options.limits.operation = std::min(options.limits.operation, case_.deadline() / 2);
-    on_thread_ranks(ranks(), options, [&](thread_communicator& comm) {
-      rank_communicator erased = erase(std::move(comm));
-      body(erased);
-    }, site);
+    on_thread_ranks(
+        ranks(), options,
+        [&](thread_communicator& comm) {
+          rank_communicator erased = erase(std::move(comm));
+          body(erased);
+        },
+        site);
   }
 
   int cases_started() const { return case_.started(); }
@@ -225,10 +228,10 @@ inline int thread_main(int argc, char** argv) {
   try {
     const detail::options given(argc, argv);
     if (const auto started = launched_size(); started.size > 1)
-      throw usage_error("these ranks are threads of one process, but " + std::string(started.variable) +
-                        " says that a launcher has started " + std::to_string(started.size) +
-                        " processes; start the program without it and choose the ranks with --ranks=" +
-                        std::to_string(started.size));
+      throw usage_error(
+          "these ranks are threads of one process, but " + std::string(started.variable) +
+          " says that a launcher has started " + std::to_string(started.size) +
+          " processes; start the program without it and choose the ranks with --ranks=" + std::to_string(started.size));
     doctest::registerReporter<detail::case_listener>("shardkit", 1, false);
     doctest::Context context(argc, argv);
     detail::thread_run run(given);

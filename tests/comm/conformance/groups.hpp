@@ -162,9 +162,8 @@ void group_of_every_verb(Comm& comm, report& out, const sweep& how) {
     check(cut_gathered, "unequal all_gather", ranges);
     check(reduced, "reduce", total);
     check(from_root, "scatter", [&](std::size_t i) { return value(0, as_index(me) * count + i); });
-    check(transposed, "all_to_all", [&](std::size_t i) {
-      return value(static_cast<int>(i / count), as_index(me) * count + i % count);
-    });
+    check(transposed, "all_to_all",
+          [&](std::size_t i) { return value(static_cast<int>(i / count), as_index(me) * count + i % count); });
     check(block, "reduce_scatter", [&](std::size_t i) { return total(as_index(me) * count + i); });
     check(cut_at_root, "unequal gather", ranges);
     check(uneven_in, "unequal all_to_all", blocks);

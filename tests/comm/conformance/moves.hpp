@@ -104,13 +104,15 @@ void gather(Comm& comm, report& out, const sweep& how) {
     const dtype type = dtype_at(point[0]);
     const auto layout = partition::balanced(sizes[point[1]] * as_index(comm.size()), comm.size());
     const int root = static_cast<int>(point[2]);
-    out.at(text(point[3] == 1 ? "in-place " : "", "gather of ", sizes[point[1]], " x ", name_of(type), " each to ", root));
-    one_gather(comm, out, type, seed_of(point), layout, point[3] == 1, root, [&](char* in, std::size_t count, guarded& all) {
-      with_type(point[0], [&](auto element) {
-        using T = decltype(element);
-        comm.gather(view(reinterpret_cast<const T*>(in), count), all.as<T>(), root);
-      });
-    });
+    out.at(
+        text(point[3] == 1 ? "in-place " : "", "gather of ", sizes[point[1]], " x ", name_of(type), " each to ", root));
+    one_gather(comm, out, type, seed_of(point), layout, point[3] == 1, root,
+               [&](char* in, std::size_t count, guarded& all) {
+                 with_type(point[0], [&](auto element) {
+                   using T = decltype(element);
+                   comm.gather(view(reinterpret_cast<const T*>(in), count), all.as<T>(), root);
+                 });
+               });
   });
 }
 
@@ -120,14 +122,15 @@ void gather_unequal(Comm& comm, report& out, const sweep& how) {
     const dtype type = dtype_at(point[0]);
     const auto layout = layout_of(point[2], sizes[point[1]], comm.size());
     const int root = static_cast<int>(point[3]);
-    out.at(text(point[4] == 1 ? "in-place " : "", "unequal gather of ", layout.total(), " x ", name_of(type), ", layout ",
-                point[2], ", to ", root));
-    one_gather(comm, out, type, seed_of(point), layout, point[4] == 1, root, [&](char* in, std::size_t count, guarded& all) {
-      with_type(point[0], [&](auto element) {
-        using T = decltype(element);
-        comm.gather(view(reinterpret_cast<const T*>(in), count), all.as<T>(), layout, root);
-      });
-    });
+    out.at(text(point[4] == 1 ? "in-place " : "", "unequal gather of ", layout.total(), " x ", name_of(type),
+                ", layout ", point[2], ", to ", root));
+    one_gather(comm, out, type, seed_of(point), layout, point[4] == 1, root,
+               [&](char* in, std::size_t count, guarded& all) {
+                 with_type(point[0], [&](auto element) {
+                   using T = decltype(element);
+                   comm.gather(view(reinterpret_cast<const T*>(in), count), all.as<T>(), layout, root);
+                 });
+               });
   });
 }
 
@@ -150,13 +153,15 @@ void scatter(Comm& comm, report& out, const sweep& how) {
     const dtype type = dtype_at(point[0]);
     const auto layout = partition::balanced(sizes[point[1]] * as_index(comm.size()), comm.size());
     const int root = static_cast<int>(point[2]);
-    out.at(text(point[3] == 1 ? "in-place " : "", "scatter of ", sizes[point[1]], " x ", name_of(type), " each from ", root));
-    one_scatter(comm, out, type, seed_of(point), layout, point[3] == 1, root, [&](guarded& all, char* to, std::size_t count) {
-      with_type(point[0], [&](auto element) {
-        using T = decltype(element);
-        comm.scatter(all.read<T>(), view(reinterpret_cast<T*>(to), count), root);
-      });
-    });
+    out.at(text(point[3] == 1 ? "in-place " : "", "scatter of ", sizes[point[1]], " x ", name_of(type), " each from ",
+                root));
+    one_scatter(comm, out, type, seed_of(point), layout, point[3] == 1, root,
+                [&](guarded& all, char* to, std::size_t count) {
+                  with_type(point[0], [&](auto element) {
+                    using T = decltype(element);
+                    comm.scatter(all.read<T>(), view(reinterpret_cast<T*>(to), count), root);
+                  });
+                });
   });
 }
 
@@ -166,14 +171,15 @@ void scatter_unequal(Comm& comm, report& out, const sweep& how) {
     const dtype type = dtype_at(point[0]);
     const auto layout = layout_of(point[2], sizes[point[1]], comm.size());
     const int root = static_cast<int>(point[3]);
-    out.at(text(point[4] == 1 ? "in-place " : "", "unequal scatter of ", layout.total(), " x ", name_of(type), ", layout ",
-                point[2], ", from ", root));
-    one_scatter(comm, out, type, seed_of(point), layout, point[4] == 1, root, [&](guarded& all, char* to, std::size_t count) {
-      with_type(point[0], [&](auto element) {
-        using T = decltype(element);
-        comm.scatter(all.read<T>(), view(reinterpret_cast<T*>(to), count), layout, root);
-      });
-    });
+    out.at(text(point[4] == 1 ? "in-place " : "", "unequal scatter of ", layout.total(), " x ", name_of(type),
+                ", layout ", point[2], ", from ", root));
+    one_scatter(comm, out, type, seed_of(point), layout, point[4] == 1, root,
+                [&](guarded& all, char* to, std::size_t count) {
+                  with_type(point[0], [&](auto element) {
+                    using T = decltype(element);
+                    comm.scatter(all.read<T>(), view(reinterpret_cast<T*>(to), count), layout, root);
+                  });
+                });
   });
 }
 

@@ -14,8 +14,8 @@ enum class reducing { all_reduce, reduce, reduce_scatter, reduce_scatter_unequal
 
 /// One reduction. Hands check(got, first, count) the elements [first, first + count) of the result that this rank got.
 template <class Comm, class Check>
-void one_reduction(Comm& comm, report& out, std::size_t type_index, reducing verb, reduction op, const partition& layout,
-                   bool in_its_place, int root, const source& from, Check check) {
+void one_reduction(Comm& comm, report& out, std::size_t type_index, reducing verb, reduction op,
+                   const partition& layout, bool in_its_place, int root, const source& from, Check check) {
   constexpr const char* names[] = {"all_reduce", "reduce", "reduce_scatter", "unequal reduce_scatter"};
   const dtype type = dtype_at(type_index);
   out.at(text(in_its_place ? "in-place " : "", names[static_cast<int>(verb)], " of ", layout.total(), " x ",
@@ -149,7 +149,8 @@ void same_bits_everywhere(Comm& comm, report& out, const sweep& how) {
                  comm.rank());
     with_type(type, [&](auto element) { comm.all_reduce(in_place(data.as<decltype(element)>()), reduction{kind}); });
     guarded others(dtype_at(type), count * as_index(comm.size()));
-    with_type(type, [&](auto element) { comm.all_gather(data.read<decltype(element)>(), others.as<decltype(element)>()); });
+    with_type(type,
+              [&](auto element) { comm.all_gather(data.read<decltype(element)>(), others.as<decltype(element)>()); });
     for (int rank = 0; rank < comm.size(); ++rank)
       out.same(data.data(), others.data(as_index(rank) * count), data.type(), count, true);
   });

@@ -58,7 +58,8 @@ class report {
  private:
   void note(const std::string& detail) {
     constexpr long shown_failures = 5;
-    if (++failures_ <= shown_failures) text_ += "\n  " + what_ + ": " + (detail.empty() ? "not as it should be" : detail);
+    if (++failures_ <= shown_failures)
+      text_ += "\n  " + what_ + ": " + (detail.empty() ? "not as it should be" : detail);
   }
 
   long checks_ = 0, failures_ = 0;

@@ -50,10 +50,10 @@ class started_collectives {
     check(out, what, "all_gather", gathered_, blocks);
     check(out, what, "unequal all_gather", cut_gathered_,
           [&](std::size_t i) { return value(cut_.owner(i), i - cut_.offset(cut_.owner(i))); });
-    check(out, what, "all_to_all", transposed_, [&](std::size_t i) {
-      return value(static_cast<int>(i / count_), as_index(me) * count_ + i % count_);
-    });
-    check(out, what, "reduce_scatter", block_, [&](std::size_t i) { return all * value(0, as_index(me) * count_ + i); });
+    check(out, what, "all_to_all", transposed_,
+          [&](std::size_t i) { return value(static_cast<int>(i / count_), as_index(me) * count_ + i % count_); });
+    check(out, what, "reduce_scatter", block_,
+          [&](std::size_t i) { return all * value(0, as_index(me) * count_ + i); });
     if (me == last) check(out, what, "reduce", smallest_, [&](std::size_t i) { return value(0, i); });
   }
 
@@ -171,7 +171,8 @@ void groups_of_communicators(Comm& comm, report& out, const sweep& how) {
   const int ranks = comm.size(), me = comm.rank(), next = around(me + 1, ranks), previous = around(me - 1, ranks);
   auto other = comm.split(0, -me, "reversed");
   for (std::size_t count : {std::size_t{3}, how.large / 8}) {
-    numbers message(count, [&](std::size_t i) { return me + static_cast<double>(i); }), got(count), sum(message), most(message);
+    numbers message(count, [&](std::size_t i) { return me + static_cast<double>(i); }), got(count), sum(message),
+        most(message);
     const auto list = [&](auto& here, auto& there) {
       here.send(message.read(), next);
       here.all_reduce(in_place(sum.get()), shardkit::sum);
@@ -211,7 +212,8 @@ void groups_of_communicators(Comm& comm, report& out, const sweep& how) {
   }
   out.at("a group whose body throws");
   out.expect(thrown && value == 1);
-  out.expect(comm.all_reduce(1, shardkit::sum) == ranks && other.all_reduce(1, shardkit::sum) == ranks, "calls afterwards");
+  out.expect(comm.all_reduce(1, shardkit::sum) == ranks && other.all_reduce(1, shardkit::sum) == ranks,
+             "calls afterwards");
 }
 
 }  // namespace conformance

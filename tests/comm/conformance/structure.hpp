@@ -25,8 +25,9 @@ void barrier(Comm& comm, report& out, const sweep&) {
     const auto left = now();
     const auto all_came = comm.exchange(came), all_left = comm.exchange(left);
     out.at(text("barrier, rank ", late, " late"));
-    out.expect(*std::max_element(all_came.begin(), all_came.end()) <= *std::min_element(all_left.begin(), all_left.end()),
-               "a rank left before the last came");
+    out.expect(
+        *std::max_element(all_came.begin(), all_came.end()) <= *std::min_element(all_left.begin(), all_left.end()),
+        "a rank left before the last came");
   }
 }
 
@@ -85,10 +86,11 @@ void split(Comm& comm, report& out, const sweep&) {
   one_split(comm, out, "one colour, reversed", none, [](int rank) { return -rank; });
   one_split(comm, out, "sparse colours", sparse, none);
   one_split(comm, out, "sparse colours, negative and duplicate keys", sparse, [](int rank) { return -(rank / 4) * 5; });
-  one_split(comm, out, "halves, extreme keys", [&](int rank) { return rank * 2 / ranks; }, [](int rank) {
-    return rank % 2 == 0 ? std::numeric_limits<int>::max() : std::numeric_limits<int>::min();
-  });
-  one_split(comm, out, "every rank alone", [](int rank) { return std::numeric_limits<int>::max() - rank; }, none);
+  one_split(
+      comm, out, "halves, extreme keys", [&](int rank) { return rank * 2 / ranks; },
+      [](int rank) { return rank % 2 == 0 ? std::numeric_limits<int>::max() : std::numeric_limits<int>::min(); });
+  one_split(
+      comm, out, "every rank alone", [](int rank) { return std::numeric_limits<int>::max() - rank; }, none);
 }
 
 /// Children of children, several alive at once.
@@ -104,8 +106,7 @@ void nested_split(Comm& comm, report& out, const sweep&) {
     out.expect(comm.all_reduce(1, shardkit::sum) == comm.size(), "sum over the parent");
   }
   const auto worlds = quarter.exchange(comm.rank());
-  for (std::size_t i = 1; i < worlds.size(); ++i)
-    out.expect(worlds[i] == worlds[i - 1] - 4, "order of the grandchild");
+  for (std::size_t i = 1; i < worlds.size(); ++i) out.expect(worlds[i] == worlds[i - 1] - 4, "order of the grandchild");
 }
 
 /// Some of the ranks, in any order.
@@ -114,7 +115,7 @@ void subset(Comm& comm, report& out, const sweep&) {
   const int ranks = comm.size();
   std::vector<std::vector<int>> lists{{ranks - 1}, {}, {}};
   for (int rank = ranks; rank-- > 0;) {
-    lists[1].push_back(rank);                       // all, reversed
+    lists[1].push_back(rank);  // all, reversed
     if (rank % 2 == 0) lists[2].push_back(rank);
   }
   for (const std::vector<int>& list : lists) {
@@ -160,7 +161,8 @@ void mesh_axes(Comm& comm, report& out, const sweep&) {
         std::vector<int> members;
         for (int place = 0; place < lengths[axis]; ++place)
           members.push_back(comm.rank() + (place - mine[axis]) * strides[axis]);
-        out.expect(line.exchange(comm.rank()) == members && line.rank() == mine[axis] && line.name() == names[axis], "axis");
+        out.expect(line.exchange(comm.rank()) == members && line.rank() == mine[axis] && line.name() == names[axis],
+                   "axis");
       }
       out.expect(&grid["data"] == &grid["data"] && grid.axes().size() == 3, "axes");
     }

@@ -66,7 +66,8 @@ inline shardkit::partition layout_of(std::size_t which, std::size_t total, int r
     case 3: counts.front() = total; break;  // one rank owns everything
     case 4: counts.back() = total; break;
     case 5:  // every other rank owns nothing
-      for (std::size_t r = 0; r < parts; r += 2) counts[r] = total / ((parts + 1) / 2) + (r == 0 ? total % ((parts + 1) / 2) : 0);
+      for (std::size_t r = 0; r < parts; r += 2)
+        counts[r] = total / ((parts + 1) / 2) + (r == 0 ? total % ((parts + 1) / 2) : 0);
       break;
     default: {  // the later, the more
       std::size_t left = total;

@@ -126,7 +126,8 @@ T ordered_reduction(reduction_kind kind, const T* begin, const T* end) {
         const double x = static_cast<double>(a), y = static_cast<double>(b);
         return x < y || (x == y && std::signbit(x) && !std::signbit(y));
       };
-      return kind == reduction_kind::minimum ? *std::min_element(begin, end, below) : *std::max_element(begin, end, below);
+      return kind == reduction_kind::minimum ? *std::min_element(begin, end, below)
+                                             : *std::max_element(begin, end, below);
     }
     using work = std::conditional_t<std::is_same_v<T, double>, double, float>;
     work result = static_cast<work>(*begin);
@@ -180,8 +181,10 @@ double worst_error(const void* got, dtype type, const source& from, reduction_ki
   with_dtype(type, [&](auto element) {
     using T = decltype(element);
     if constexpr (is_float<T>) {
-      const double rounding = std::is_same_v<T, double> ? 0x1p-52 : std::is_same_v<T, float> ? 0x1p-23
-                              : std::is_same_v<T, float16> ? 0x1p-10 : 0x1p-7;
+      const double rounding = std::is_same_v<T, double>    ? 0x1p-52
+                              : std::is_same_v<T, float>   ? 0x1p-23
+                              : std::is_same_v<T, float16> ? 0x1p-10
+                                                           : 0x1p-7;
       for (std::size_t i = 0; i < count; ++i) {
         column<T> all;
         double scale = kind == reduction_kind::product ? 1 : 0;

@@ -20,8 +20,8 @@ using shardkit::float16;
 using shardkit::reduction_kind;
 
 /// Every element type that reduces, the floating ones first.
-using element_types = std::tuple<double, float, float16, bfloat16, std::int64_t, std::int32_t, std::int16_t, std::int8_t,
-                                 std::uint64_t, std::uint32_t, std::uint16_t, std::uint8_t, bool>;
+using element_types = std::tuple<double, float, float16, bfloat16, std::int64_t, std::int32_t, std::int16_t,
+                                 std::int8_t, std::uint64_t, std::uint32_t, std::uint16_t, std::uint8_t, bool>;
 inline constexpr std::size_t type_count = std::tuple_size_v<element_types>;
 inline constexpr std::size_t float_type_count = 4;
 inline constexpr std::size_t kind_count = 8;
@@ -62,7 +62,8 @@ inline void fill(void* to, dtype type, std::uint64_t seed, int rank, std::size_t
 /// Writes the reduction of elements [first, first + count) of all ranks. Exact values: in double, or in integers
 /// modulo 2^64. Others: one rank after the other, 16-bit types in float and rounded once at the end; minimum and
 /// maximum are NaN where any rank has one, and -0 is below +0.
-void reduce(void* to, dtype type, const source& from, reduction_kind kind, int ranks, std::size_t first, std::size_t count);
+void reduce(void* to, dtype type, const source& from, reduction_kind kind, int ranks, std::size_t first,
+            std::size_t count);
 
 /// How far a reduction in another order may be off, as a multiple of what one rounding of each partial result may
 /// cost: the largest of all elements.

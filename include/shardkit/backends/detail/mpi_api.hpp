@@ -38,7 +38,8 @@ using mpi_count = int;
   throw transport_error(reason);
 }
 inline void mpi_check(int code, const char* function) {
-  if (code != MPI_SUCCESS) [[unlikely]] mpi_throw(code, function);
+  if (code != MPI_SUCCESS) [[unlikely]]
+    mpi_throw(code, function);
 }
 
 /// Moves elements of this size without looking at them.
@@ -82,7 +83,8 @@ template <class Call>
 template <class Call>
 [[gnu::always_inline]] inline MPI_Op mpi_operation(const Call& call) noexcept {
   switch (call.op.kind) {
-    case reduction_kind::sum: case reduction_kind::average: return MPI_SUM;
+    case reduction_kind::sum:
+    case reduction_kind::average: return MPI_SUM;
     case reduction_kind::product: return MPI_PROD;
     case reduction_kind::minimum: return call.type == dtype::boolean ? MPI_BAND : MPI_MIN;
     case reduction_kind::maximum: return call.type == dtype::boolean ? MPI_BOR : MPI_MAX;
@@ -102,8 +104,8 @@ inline const char* mpi_name_of_thread_level(int level) noexcept {
 /// Destructors may run after MPI has ended.
 inline bool mpi_is_running() noexcept {
   int initialized = 0, finalized = 0;
-  return MPI_Initialized(&initialized) == MPI_SUCCESS && initialized != 0 &&
-         MPI_Finalized(&finalized) == MPI_SUCCESS && finalized == 0;
+  return MPI_Initialized(&initialized) == MPI_SUCCESS && initialized != 0 && MPI_Finalized(&finalized) == MPI_SUCCESS &&
+         finalized == 0;
 }
 
 }  // namespace shardkit::detail

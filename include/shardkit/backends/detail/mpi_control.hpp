@@ -34,7 +34,8 @@ class mpi_control final : public control_lane {
   /// Collective, as the end of the communicator is. What was posted and nobody takes is waited for no longer than the
   /// abort deadline.
   void close() noexcept {
-    wait_for(spins, launch_.limits().abort, [&] { return reap(); }, [&] { return launch_.failed(); });
+    wait_for(
+        spins, launch_.limits().abort, [&] { return reap(); }, [&] { return launch_.failed(); });
     MPI_Comm_free(&comm_);
   }
 

@@ -61,7 +61,8 @@ class mpi_in_call {
   /// Throws peer_failed instead of entering where the launch has failed.
   mpi_in_call(mpi_call_slot& slot, const char* name, const call_site& site) : slot_(slot) {
     const mpi_failure_board* board = slot.board.load(std::memory_order_relaxed);
-    if (!board->clear()) [[unlikely]] board->throw_failure();
+    if (!board->clear()) [[unlikely]]
+      board->throw_failure();
     enter(name, site);
   }
 

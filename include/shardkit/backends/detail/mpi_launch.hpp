@@ -17,7 +17,9 @@ namespace shardkit::detail {
 class mpi_launch {
  public:
   explicit mpi_launch(const deadlines& limits)
-      : limits_(limits), arrival_(board_.load(), limits.init), calls_(board_.load(), limits.operation),
+      : limits_(limits),
+        arrival_(board_.load(), limits.init),
+        calls_(board_.load(), limits.operation),
         watchdog_(limits, board_.load()) {
     watchdog_.add(arrival_);
     watchdog_.add(calls_);
@@ -97,7 +99,8 @@ class mpi_launch {
   bool stop_asked() {
     int arrived = 0;
     MPI_Message found = MPI_MESSAGE_NULL;
-    while (!failed() && MPI_Improbe(MPI_ANY_SOURCE, stop_tag, world_, &arrived, &found, MPI_STATUS_IGNORE) == MPI_SUCCESS &&
+    while (!failed() &&
+           MPI_Improbe(MPI_ANY_SOURCE, stop_tag, world_, &arrived, &found, MPI_STATUS_IGNORE) == MPI_SUCCESS &&
            arrived != 0) {
       MPI_Mrecv(nullptr, 0, MPI_BYTE, &found, MPI_STATUS_IGNORE);
       stop_.store(true);
@@ -180,7 +183,7 @@ class mpi_launch {
   MPI_Errhandler former_handlers_[2] = {MPI_ERRHANDLER_NULL, MPI_ERRHANDLER_NULL};
   mpi_node node_;
   mpi_launch* outer_ = nullptr;  // of the environment around this one
-  mpi_failure_board own_;  // before the shared one is there and after it has gone
+  mpi_failure_board own_;        // before the shared one is there and after it has gone
   std::atomic<mpi_failure_board*> board_{&own_};
   mpi_call_slot arrival_, calls_;
   mpi_watchdog watchdog_;

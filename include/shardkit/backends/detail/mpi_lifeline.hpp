@@ -16,7 +16,8 @@
 
 namespace shardkit::detail {
 
-/// The ranks of a node in a ring: each holds a socket whose other end the rank before it keeps open as long as it lives.
+/// The ranks of a node in a ring: each holds a socket whose other end the rank before it keeps open as long as it
+/// lives.
 ///
 /// With it travels that rank's connection to MPICH's process manager (PMI_FD). Where that connection closes, Hydra
 /// kills all other ranks at once, before they can say why, and may return 0; held by a neighbour it stays open, so
@@ -42,7 +43,8 @@ class mpi_lifeline {
     address mine, theirs;
     if (inbox >= 0) mine.bind_new(inbox);
     mpi_check(MPI_Sendrecv(&mine, sizeof mine, MPI_BYTE, before_, 0, &theirs, sizeof theirs, MPI_BYTE, next, 0, node,
-                           MPI_STATUS_IGNORE), "MPI_Sendrecv");
+                           MPI_STATUS_IGNORE),
+              "MPI_Sendrecv");
     int pair[2] = {-1, -1};
     if (inbox >= 0 && theirs.length != 0 && ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0) {
       own_ = pair[0];

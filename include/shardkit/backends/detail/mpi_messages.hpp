@@ -22,9 +22,7 @@ inline void mpi_run(mpi_state& state, const send_call& call) {
 
 inline void mpi_run(mpi_state& state, const recv_call& call) {
   if (!state.fits(call.count, call.type)) [[unlikely]]
-    return state.messages.run([&] {
-      state.messages.receive(state.comm, call.out, call.count, call.type, call.peer);
-    });
+    return state.messages.run([&] { state.messages.receive(state.comm, call.out, call.count, call.type, call.peer); });
   MPI_Status status;
   const int code = MPI_Recv(call.out, static_cast<int>(call.count), mpi_moving_type(call.type), call.peer, MPI_ANY_TAG,
                             state.comm, &status);

@@ -77,9 +77,9 @@ struct mpi_plain<broadcast_call> {
 inline void mpi_run(mpi_state& state, const broadcast_call& call) {
   if (state.fits(call.count, call.type)) return mpi_run_plainly(state, call);
 #if SHARDKIT_MPI_LARGE_COUNTS
-  mpi_check(MPI_Bcast_c(call.data, static_cast<MPI_Count>(call.count), mpi_moving_type(call.type), call.root,
-                        state.comm),
-            "MPI_Bcast_c");
+  mpi_check(
+      MPI_Bcast_c(call.data, static_cast<MPI_Count>(call.count), mpi_moving_type(call.type), call.root, state.comm),
+      "MPI_Bcast_c");
 #else
   const std::size_t each = state.piece_bytes / size_of(call.type);
   for (std::size_t done = 0; done < call.count; done += each)

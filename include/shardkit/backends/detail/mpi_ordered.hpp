@@ -34,8 +34,7 @@ void mpi_combine_gathered(mpi_state& state, const Call& call, const void* gather
 /// to `room`, which is scratch. after_round(piece) follows on every rank; piece(r) is the piece of rank r.
 template <class Call, class Parts, class Target, class AfterRound>
 void mpi_reduce_parts(mpi_state& state, const Call& call, Parts parts, Target target, AfterRound after_round) {
-  const std::size_t each =
-      std::max(mpi_least_piece_bytes, mpi_round_bytes / state.ranks()) / size_of(call.type);
+  const std::size_t each = std::max(mpi_least_piece_bytes, mpi_round_bytes / state.ranks()) / size_of(call.type);
   std::size_t longest = 0;
   for (int r = 0; r < state.size; ++r) longest = std::max(longest, parts(r).count);
   // Room for a piece of every rank. Our own is read where it lies; its room is for the result.
@@ -50,8 +49,7 @@ void mpi_reduce_parts(mpi_state& state, const Call& call, Parts parts, Target ta
     };
     const mpi_part mine = piece(state.rank);
     mpi_move_pieces(
-        state, call.type, call.in,
-        [&](int rank) { return rank == state.rank ? mpi_part{} : piece(rank); }, scratch,
+        state, call.type, call.in, [&](int rank) { return rank == state.rank ? mpi_part{} : piece(rank); }, scratch,
         [&](int rank) {
           return rank == state.rank ? mpi_part{} : mpi_part{static_cast<std::size_t>(rank) * stride, mine.count};
         });
@@ -102,8 +100,7 @@ inline void mpi_reduce_in_order(mpi_state& state, const reduce_call& call) {
         if (root)
           mpi_move_pieces(state, call.type, nullptr, mpi_no_parts(), call.out,
                           [&](int rank) { return rank == state.rank ? mpi_part{} : piece(rank); });
-        else
-          mpi_move_pieces(state, call.type, result, mpi_part_of(call.root, {0, count}), nullptr, mpi_no_parts());
+        else mpi_move_pieces(state, call.type, result, mpi_part_of(call.root, {0, count}), nullptr, mpi_no_parts());
       });
 }
 

@@ -108,9 +108,9 @@ inline void mpi_run(mpi_state& state, const reduce_scatter_uneven_call& call) {
     return mpi_reduce_scatter_in_order(state, call, parts);
   state.tabulate(layout);
   mpi_reduce_scatter_at_once(state, call, parts(state.rank), [&](void* out) {
-    mpi_check(MPI_Reduce_scatter(call.in, out, state.counts(), mpi_reducing_type(call), mpi_operation(call),
-                                 state.comm),
-              "MPI_Reduce_scatter");
+    mpi_check(
+        MPI_Reduce_scatter(call.in, out, state.counts(), mpi_reducing_type(call), mpi_operation(call), state.comm),
+        "MPI_Reduce_scatter");
   });
 }
 

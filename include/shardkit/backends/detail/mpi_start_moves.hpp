@@ -10,8 +10,8 @@
 
 namespace shardkit::detail {
 
-/// One side of MPI_Ialltoallw: what goes to, or comes from, each rank. Begins where the first part lies, so that the two
-/// sides never begin at the same address: Open MPI 4.1 takes that for a call in place.
+/// One side of MPI_Ialltoallw: what goes to, or comes from, each rank. Begins where the first part lies, so that the
+/// two sides never begin at the same address: Open MPI 4.1 takes that for a call in place.
 struct mpi_side {
 #if SHARDKIT_MPI_LARGE_COUNTS
   using offset_type = MPI_Aint;
@@ -113,8 +113,7 @@ struct mpi_table {
 };
 
 inline void mpi_start(mpi_state& state, mpi_pending& pending, const barrier_call&) {
-  pending.transfer.collective("MPI_Ibarrier",
-                              [&](MPI_Request* request) { return MPI_Ibarrier(state.comm, request); });
+  pending.transfer.collective("MPI_Ibarrier", [&](MPI_Request* request) { return MPI_Ibarrier(state.comm, request); });
 }
 
 /// In pieces with every library: MPI_Ibcast_c of MPICH 4.0 fails beyond 2^31 bytes.

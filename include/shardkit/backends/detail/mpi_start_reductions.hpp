@@ -39,8 +39,7 @@ void mpi_finish_at(mpi_state& state, mpi_pending& pending, const Call& call, voi
 inline void mpi_start(mpi_state& state, mpi_pending& pending, const all_reduce_call& call) {
   if (!mpi_reduces_exactly(call.type, call.op)) {
     void* gathered = mpi_room_to_combine(state, pending, call, call.count);
-    return mpi_start(state, pending,
-                     all_gather_call{call.in, gathered, call.count, call.type, call.stream, call.site});
+    return mpi_start(state, pending, all_gather_call{call.in, gathered, call.count, call.type, call.stream, call.site});
   }
   const void* in = mpi_apart(pending, call, call.in == call.out);
   const MPI_Datatype type = mpi_reducing_type(call);

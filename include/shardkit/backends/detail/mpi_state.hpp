@@ -23,8 +23,13 @@ namespace detail {
 class mpi_state {
  public:
   mpi_state(std::shared_ptr<mpi_launch> shared, MPI_Comm handle, mpi_ownership ownership, std::size_t largest_piece)
-      : launch(std::move(shared)), comm(handle), piece_bytes(largest_piece), slot(nullptr, launch->limits().operation),
-        messages(*launch, piece_bytes), pieces(*launch, piece_bytes), pool(*launch, slot, piece_bytes),
+      : launch(std::move(shared)),
+        comm(handle),
+        piece_bytes(largest_piece),
+        slot(nullptr, launch->limits().operation),
+        messages(*launch, piece_bytes),
+        pieces(*launch, piece_bytes),
+        pool(*launch, slot, piece_bytes),
         ownership_(ownership) {
     if (ownership == mpi_ownership::borrowed)
       mpi_check(MPI_Comm_get_errhandler(comm, &borrowed_handler_), "MPI_Comm_get_errhandler");
@@ -115,15 +120,16 @@ class mpi_state {
   int rank = 0, size = 1;
   const std::size_t piece_bytes;
   mpi_call_slot slot;
-  mpi_transfer messages;            ///< the user's, of one call
-  mpi_transfer pieces;              ///< of a composed collective
+  mpi_transfer messages;  ///< the user's, of one call
+  mpi_transfer pieces;    ///< of a composed collective
   mpi_pool pool;
   std::vector<const void*> inputs;  ///< of a rank-ordered reduction
 
  private:
   static constexpr std::size_t largest_element = 8;
 
-  std::size_t most_[largest_element + 1] = {};  // elements in one MPI call, by their size; a division less for each call
+  std::size_t most_[largest_element + 1] =
+      {};  // elements in one MPI call, by their size; a division less for each call
   int refusal_ = MPI_SUCCESS;
   const char* refused_by_ = "";
   const mpi_ownership ownership_;

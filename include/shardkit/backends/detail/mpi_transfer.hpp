@@ -26,7 +26,7 @@ struct mpi_cut {
 
 /// A piece of a message under way, or a collective.
 struct mpi_piece {
-  bool received;  ///< else sent
+  bool received;          ///< else sent
   std::size_t count = 0;  ///< elements
   dtype type = dtype::u8;
   int peer = -1;
@@ -41,8 +41,7 @@ struct mpi_piece {
 }
 
 /// Throws where a receive has failed or got another message than expected.
-inline void mpi_require_expected(int code, const MPI_Status& status, const mpi_piece& expected,
-                                 const char* function) {
+inline void mpi_require_expected(int code, const MPI_Status& status, const mpi_piece& expected, const char* function) {
   if (code != MPI_SUCCESS) [[unlikely]] {
     int kind = code;
     MPI_Error_class(code, &kind);
@@ -60,7 +59,7 @@ inline void mpi_require_expected(int code, const MPI_Status& status, const mpi_p
     mpi_throw_mismatch(expected, "a message of " + std::to_string(count) + " elements");
   if (status.MPI_TAG != expected.tag) [[unlikely]]
     mpi_throw_mismatch(expected, "the first of " + std::to_string(status.MPI_TAG) + " pieces where " +
-                                             std::to_string(expected.tag) + " were due");
+                                     std::to_string(expected.tag) + " were due");
 }
 
 class mpi_transfer {
@@ -142,8 +141,9 @@ class mpi_transfer {
     const mpi_cut cut(count, type, piece_bytes_);
     for (std::size_t piece = 0; piece < cut.pieces; ++piece) {
       const std::size_t offset = piece * cut.each, n = std::min(cut.each, count - offset);
-      mpi_check(start(offset * size_of(type), static_cast<mpi_count>(n), cut.tag, &add({received, n, type, peer, cut.tag})),
-                received ? "MPI_Irecv" : "MPI_Isend");
+      mpi_check(
+          start(offset * size_of(type), static_cast<mpi_count>(n), cut.tag, &add({received, n, type, peer, cut.tag})),
+          received ? "MPI_Irecv" : "MPI_Isend");
     }
   }
   MPI_Request& add(const mpi_piece& piece) {

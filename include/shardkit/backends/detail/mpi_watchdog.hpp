@@ -46,8 +46,7 @@ namespace shardkit::detail {
 /// grace after it gave up. Tells the ranks of the node what it sees, and hears from them.
 class mpi_watchdog {
  public:
-  mpi_watchdog(const deadlines& limits, const mpi_failure_board* board)
-      : limits_(limits), board_(board) {
+  mpi_watchdog(const deadlines& limits, const mpi_failure_board* board) : limits_(limits), board_(board) {
     if (std::min({limits.init, limits.operation, limits.abort}) < no_deadline)
       thread_ = std::thread([this] { watch(); });
   }
@@ -112,8 +111,7 @@ class mpi_watchdog {
     if (node_ != nullptr) node_->note(here());
     const bool failed = board_->failed();
     if (failed) since_failure_ += passed;
-    if (given_up_ && (since_given_up_ += passed) > limits_.abort)
-      end("has given up, " + cause());
+    if (given_up_ && (since_given_up_ += passed) > limits_.abort) end("has given up, " + cause());
     for (mpi_call_slot* slot : slots_) {
       std::uint64_t call = slot->call.load(std::memory_order_acquire);
       if (mpi_call_slot::number(call) == 0) continue;
@@ -123,7 +121,10 @@ class mpi_watchdog {
         end("is still in " + place(*slot, call) + " " + seconds(limits_.abort) + " after the failure, " + cause());
       if (slot->waited > slot->limit)
         end("has waited for its peers in " + place(*slot, call) + " for longer than the deadline of " +
-            seconds(slot->limit) + (failed ? ", " + cause() : node_ != nullptr ? node_->elsewhere() : ""));
+            seconds(slot->limit) +
+            (failed             ? ", " + cause()
+             : node_ != nullptr ? node_->elsewhere()
+                                : ""));
     }
   }
 

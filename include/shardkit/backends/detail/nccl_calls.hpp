@@ -67,8 +67,9 @@ inline constexpr bool nccl_combines = std::is_same_v<Call, reduce_call> || std::
 template <class Call, class = void>
 struct nccl_has : std::false_type {};
 template <class Call>
-struct nccl_has<Call, std::void_t<decltype(nccl_enqueue(std::declval<nccl_state&>(), nullptr,
-                                                        std::declval<const Call&>()))>> : std::true_type {};
+struct nccl_has<Call,
+                std::void_t<decltype(nccl_enqueue(std::declval<nccl_state&>(), nullptr, std::declval<const Call&>()))>>
+    : std::true_type {};
 
 /// Whether a call has nothing to do.
 template <class Call>
@@ -81,7 +82,8 @@ template <class Call>
 [[gnu::always_inline]] inline bool nccl_combines_natively(const nccl_state& state, dtype type, reduction op) {
   const nccl_reduction::kind how = nccl_reduced(type, op).how;
   if (op.by_rank) return false;
-  if (how == nccl_reduction::kind::native) [[likely]] return true;
+  if (how == nccl_reduction::kind::native) [[likely]]
+    return true;
   switch (how) {
     case nccl_reduction::kind::extremes: return state.launch->options.native_extremes;
     case nccl_reduction::kind::f8: return NCCL_VERSION_CODE >= 22400 && state.launch->version >= 22400;
@@ -123,7 +125,8 @@ class nccl_batch {
     }
     ++listed_;
     const ncclResult_t result = enqueue();
-    if (result == ncclSuccess || result == ncclInProgress) [[likely]] return;
+    if (result == ncclSuccess || result == ncclInProgress) [[likely]]
+      return;
     open_ = false;
     (void)state_.api->group_end();
     state_.conclude(result, comm_, name);

@@ -89,9 +89,8 @@ void nccl_all_to_all(nccl_state& state, const Call& call, ToEach to_each, FromEa
 
 // Offset and count of a rank's part.
 inline auto nccl_parts(std::size_t count) {
-  return [count](int rank) {
-    return std::pair<std::size_t, std::size_t>(static_cast<std::size_t>(rank) * count, count);
-  };
+  return
+      [count](int rank) { return std::pair<std::size_t, std::size_t>(static_cast<std::size_t>(rank) * count, count); };
 }
 inline auto nccl_parts(const partition& layout) {
   return [&layout](int rank) { return std::pair<std::size_t, std::size_t>(layout.offset(rank), layout.count(rank)); };
@@ -125,14 +124,14 @@ inline void nccl_compose(nccl_state& state, const all_to_all_call& call) {
 }
 inline void nccl_compose(nccl_state& state, const gather_uneven_call& call) {
   if (nccl_is_even(*call.layout))
-    return nccl_compose(state, gather_call{call.in, call.out, call.layout->count(0), call.type, call.root, call.stream,
-                                           call.site});
+    return nccl_compose(
+        state, gather_call{call.in, call.out, call.layout->count(0), call.type, call.root, call.stream, call.site});
   nccl_gather(state, call, nccl_parts(*call.layout));
 }
 inline void nccl_compose(nccl_state& state, const scatter_uneven_call& call) {
   if (nccl_is_even(*call.layout))
-    return nccl_compose(state, scatter_call{call.in, call.out, call.layout->count(0), call.type, call.root, call.stream,
-                                            call.site});
+    return nccl_compose(
+        state, scatter_call{call.in, call.out, call.layout->count(0), call.type, call.root, call.stream, call.site});
   nccl_scatter(state, call, nccl_parts(*call.layout));
 }
 // A rank whose own counts are equal does not know those of the others.

@@ -24,8 +24,7 @@ class nccl_messages {
     notes_.messages.clear();
     notes_.sent.assign(ranks, 0);
     notes_.received.assign(ranks, 0);
-    for (std::size_t i = 0; i < group.count; ++i)
-      std::visit([&](const auto& call) { note(call, i); }, group.calls[i]);
+    for (std::size_t i = 0; i < group.count; ++i) std::visit([&](const auto& call) { note(call, i); }, group.calls[i]);
   }
 
   void enqueue() {

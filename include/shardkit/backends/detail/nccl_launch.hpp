@@ -97,7 +97,13 @@ class nccl_launch {
   }
   /// The same for so many seconds: before an error is told that may be the consequence of a peer's.
   void hear_for(double seconds) {
-    if (host_) (void)wait_for(20, seconds, [] { return false; }, [&] { hear(); return false; });
+    if (host_)
+      (void)wait_for(
+          20, seconds, [] { return false; },
+          [&] {
+            hear();
+            return false;
+          });
   }
 
   /// This rank has failed: told to the peers, then everything is stopped. The first failure counts.
@@ -131,7 +137,11 @@ class nccl_launch {
       return verdict != ncclInProgress;
     };
     constexpr int spins = 100;
-    if (wait_for(spins, seconds, settled, [&] { hear(); return false; }) == wait_result::ready) return verdict;
+    if (wait_for(spins, seconds, settled, [&] {
+          hear();
+          return false;
+        }) == wait_result::ready)
+      return verdict;
     fail_with(timeout_error(std::string(call) + " was still under way at the " + deadline + " deadline of " +
                             std::to_string(seconds) + " s: a rank has not made its part of it, or cannot be reached"));
   }

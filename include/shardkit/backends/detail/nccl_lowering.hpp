@@ -20,8 +20,9 @@ enum class nccl_lowering {
 };
 
 constexpr const char* name_of(nccl_lowering how) noexcept {
-  constexpr const char* names[] = {"nothing",           "one call",           "grouped messages", "grouped broadcasts",
-                                   "grouped reductions", "gather and combine", "copy"};
+  constexpr const char* names[] = {
+      "nothing", "one call", "grouped messages", "grouped broadcasts", "grouped reductions", "gather and combine",
+      "copy"};
   return names[static_cast<std::size_t>(how)];
 }
 

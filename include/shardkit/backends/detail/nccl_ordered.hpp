@@ -16,18 +16,18 @@ inline void nccl_require_ordered(const nccl_state& state, dtype type, reduction 
   const nccl_options& options = state.launch->options;
   if (options.ordered_reduce == nullptr) {
     const bool extreme = nccl_reduced(type, op).how == nccl_reduction::kind::extremes;
-    throw unsupported_error(
-        "NCCL has no " + what + (extreme ? " that propagates NaN" : "") +
-        "; set nccl_options::ordered_reduce to a kernel that combines in rank order" +
-        (extreme      ? ", or nccl_options::native_extremes where no NaN can occur"
-         : op.by_rank ? ", or leave out by_rank where the order does not matter"
-                      : ", or use a type and operation that NCCL has"));
+    throw unsupported_error("NCCL has no " + what + (extreme ? " that propagates NaN" : "") +
+                            "; set nccl_options::ordered_reduce to a kernel that combines in rank order" +
+                            (extreme      ? ", or nccl_options::native_extremes where no NaN can occur"
+                             : op.by_rank ? ", or leave out by_rank where the order does not matter"
+                                          : ", or use a type and operation that NCCL has"));
   }
   if (options.workspace_bytes < static_cast<std::size_t>(state.size) * size_of(type))
     throw usage_error(what + " needs room for an element of each rank: nccl_options::workspace_bytes is " +
                       std::to_string(options.workspace_bytes));
   if (on.stream.is_captured(on.site))
-    throw unsupported_error(what + " cannot be captured into a graph: it gathers to memory that all such calls of this "
+    throw unsupported_error(what +
+                            " cannot be captured into a graph: it gathers to memory that all such calls of this "
                             "communicator share; make the call outside the capture, or use a reduction that NCCL has");
 }
 

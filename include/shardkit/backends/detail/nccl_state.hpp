@@ -75,7 +75,8 @@ class nccl_state {
   /// Throws peer_failed where the communicator has been stopped.
   [[gnu::always_inline]] inline ncclComm_t alive() const {
     const ncclComm_t comm = handle();
-    if (comm == nullptr) [[unlikely]] throw_stopped();
+    if (comm == nullptr) [[unlikely]]
+      throw_stopped();
     return comm;
   }
 
@@ -133,7 +134,8 @@ class nccl_state {
     if (result != ncclSuccess) launch->raise(result, comm, call);
   }
   [[gnu::always_inline]] inline void check(ncclResult_t result, const char* call) {
-    if (result != ncclSuccess) [[unlikely]] conclude(result, alive(), call);
+    if (result != ncclSuccess) [[unlikely]]
+      conclude(result, alive(), call);
   }
 
   /// Throws where a peer or the communicator itself has failed beside the calls. Does not wait.

@@ -33,9 +33,8 @@ class tcp_calls {
   request start(const reduce_call& call) {
     const std::size_t bytes = call.count * size_of(call.type);
     if (room_->rank != call.root) return begin(call, bytes, {call.root}, call.in, {}, [](contributions&) {});
-    return begin(call, bytes, {}, nullptr, everyone(), [call, rank = room_->rank](contributions& from) {
-      combine(call, call.in, from, rank);
-    });
+    return begin(call, bytes, {}, nullptr, everyone(),
+                 [call, rank = room_->rank](contributions& from) { combine(call, call.in, from, rank); });
   }
   request start(const all_reduce_call& call) {
     return begin(call, call.count * size_of(call.type), everyone(), call.in, everyone(),
@@ -96,7 +95,7 @@ class tcp_calls {
     for (std::size_t i = 0; i < group.count; ++i)
       std::visit(
           [&](const auto& call) {
-            if constexpr (requires(tcp_calls& self) { self.start(call); }) parts.add(start(call));
+            if constexpr (requires(tcp_calls & self) { self.start(call); }) parts.add(start(call));
           },
           group.calls[i]);
   }

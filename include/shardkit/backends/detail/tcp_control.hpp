@@ -90,9 +90,9 @@ class tcp_control final : public control_lane {
   }
   template <class Ready>
   void wait_for_frame(tcp_link::lock& held, int peer, const char* what, const call_site& site, Ready ready) {
-    room_->link->wait(held, ready, [&] { return room_->launch_rank(peer); }, [&] {
-      return what + (site.known() ? std::string(" at ") + site.file + ":" + std::to_string(site.line) : "");
-    });
+    room_->link->wait(
+        held, ready, [&] { return room_->launch_rank(peer); },
+        [&] { return what + (site.known() ? std::string(" at ") + site.file + ":" + std::to_string(site.line) : ""); });
   }
 
   const std::shared_ptr<tcp_room> room_;

@@ -25,11 +25,11 @@ enum class tcp_frame_kind : unsigned char {
 
 struct tcp_frame {
   tcp_frame_kind kind = tcp_frame_kind::message;
-  unsigned char topic = 0;        ///< of the control lane
-  std::uint32_t source = 0;       ///< rank of the launch
+  unsigned char topic = 0;   ///< of the control lane
+  std::uint32_t source = 0;  ///< rank of the launch
   std::uint64_t communicator = 0;
-  std::uint64_t sequence = 0;     ///< of a collective
-  std::uint64_t fingerprint = 0;  ///< of a collective
+  std::uint64_t sequence = 0;          ///< of a collective
+  std::uint64_t fingerprint = 0;       ///< of a collective
   std::vector<std::uint32_t> targets;  ///< ranks of the launch
   std::vector<char> payload;
 };

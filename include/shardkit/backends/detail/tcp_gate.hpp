@@ -27,7 +27,8 @@ inline std::string name_ranks(const std::vector<int>& ranks) {
 class tcp_gate {
  public:
   tcp_gate(const tcp_rendezvous& where, int size)
-      : where_(where), admitted_(static_cast<std::size_t>(size)),
+      : where_(where),
+        admitted_(static_cast<std::size_t>(size)),
         listener_(tcp_listen(where.listen, where.port, where.port == 0 ? 1 : where.ports)) {
     if (where_.on_listening) where_.on_listening(port_of(listener_));
   }
@@ -84,9 +85,9 @@ class tcp_gate {
     const double now = now_seconds();
     for (newcomer& one : newcomers_)
       if (one.deadline <= now || !read(one)) one.socket.close();
-    newcomers_.erase(std::remove_if(newcomers_.begin(), newcomers_.end(),
-                                    [](const newcomer& one) { return !one.socket.open(); }),
-                     newcomers_.end());
+    newcomers_.erase(
+        std::remove_if(newcomers_.begin(), newcomers_.end(), [](const newcomer& one) { return !one.socket.open(); }),
+        newcomers_.end());
     if ((entries.front().revents & POLLIN) != 0) accept();
   }
 
@@ -157,8 +158,8 @@ class tcp_gate {
   }
 
   bool answer(const tcp_socket& socket, greeting_kind kind, const std::string& text) const {
-    const auto wire = encode({greeting::current_version, kind, 0, static_cast<std::uint32_t>(admitted_.size()),
-                              where_.token, text});
+    const auto wire =
+        encode({greeting::current_version, kind, 0, static_cast<std::uint32_t>(admitted_.size()), where_.token, text});
     // A fresh connection has room for one answer; what cannot take it is lost.
     return socket.send(wire.data(), wire.size()) == static_cast<std::ptrdiff_t>(wire.size());
   }

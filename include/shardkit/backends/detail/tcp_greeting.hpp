@@ -11,9 +11,9 @@
 namespace shardkit::detail {
 
 enum class greeting_kind : std::uint32_t {
-  hello = 1,    ///< to rank 0: rank and size
-  welcome = 2,  ///< from rank 0: the hello was accepted
-  begin = 3,    ///< from rank 0: all ranks have come
+  hello = 1,       ///< to rank 0: rank and size
+  welcome = 2,     ///< from rank 0: the hello was accepted
+  begin = 3,       ///< from rank 0: all ranks have come
   refused = 4,     ///< from rank 0: the launch cannot be; text says why
   incomplete = 5,  ///< from rank 0: not all have come in time; text says who
 };

@@ -48,8 +48,12 @@ class tcp_link {
   using lock = std::unique_lock<std::mutex>;
 
   tcp_link(tcp_socket connection, int rank, int size, const deadlines& limits)
-      : rank_(rank), size_(size), limits_(limits), socket_(std::move(connection)),
-        parser_(static_cast<std::uint32_t>(size)), left_(static_cast<std::size_t>(size)) {}
+      : rank_(rank),
+        size_(size),
+        limits_(limits),
+        socket_(std::move(connection)),
+        parser_(static_cast<std::uint32_t>(size)),
+        left_(static_cast<std::size_t>(size)) {}
 
   int rank() const noexcept { return rank_; }
   int size() const noexcept { return size_; }

@@ -22,7 +22,10 @@ class tcp_operation;
 
 struct tcp_room : std::enable_shared_from_this<tcp_room> {
   tcp_room(std::shared_ptr<tcp_link> shared, std::uint64_t communicator, std::vector<int> launch_ranks, int own_rank)
-      : link(std::move(shared)), number(communicator), members(std::move(launch_ranks)), rank(own_rank),
+      : link(std::move(shared)),
+        number(communicator),
+        members(std::move(launch_ranks)),
+        rank(own_rank),
         size(static_cast<int>(members.size())) {
     const auto held = link->acquire();
     mailbox = link->mailbox(number);
@@ -60,8 +63,8 @@ struct tcp_room : std::enable_shared_from_this<tcp_room> {
   const std::vector<int> members;  ///< ranks of the launch
   const int rank, size;
   std::shared_ptr<tcp_mailbox> mailbox;
-  std::uint64_t calls = 0;                        ///< collectives started
-  std::map<std::uint64_t, tcp_operation*> open;   ///< those that are not complete, by number
+  std::uint64_t calls = 0;                       ///< collectives started
+  std::map<std::uint64_t, tcp_operation*> open;  ///< those that are not complete, by number
   std::vector<std::deque<tcp_operation*>> receives = std::vector<std::deque<tcp_operation*>>(members.size());
 };
 
@@ -83,8 +86,8 @@ class tcp_operation : public pending_call {
   }
   void wait() override {
     auto held = room_->link->acquire();
-    room_->link->wait(held, [&] { return advance(); }, [&] { return room_->launch_rank(absent()); },
-                      [&] { return description(); });
+    room_->link->wait(
+        held, [&] { return advance(); }, [&] { return room_->launch_rank(absent()); }, [&] { return description(); });
   }
   double deadline() const noexcept override { return room_->link->limits().operation; }
   [[noreturn]] void expire() override {
@@ -119,10 +122,13 @@ class tcp_operation : public pending_call {
   virtual void withdraw() noexcept = 0;
 
   std::string description() const {
-    return std::visit([](const auto& call) {
-      const call_site& site = call.site;
-      return describe(call) + (site.known() ? std::string(" at ") + site.file + ":" + std::to_string(site.line) : "");
-    }, call_);
+    return std::visit(
+        [](const auto& call) {
+          const call_site& site = call.site;
+          return describe(call) +
+                 (site.known() ? std::string(" at ") + site.file + ":" + std::to_string(site.line) : "");
+        },
+        call_);
   }
   [[noreturn]] void mismatch(const std::string& text) {
     withdraw();
@@ -188,8 +194,12 @@ class tcp_collective final : public tcp_operation {
   template <class Call>
   tcp_collective(std::shared_ptr<tcp_room> room, const Call& call, std::uint64_t number, std::vector<int> expected,
                  Finish finish)
-      : tcp_operation(std::move(room), call), number_(number), fingerprint_(fingerprint(call)),
-        expected_(std::move(expected)), got_(static_cast<std::size_t>(room_->size)), finish_(std::move(finish)) {
+      : tcp_operation(std::move(room), call),
+        number_(number),
+        fingerprint_(fingerprint(call)),
+        expected_(std::move(expected)),
+        got_(static_cast<std::size_t>(room_->size)),
+        finish_(std::move(finish)) {
     room_->open.emplace(number_, this);
   }
 
@@ -210,8 +220,8 @@ class tcp_collective final : public tcp_operation {
     const auto wanted = std::find(expected_.begin(), expected_.end(), rank);
     const std::uint64_t first_open = room_->open.begin()->first;
     for (auto frame = arrived.begin(); frame != arrived.end() && frame->sequence <= number_; ++frame) {
-      if (frame->sequence < first_open || (frame->sequence == number_ && (wanted == expected_.end() ||
-                                                                          frame->fingerprint != fingerprint_)))
+      if (frame->sequence < first_open ||
+          (frame->sequence == number_ && (wanted == expected_.end() || frame->fingerprint != fingerprint_)))
         different(rank, *frame);
       if (frame->sequence != number_) continue;
       got_[static_cast<std::size_t>(rank)] = std::move(frame->payload);

@@ -136,7 +136,8 @@ class message_end {
   void withdraw(Relax relax) noexcept {
     std::uint64_t expected = message_slot::state_of(turn_, sends_ ? message_slot::sent : message_slot::awaited);
     if (exchange(expected, message_slot::given_up)) return;
-    while (slot_->state.load(std::memory_order_acquire) == message_slot::state_of(turn_, message_slot::copying)) relax();
+    while (slot_->state.load(std::memory_order_acquire) == message_slot::state_of(turn_, message_slot::copying))
+      relax();
   }
 
   bool sends() const noexcept { return sends_; }

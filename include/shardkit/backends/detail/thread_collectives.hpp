@@ -223,9 +223,9 @@ class thread_collectives : private thread_contributions {
   template <class Call>
   void distribute(const Call& call, std::size_t first, std::size_t count, std::size_t total) {
     const std::size_t bytes = total * size_of(call.type);
-    const void* from = rank() == call.root              ? call.in
+    const void* from = rank() == call.root               ? call.in
                        : bytes <= thread_limits::one_way ? carried(call, call.root, bytes)
-                                                        : shown(call, call.root).in;
+                                                         : shown(call, call.root).in;
     copy(call, call.out, element_at(from, first, call.type), count, goes_past_caches(bytes));
   }
 

@@ -1,5 +1,5 @@
-// How the ranks' contributions to a collective travel: within the published line, in a box, or as the memory that a rank
-// shows, which is the caller's or, between far cores, this rank's stage.
+// How the ranks' contributions to a collective travel: within the published line, in a box, or as the memory that a
+// rank shows, which is the caller's or, between far cores, this rank's stage.
 #pragma once
 
 #include <shardkit/backends/detail/thread_copies.hpp>
@@ -64,8 +64,8 @@ class thread_contributions {
       copy_without_own(call, place, parts.total(), parts.offset(rank()), parts.count(rank()));
     });
   }
-  // Shows `count` elements of the input, of which no peer reads the `own` ones that come after `before`: where they lie,
-  // or between far cores on the stage.
+  // Shows `count` elements of the input, of which no peer reads the `own` ones that come after `before`: where they
+  // lie, or between far cores on the stage.
   template <class Call>
   void show(const Call& call, std::size_t count, std::size_t before, std::size_t own) {
     if (count * size_of(call.type) > thread_limits::stage || !distance_.stages_next())

@@ -11,14 +11,14 @@
 namespace shardkit::detail {
 
 struct thread_limits {
-  static constexpr std::size_t box = 256 << 10;               ///< both ways: through boxes, whose size this is
-  static constexpr std::size_t one_way = 16 << 10;            ///< to or from a root: through boxes
-  static constexpr std::size_t broadcast = 1 << 10;           ///< through the root's box, else everybody copies a share
-  static constexpr std::size_t one_step = 8 << 10;            ///< reductions: every rank reads everything
-  static constexpr std::size_t staged = 512 << 10;            ///< all_reduce: combined where the output is, ...
-  static constexpr std::size_t staged_far = 16 << 20;         ///< ... and up to here between far cores
-  static constexpr std::size_t stage = 2 << 20;               ///< both ways, between far cores: through other memory
-  static constexpr std::size_t piece = 64 << 10;              ///< copied to all peers while it is in the cache
+  static constexpr std::size_t box = 256 << 10;        ///< both ways: through boxes, whose size this is
+  static constexpr std::size_t one_way = 16 << 10;     ///< to or from a root: through boxes
+  static constexpr std::size_t broadcast = 1 << 10;    ///< through the root's box, else everybody copies a share
+  static constexpr std::size_t one_step = 8 << 10;     ///< reductions: every rank reads everything
+  static constexpr std::size_t staged = 512 << 10;     ///< all_reduce: combined where the output is, ...
+  static constexpr std::size_t staged_far = 16 << 20;  ///< ... and up to here between far cores
+  static constexpr std::size_t stage = 2 << 20;        ///< both ways, between far cores: through other memory
+  static constexpr std::size_t piece = 64 << 10;       ///< copied to all peers while it is in the cache
 };
 
 /// Whether a call that writes so much, on all ranks together, should leave the caches alone.

@@ -1,6 +1,7 @@
 // Whether the cores of thread ranks are so far apart that what a peer reads straight from a rank's cache comes slowly.
-// Through memory that the ranks write in turn it comes several times as fast there (thread_room::box tells why); between
-// cores that are near that would only be one more copy. Both happen on one machine, so it is measured while running.
+// Through memory that the ranks write in turn it comes several times as fast there (thread_room::box tells why);
+// between cores that are near that would only be one more copy. Both happen on one machine, so it is measured while
+// running.
 #pragma once
 
 #include <shardkit/backends/detail/thread_copies.hpp>

@@ -50,8 +50,8 @@ class thread_meeting final : private thread_worker {
       if (bytes != 0) std::memcpy(place, data, bytes);
     });
   }
-  /// Publishes a contribution of at most thread_room::box_bytes, which `fill` puts into this rank's box. Nothing is left
-  /// to read of its own buffers afterwards.
+  /// Publishes a contribution of at most thread_room::box_bytes, which `fill` puts into this rank's box. Nothing is
+  /// left to read of its own buffers afterwards.
   template <class Call, class Fill>
   void publish_boxed(const Call& call, Fill fill) {
     thread_line& line = begin(call);
@@ -159,7 +159,8 @@ class thread_meeting final : private thread_worker {
     if (result == wait_result::ready) return;
     if (result == wait_result::interrupted && !launch.failed())
       launch.raise(launch_rank, ("left while rank " + std::to_string(room_->launch_rank(rank_)) + " waits in " +
-                                 describe(call) + describe_site(call.site)).c_str());
+                                 describe(call) + describe_site(call.site))
+                                    .c_str());
     if (result == wait_result::expired) throw_timeout(call, rank);
     leave_failed_call();
   }
@@ -334,7 +335,7 @@ class thread_meeting final : private thread_worker {
   std::uint64_t call_ = 0;
   bool exposed_ = false;
   std::uint64_t fingerprints_[2] = {};  // of the own lines, which may have gone to a core that looks at them
-  std::vector<std::uint64_t> seen_;  // the last call of each peer that this rank has seen published
+  std::vector<std::uint64_t> seen_;     // the last call of each peer that this rank has seen published
 
   struct progress_entry {
     void (*function)(void*) = nullptr;

@@ -50,8 +50,7 @@ class thread_request final : public pending_call {
 class thread_messages {
  public:
   explicit thread_messages(thread_meeting& meeting)
-      : meeting_(meeting),
-        peers_(static_cast<std::size_t>(meeting_.room().size)) {}
+      : meeting_(meeting), peers_(static_cast<std::size_t>(meeting_.room().size)) {}
 
   thread_meeting& meeting() noexcept { return meeting_; }
 
@@ -228,7 +227,9 @@ class thread_messages {
   void show_progress() noexcept {
     using source = thread_meeting::progress_source;
     if (under_way_.empty()) meeting_.set_progress(source::messages, nullptr, nullptr);
-    else meeting_.set_progress(source::messages, [](void* self) { static_cast<thread_messages*>(self)->advance(); }, this);
+    else
+      meeting_.set_progress(
+          source::messages, [](void* self) { static_cast<thread_messages*>(self)->advance(); }, this);
   }
 
   template <class Use>

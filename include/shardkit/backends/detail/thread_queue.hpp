@@ -51,7 +51,8 @@ class thread_started final : public pending_call {
 
 class thread_queue {
  public:
-  thread_queue(thread_meeting& meeting, thread_collectives& collectives) : meeting_(meeting), collectives_(collectives) {}
+  thread_queue(thread_meeting& meeting, thread_collectives& collectives)
+      : meeting_(meeting), collectives_(collectives) {}
 
   bool empty() const noexcept { return order_.empty(); }
 
@@ -164,7 +165,9 @@ class thread_queue {
   void show_progress() noexcept {
     using source = thread_meeting::progress_source;
     if (order_.empty()) meeting_.set_progress(source::collectives, nullptr, nullptr);
-    else meeting_.set_progress(source::collectives, [](void* self) { static_cast<thread_queue*>(self)->advance(); }, this);
+    else
+      meeting_.set_progress(
+          source::collectives, [](void* self) { static_cast<thread_queue*>(self)->advance(); }, this);
   }
 
   thread_started* take() {
@@ -187,19 +190,19 @@ class thread_queue {
 
 template <class Call>
 const thread_started::kind thread_queue::kind_of{
-  [](thread_queue& q, const any_call& call) { q.collectives_.publish(std::get<Call>(call)); },
-  [](thread_queue& q, const any_call& call) {
-    const thread_meeting::reading now(q.meeting_);
-    q.meeting_.await_all(std::get<Call>(call));  // they are there; compares the calls
-    q.collectives_.work(std::get<Call>(call));
-    if (q.meeting_.exposed()) q.meeting_.mark_done();
-  },
-  [](thread_queue& q, const any_call& call, int peer) {
-    q.meeting_.wait(std::get<Call>(call), peer, [&] { return q.order_.empty() || q.missing() != peer; });
-  },
-  [](thread_queue& q, const any_call& call, int peer) { q.meeting_.throw_timeout(std::get<Call>(call), peer); },
-  [](const any_call& call) { return describe(std::get<Call>(call)); },
-  [](const any_call& call) { return std::get<Call>(call).site; }};
+    [](thread_queue& q, const any_call& call) { q.collectives_.publish(std::get<Call>(call)); },
+    [](thread_queue& q, const any_call& call) {
+      const thread_meeting::reading now(q.meeting_);
+      q.meeting_.await_all(std::get<Call>(call));  // they are there; compares the calls
+      q.collectives_.work(std::get<Call>(call));
+      if (q.meeting_.exposed()) q.meeting_.mark_done();
+    },
+    [](thread_queue& q, const any_call& call, int peer) {
+      q.meeting_.wait(std::get<Call>(call), peer, [&] { return q.order_.empty() || q.missing() != peer; });
+    },
+    [](thread_queue& q, const any_call& call, int peer) { q.meeting_.throw_timeout(std::get<Call>(call), peer); },
+    [](const any_call& call) { return describe(std::get<Call>(call)); },
+    [](const any_call& call) { return std::get<Call>(call).site; }};
 
 template <class Action>
 auto thread_started::with_context(Action action) {

@@ -58,7 +58,8 @@ struct thread_slot {
 /// Shared by all communicators of one launch.
 class thread_launch : public launch_state {
  public:
-  thread_launch(int size, const deadlines& limits) : launch_state(size, limits), progress_(static_cast<std::size_t>(size)) {}
+  thread_launch(int size, const deadlines& limits)
+      : launch_state(size, limits), progress_(static_cast<std::size_t>(size)) {}
 
   thread_progress& progress(int rank) noexcept { return progress_[static_cast<std::size_t>(rank)]; }
 
@@ -118,7 +119,7 @@ struct thread_room {
   buffer<unsigned char> boxes;
   std::vector<thread_channel> channels;
   std::vector<buffer<unsigned char>> message_boxes;  ///< by channel; made by the sender when it first needs one
-  thread_letters letters;  ///< of the control lanes
+  thread_letters letters;                            ///< of the control lanes
 
  private:
   std::uint64_t turn(int rank, std::uint64_t call) const noexcept {

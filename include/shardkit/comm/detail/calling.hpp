@@ -118,14 +118,16 @@ class calling {
   }
   std::size_t whole_share(const char* operation, std::size_t total, const where& w) {
     if (ranks() == 0 || total % ranks() != 0)
-      reject(operation, sentence() << total << " elements do not divide by " << size()
-                                   << " ranks; pass a partition for unequal parts", w);
+      reject(operation,
+             sentence() << total << " elements do not divide by " << size()
+                        << " ranks; pass a partition for unequal parts",
+             w);
     return total / ranks();
   }
   void require_layout(const char* operation, const partition& layout, const where& w) {
     if (layout.parts() != size())
-      reject(operation, sentence() << "the partition is over " << layout.parts() << " ranks, the communicator has "
-                                   << size(), w);
+      reject(operation,
+             sentence() << "the partition is over " << layout.parts() << " ranks, the communicator has " << size(), w);
     if (layout.replica_count() != 1) reject(operation, "the partition has replicas: its ranges coincide", w);
   }
   [[gnu::always_inline]] inline void require_reduction(const char* operation, dtype element, reduction op,
@@ -176,7 +178,7 @@ class calling {
     reject(operation, sentence() << what << " has " << given << " elements and needs " << needed, w);
   }
   [[gnu::cold, gnu::noinline]] void reject_reduction(const char* operation, dtype element, reduction op,
-                                                      const where& w) {
+                                                     const where& w) {
     try {
       require_reducible(element, op.kind);
     } catch (unsupported_error& wrong) {

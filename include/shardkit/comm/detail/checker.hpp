@@ -73,8 +73,7 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
           [&](int peer) { return std::uint64_t{call.send_layout->count(peer)}; },
           [&](int peer) { return std::uint64_t{call.receive_layout->count(peer)}; });
     } else {
-      until.collective =
-          records_.announce_collective(lane_, fingerprint(call), text_of(call), call.site, none, none);
+      until.collective = records_.announce_collective(lane_, fingerprint(call), text_of(call), call.site, none, none);
     }
   }
 

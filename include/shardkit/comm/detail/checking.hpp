@@ -117,8 +117,7 @@ class call_records {
         record.fields.number = from.announced;  // what it came after
         from.messages.push_back(std::move(record));
         return match_messages(peer);
-      case kind::awaiting:
-        from.awaiting = std::move(record);
+      case kind::awaiting: from.awaiting = std::move(record);
     }
   }
 
@@ -153,15 +152,15 @@ class call_records {
     std::vector<std::uint64_t> from_peers;
   };
   struct peer_records {
-    std::uint64_t announced = 0;         // its collectives: those it has told of, ...
-    std::deque<call_record> early;       // ... the ones of them that this rank has not come to, ...
-    std::uint64_t compared = 0;          // ... and the others
-    std::uint64_t sent = 0;              // messages to it
-    std::uint64_t expecting = 0;         // messages from it: receives made here, ...
-    std::deque<call_record> expected;    // ... those that no message has come for, ...
-    std::deque<call_record> messages;    // ... messages that no receive has been made for, ...
-    std::uint64_t matched = 0;           // ... and pairs
-    call_record awaiting;                // the last message of this rank that it has waited for
+    std::uint64_t announced = 0;       // its collectives: those it has told of, ...
+    std::deque<call_record> early;     // ... the ones of them that this rank has not come to, ...
+    std::uint64_t compared = 0;        // ... and the others
+    std::uint64_t sent = 0;            // messages to it
+    std::uint64_t expecting = 0;       // messages from it: receives made here, ...
+    std::deque<call_record> expected;  // ... those that no message has come for, ...
+    std::deque<call_record> messages;  // ... messages that no receive has been made for, ...
+    std::uint64_t matched = 0;         // ... and pairs
+    call_record awaiting;              // the last message of this rank that it has waited for
   };
 
   int size() const noexcept { return static_cast<int>(peers_.size()); }

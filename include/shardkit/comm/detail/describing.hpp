@@ -108,7 +108,11 @@ class describing : public calling<Backend> {
     checked("all_gather", all.data, w);
     require_layout("all_gather", layout, w);
     require_size("all_gather", "buffer", all.data.size(), layout.total(), w);
-    return {all.data.data() + layout.offset(rank()), all.data.data(), &layout, dtype_of<T>, space::native(w.stream),
+    return {all.data.data() + layout.offset(rank()),
+            all.data.data(),
+            &layout,
+            dtype_of<T>,
+            space::native(w.stream),
             w.site};
   }
 
@@ -118,7 +122,8 @@ class describing : public calling<Backend> {
     require_size("reduce_scatter", "in", x.size(), y.size() * ranks(), w);
     require_disjoint("reduce_scatter", y, x, index() * y.size(), w);
     require_reduction("reduce_scatter", type<decltype(x)>, op, w);
-    return {x.data(), y.data(), y.size(), type<decltype(x)>, op, combine<decltype(x)>(), space::native(w.stream), w.site};
+    return {x.data(), y.data(), y.size(), type<decltype(x)>, op, combine<decltype(x)>(), space::native(w.stream),
+            w.site};
   }
   template <class In, class Out>
   reduce_scatter_uneven_call describe_reduce_scatter(const In& in, Out&& out, reduction op, const partition& layout,
@@ -129,7 +134,8 @@ class describing : public calling<Backend> {
     require_size("reduce_scatter", "out", y.size(), layout.count(rank()), w);
     require_disjoint("reduce_scatter", y, x, layout.offset(rank()), w);
     require_reduction("reduce_scatter", type<decltype(x)>, op, w);
-    return {x.data(), y.data(), &layout, type<decltype(x)>, op, combine<decltype(x)>(), space::native(w.stream), w.site};
+    return {x.data(), y.data(), &layout, type<decltype(x)>, op, combine<decltype(x)>(), space::native(w.stream),
+            w.site};
   }
 
   template <class In, class Out>
@@ -212,8 +218,15 @@ class describing : public calling<Backend> {
   send_recv_call describe_send_recv(const In& in, int to, Out&& out, int from, where w) {
     const auto [x, y] = pair("send_recv", in, std::forward<Out>(out), w);
     require_apart("send_recv", x, y, w);
-    return {x.data(), x.size(), checked_peer("send_recv", to, w), y.data(), y.size(),
-            checked_peer("send_recv", from, w), type<decltype(x)>, space::native(w.stream), w.site};
+    return {x.data(),
+            x.size(),
+            checked_peer("send_recv", to, w),
+            y.data(),
+            y.size(),
+            checked_peer("send_recv", from, w),
+            type<decltype(x)>,
+            space::native(w.stream),
+            w.site};
   }
 
  private:
@@ -240,7 +253,8 @@ class describing : public calling<Backend> {
     return {in.data(), out, in.size(), dtype_of<T>, op, combine<decltype(in)>(), root, space::native(w.stream), w.site};
   }
   template <class T>
-  [[gnu::always_inline]] inline all_reduce_call reduction_of(view<const T, space> in, void* out, reduction op, where w) {
+  [[gnu::always_inline]] inline all_reduce_call reduction_of(view<const T, space> in, void* out, reduction op,
+                                                             where w) {
     require_reduction("all_reduce", dtype_of<T>, op, w);
     return {in.data(), out, in.size(), dtype_of<T>, op, combine<decltype(in)>(), space::native(w.stream), w.site};
   }

@@ -39,8 +39,7 @@ struct start_at : at<Space> {
   constexpr start_at(at<Space> both) noexcept : at<Space>(both), compute(both.stream) {}
   constexpr start_at(const typename Space::fork& streams, call_site from = call_site::current()) noexcept
       : at<Space>(streams.communication, from), compute(streams.compute) {}
-  constexpr start_at(stream_type of_compute, stream_type communication,
-                     call_site from = call_site::current()) noexcept
+  constexpr start_at(stream_type of_compute, stream_type communication, call_site from = call_site::current()) noexcept
       : at<Space>(communication, from), compute(of_compute) {}
 };
 
@@ -89,8 +88,9 @@ class forked_calls {
 
     bool test() override {
       if (where_.stream.is_captured(where_.site))
-        throw usage_error("a request was tested during capture, when nothing runs: wait for it, which makes the "
-                          "compute stream wait in the graph");
+        throw usage_error(
+            "a request was tested during capture, when nothing runs: wait for it, which makes the "
+            "compute stream wait in the graph");
       if (!inner_.test()) return false;
       record();
       if (!done_.reached(where_.site)) return false;
@@ -168,7 +168,7 @@ struct no_forks {
 
 /// Recorders of groups start nothing.
 template <class Backend, class Space = typename Backend::space>
-using forks_of = std::conditional_t<forks<Space>::value && !defers_calls<Backend>::value, forked_calls<Space>,
-                                    no_forks<Space>>;
+using forks_of =
+    std::conditional_t<forks<Space>::value && !defers_calls<Backend>::value, forked_calls<Space>, no_forks<Space>>;
 
 }  // namespace shardkit::detail

@@ -14,11 +14,11 @@ enum class vector_unit { baseline, avx2, avx512 };
 /// The best unit of this machine.
 inline vector_unit best_vector_unit() noexcept {
 #if defined(__x86_64__)
-  static const vector_unit best = __builtin_cpu_supports("avx512f") ? vector_unit::avx512
-                                  : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                                          __builtin_cpu_supports("f16c")
-                                      ? vector_unit::avx2
-                                      : vector_unit::baseline;
+  static const vector_unit best =
+      __builtin_cpu_supports("avx512f") ? vector_unit::avx512
+      : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")
+          ? vector_unit::avx2
+          : vector_unit::baseline;
   return best;
 #else
   return vector_unit::baseline;

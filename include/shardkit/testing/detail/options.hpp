@@ -22,8 +22,8 @@ struct options {
   double case_deadline = 60;
   double deadline = 0;  ///< 0: none
   bool allow_fewer_ranks = false;
-  std::string out;         ///< doctest's --out
-  bool structured = false; ///< a reporter for machines: its text is not to be tagged line by line
+  std::string out;          ///< doctest's --out
+  bool structured = false;  ///< a reporter for machines: its text is not to be tagged line by line
 
   /// Throws usage_error where a value is not a number in its range.
   options(int argc, const char* const* argv) {
