@@ -27,6 +27,12 @@ inline shardkit::view<const float, shardkit::host_space> view_of(const tensor& x
   return {x.values.data(), x.values.size()};
 }
 
+// One that is written to only.
+struct accumulator {
+  float value;
+};
+inline shardkit::view<float, shardkit::host_space> view_of(accumulator& x) { return {&x.value, 1}; }
+
 }  // namespace engine
 
 using shardkit::matrix_view;
@@ -59,6 +65,7 @@ static_assert(!has_view<std::vector<bool>>::value && !has_view<int>::value && !h
 // A view that points is a fine temporary output; an owner is not.
 static_assert(shardkit::detail::is_borrowing<std::span<int>>() && shardkit::detail::is_borrowing<view<int>>());
 static_assert(!shardkit::detail::is_borrowing<std::vector<int>>() && !shardkit::detail::is_borrowing<engine::tensor>());
+static_assert(has_view<engine::accumulator>::value && !shardkit::detail::is_borrowing<engine::accumulator>());
 
 static_assert(std::is_convertible_v<view<int>, view<const int>> && !std::is_convertible_v<view<const int>, view<int>>);
 static_assert(std::is_convertible_v<matrix_view<int>, matrix_view<const int>>);

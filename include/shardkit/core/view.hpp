@@ -146,8 +146,12 @@ struct has_view<X, std::void_t<decltype(as_view(std::declval<X&>()))>> : std::tr
 /// constness of the elements.
 template <class X>
 constexpr bool is_borrowing() {
-  using element = std::remove_pointer_t<decltype(as_view(std::declval<const X&>()).data())>;
-  return !std::is_const<element>::value;
+  if constexpr (has_view<const X>::value) {
+    using element = std::remove_pointer_t<decltype(as_view(std::declval<const X&>()).data())>;
+    return !std::is_const<element>::value;
+  } else {
+    return false;
+  }
 }
 
 }  // namespace detail
