@@ -18,6 +18,7 @@
 #include <shardkit/comm/pad_to_max.hpp>
 #include <shardkit/comm/subset.hpp>
 #include <shardkit/comm/traced.hpp>
+#include <shardkit/comm/verify_replay.hpp>
 #include <shardkit/core/buffer.hpp>
 #include <shardkit/core/operations.hpp>
 #include <shardkit/core/partition.hpp>

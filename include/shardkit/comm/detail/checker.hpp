@@ -1,9 +1,10 @@
-// What a checked communicator and its requests share: it announces calls, waits until the ranks agree, and follows what
-// has been started. The comparison itself is in checking.hpp.
+// What a checked communicator and its requests share: it announces calls, waits until the ranks agree, follows what has
+// been started, and keeps what is captured. The comparison itself is in checking.hpp.
 #pragma once
 
 #include <shardkit/comm/deadlines.hpp>
 #include <shardkit/comm/detail/call_pool.hpp>
+#include <shardkit/comm/detail/captured_calls.hpp>
 #include <shardkit/comm/detail/checking.hpp>
 
 #include <algorithm>
@@ -56,24 +57,27 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
   void announce(const Call& call, agreement& until, bool waits) {
     const auto none = [](int) { return std::uint64_t{0}; };
     if constexpr (std::is_same<Call, send_call>::value) {
-      records_.announce_send(lane_, call.peer, message_bits(call.count, call.type), text_of(call), waits, call.site);
+      records_.announce_send(lane_, call.peer, message_bits(call.count, call.type), describe_at(call), waits,
+                             call.site);
     } else if constexpr (std::is_same<Call, recv_call>::value) {
       until.messages.emplace_back(
-          call.peer, records_.expect_message(call.peer, message_bits(call.count, call.type), text_of(call)));
+          call.peer, records_.expect_message(call.peer, message_bits(call.count, call.type), describe_at(call)));
     } else if constexpr (std::is_same<Call, send_recv_call>::value) {
-      records_.announce_send(lane_, call.to, message_bits(call.send_count, call.type), text_of(call), waits, call.site);
+      records_.announce_send(lane_, call.to, message_bits(call.send_count, call.type), describe_at(call), waits,
+                             call.site);
       until.messages.emplace_back(
-          call.from, records_.expect_message(call.from, message_bits(call.recv_count, call.type), text_of(call)));
+          call.from, records_.expect_message(call.from, message_bits(call.recv_count, call.type), describe_at(call)));
     } else if constexpr (std::is_same<Call, group_call>::value) {
       for (std::size_t i = 0; i < call.count; ++i)
         std::visit([&](const auto& one) { announce(one, until, false); }, call.calls[i]);
     } else if constexpr (std::is_same<Call, all_to_all_uneven_call>::value) {
       until.collective = records_.announce_collective(
-          lane_, fingerprint(call), text_of(call), call.site,
+          lane_, fingerprint(call), describe_at(call), call.site,
           [&](int peer) { return std::uint64_t{call.send_layout->count(peer)}; },
           [&](int peer) { return std::uint64_t{call.receive_layout->count(peer)}; });
     } else {
-      until.collective = records_.announce_collective(lane_, fingerprint(call), text_of(call), call.site, none, none);
+      until.collective =
+          records_.announce_collective(lane_, fingerprint(call), describe_at(call), call.site, none, none);
     }
   }
 
@@ -92,21 +96,41 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
   void await_collective(const Call& call, const agreement& until) {
     std::string text;
     await(until, call.site, [&] {
-      if (text.empty()) text = text_of(call);
+      if (text.empty()) text = describe_at(call);
       records_.require_no_message_first(until.collective, text);
     });
-    records_.require_no_message_first(until.collective, text.empty() ? text_of(call) : text);
+    records_.require_no_message_first(until.collective, text.empty() ? describe_at(call) : text);
   }
   /// Before a receive that this rank waits for.
   void await_message(const recv_call& call, const agreement& until) {
     receive();
     if (call.peer == next.rank() || reached(until)) return;
-    const std::string text = text_of(call);
+    const std::string text = describe_at(call);
     records_.announce_waiting(lane_, call.peer, until.messages.back().second, text, call.site);
     await(until, call.site, [&] { records_.require_not_awaited(call.peer, text); });
   }
   void await(const agreement& until, const call_site& site) {
     await(until, site, [] {});
+  }
+
+  // ---- Graphs: what is captured is not compared now, when ranks may capture different graphs, but on request.
+  // ---------
+
+  captured_list captured;
+
+  /// Whether the call becomes part of a graph instead of running. Where that cannot be told, this rank gives up.
+  template <class Call>
+  bool captures(const Call& call) {
+    if constexpr (has_captures<space>::value) {
+      try {
+        return is_captured(call);
+      } catch (const error& failure) {
+        next.fail(failure.message());
+        throw;
+      }
+    } else {
+      return false;
+    }
   }
 
   // ---- Calls under way ---------------------------------------------------------------------------------------------
@@ -166,14 +190,26 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
   }
 
  private:
+  using space = typename Backend::space;
+
+  template <class Space, class = void>
+  struct has_captures : std::false_type {};
+  template <class Space>
+  struct has_captures<Space, std::void_t<decltype(std::declval<typename Space::stream>().is_captured())>>
+      : std::true_type {};
+
+  template <class Call>
+  static bool is_captured(const Call& call) {
+    return space::from_native(call.stream).is_captured(call.site);
+  }
+  static bool is_captured(const group_call& group) {
+    return std::any_of(group.calls, group.calls + group.count, [](const any_call& one) {
+      return std::visit([](const auto& call) { return is_captured(call); }, one);
+    });
+  }
+
   static std::uint64_t message_bits(std::size_t count, dtype type) noexcept {
     return fingerprint(send_call{nullptr, count, type, 0, nullptr, {}});
-  }
-  template <class Call>
-  static std::string text_of(const Call& call) {
-    std::string text = describe(call);
-    if (call.site.known()) text += std::string(" at ") + call.site.file + ":" + std::to_string(call.site.line);
-    return text;
   }
 
   // Between its looks `check` may find that the wait cannot end.

@@ -18,6 +18,14 @@
 
 namespace shardkit::detail {
 
+/// A call in words, with its call site.
+template <class Call>
+std::string describe_at(const Call& call) {
+  std::string text = describe(call);
+  if (call.site.known()) text += std::string(" at ") + call.site.file + ":" + std::to_string(call.site.line);
+  return text;
+}
+
 /// What a rank is about to do.
 struct call_record {
   enum class kind : std::uint64_t { collective, message, awaiting };
