@@ -1,7 +1,7 @@
 # The optional parts of shardkit: each is a target shardkit::<component> that brings the library it stands on.
 # Used by the build tree and, unchanged, by the installed package.
 
-set(shardkit_all_components mpi cuda nccl cblas checkpoint testing)
+set(shardkit_all_components mpi cuda nccl cublaslt cblas checkpoint testing)
 
 # shardkit_define_component(<component> <missing> [GLOBAL])
 #
@@ -53,6 +53,15 @@ function(shardkit_define_component component missing)
       if(TARGET NCCL::nccl)
         set(links shardkit::cuda NCCL::nccl)
       endif()
+    endif()
+  elseif(component STREQUAL "cublaslt")
+    string(CONCAT remedy "cuBLASLt was not found in a CUDA toolkit; install it (package libcublas-dev of NVIDIA's "
+      "repositories), or set CUDAToolkit_ROOT")
+    shardkit_define_component(cuda without_cuda ${ARGN})
+    if(without_cuda)
+      set(remedy "${without_cuda}")
+    elseif(TARGET CUDA::cublasLt)
+      set(links shardkit::cuda CUDA::cublasLt)
     endif()
   elseif(component STREQUAL "cblas")
     string(CONCAT remedy "no BLAS with cblas.h was found; install one (Debian: libopenblas-dev), or set CBLAS_INCLUDE_DIR and "

@@ -62,6 +62,8 @@ void set_device_count(int count);
 /// As on a machine without a driver: every call answers cudaErrorInsufficientDriver, cudaGetDeviceCount leaves the
 /// count as it was.
 void set_driver_missing(bool missing);
+/// What kind of GPU all devices are; 9.0 by default.
+void set_compute_capability(int major, int minor);
 /// Bytes that each device can allocate; 4 GiB by default.
 void set_device_memory(std::size_t bytes);
 /// Whether device `from` can access the memory of device `to`; true by default.

@@ -31,6 +31,7 @@ std::vector<report> reset() { return {}; }
 
 void set_device_count(int) {}
 void set_driver_missing(bool) {}
+void set_compute_capability(int, int) {}
 void set_device_memory(std::size_t) {}
 void set_peer_access(int, int, bool) {}
 int current_device() {

@@ -25,6 +25,7 @@ void set_defaults(state& d) {
   d.device_count = count == nullptr ? 2 : std::atoi(count);
   d.driver_missing = false;
   d.device_memory = std::size_t{4} << 30;
+  d.compute_capability = 90;
   d.peers_impossible.clear();
   d.when = schedule_of_environment();
   d.random = d.when.seed;
@@ -170,6 +171,10 @@ void set_device_count(int count) {
 void set_driver_missing(bool missing) {
   under_lock guard;
   all().driver_missing = missing;
+}
+void set_compute_capability(int major, int minor) {
+  under_lock guard;
+  all().compute_capability = 10 * major + minor;
 }
 void set_device_memory(std::size_t bytes) {
   under_lock guard;

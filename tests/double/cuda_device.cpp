@@ -38,8 +38,8 @@ cudaError_t attribute(int* value, cudaDeviceAttr which, int device) {
     case cudaDevAttrMaxPitch: *value = 0x7fffffff; break;
     case cudaDevAttrL2CacheSize: *value = 50 << 20; break;
     case cudaDevAttrAsyncEngineCount: *value = 3; break;
-    case cudaDevAttrComputeCapabilityMajor: *value = 9; break;
-    case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
+    case cudaDevAttrComputeCapabilityMajor: *value = all().compute_capability / 10; break;
+    case cudaDevAttrComputeCapabilityMinor: *value = all().compute_capability % 10; break;
     case cudaDevAttrPciBusId: *value = device + 1; break;
     case cudaDevAttrPciDeviceId:
     case cudaDevAttrPciDomainId:
@@ -85,7 +85,8 @@ cudaError_t properties(cudaDeviceProp* out, int device) {
   out->maxThreadsDim[2] = 64;
   out->maxGridSize[0] = 0x7fffffff;
   out->maxGridSize[1] = out->maxGridSize[2] = 65535;
-  out->major = 9;
+  out->major = all().compute_capability / 10;
+  out->minor = all().compute_capability % 10;
   out->multiProcessorCount = multiprocessors;
   out->l2CacheSize = 50 << 20;
   out->textureAlignment = 512;

@@ -45,6 +45,7 @@ struct state {
   int device_count = 2;
   bool driver_missing = false;
   std::size_t device_memory = std::size_t{4} << 30;
+  int compute_capability = 90;  ///< of all devices: 89 is 8.9
   std::set<std::pair<int, int>> peers_impossible;
   std::map<int, device> devices;
 

@@ -1,4 +1,4 @@
-# Fails, and names them, when the objects of tests need CUDA or NCCL functions that the double lacks.
+# Fails, and names them, when the objects of tests need functions of CUDA, NCCL or cuBLASLt that the double lacks.
 #   cmake -DNM=nm -DDOUBLE=libshardkit_cuda_double.so -DOBJECTS=file_with_one_object_a_line -P symbols.cmake
 cmake_minimum_required(VERSION 3.20)
 
@@ -7,7 +7,7 @@ function(symbols_of file result)
   if(NOT status EQUAL 0)
     message(FATAL_ERROR "${NM} cannot read ${file}")
   endif()
-  string(REGEX MATCHALL " (cuda|__cuda|nccl|pnccl)[A-Za-z0-9_]+" found "${text}")
+  string(REGEX MATCHALL " (cuda|__cuda|nccl|pnccl|cublasLt)[A-Za-z0-9_]+" found "${text}")
   list(TRANSFORM found STRIP)
   list(REMOVE_DUPLICATES found)
   set(${result} "${found}" PARENT_SCOPE)

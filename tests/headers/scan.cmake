@@ -3,7 +3,7 @@
 # The optional libraries, each with the includes that give it away.
 set(third_parties
   "mpi=<mpi\\.h>" "cblas=<cblas\\.h>" "checkpoint=<nlohmann/"
-  "cuda=<(cuda|cublas|cooperative_groups|nvtx)" "nccl=<nccl" "testing=<doctest/")
+  "cuda=<(cuda|cooperative_groups|nvtx)" "nccl=<nccl" "cublaslt=<cublasLt" "testing=<doctest/")
 
 # includes_of(<header> <result>): the include lines of a header, given as shardkit/...; none where it does not exist.
 function(includes_of header result)

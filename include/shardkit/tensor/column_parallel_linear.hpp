@@ -28,6 +28,7 @@ class column_parallel_linear {
  public:
   using space = typename Communicator::space;
   using where = at<space>;
+  using input = detail::input_element<Weights, T>;
 
   /// `out_features` says which features each rank makes; ranks without any take part all the same.
   column_parallel_linear(Communicator& comm, Weights weights, partition out_features,
@@ -43,7 +44,7 @@ class column_parallel_linear {
   /// not overlap; rows may have gaps. Runs on the stream; no communication.
   template <class X, class Y, class Gemm>
   sharded<T, space> forward(const X& x, const Y& y, Gemm&& gemm, where w = {}) const {
-    const auto in = detail::replicated_input<T, space>(x);
+    const auto in = detail::replicated_input<input, space>(x);
     const auto out = detail::matrix_argument<T, space>(y);
     const participant who(*comm_, w.site);
     detail::require_extents(who, name, "y", out, in.rows(), cut_.count(comm_->rank()));
@@ -61,7 +62,7 @@ class column_parallel_linear {
   template <class X, class Y, class Gemm>
   replicated<T, space> forward_gathered(const X& x, const Y& y, Gemm&& gemm, view<std::byte, space> workspace,
                                         where w = {}) const {
-    const auto in = detail::replicated_input<T, space>(x);
+    const auto in = detail::replicated_input<input, space>(x);
     const auto out = detail::matrix_argument<T, space>(y);
     const participant who(*comm_, w.site);
     const std::size_t rows = in.rows();
@@ -85,7 +86,7 @@ class column_parallel_linear {
   static constexpr const char* name = "column_parallel_linear";
 
   template <class Gemm>
-  void multiply(const participant& who, matrix_view<const T, space> in, matrix_view<T, space> out, Gemm& gemm,
+  void multiply(const participant& who, matrix_view<const input, space> in, matrix_view<T, space> out, Gemm& gemm,
                 const where& w) const {
     if constexpr (detail::has_extents<Weights>) {
       if (weights_.rows() != 0) detail::require_extents(who, name, "x", in, in.rows(), weights_.columns());
@@ -93,7 +94,7 @@ class column_parallel_linear {
     if (out.empty()) return;
     gemm_args<T, space> args;
     args.bias = options_.bias;
-    detail::multiply(gemm, in, weights_, out, args, w.stream);
+    detail::multiply(gemm, in, weights_, out, args, w);
   }
 
   Communicator* comm_;

@@ -19,8 +19,8 @@ namespace shardkit {
 /// gate = silu(gate) * up, where silu(x) = x / (1 + exp(-x)): the activation of Llama.
 struct silu_multiply {
   template <class T, class Space>
-  void operator()(matrix_view<T, Space> gate, matrix_view<T, Space> up, typename Space::stream stream = {}) const {
-    operations<Space>::silu_multiply(gate, matrix_view<const T, Space>(up), stream);
+  void operator()(matrix_view<T, Space> gate, matrix_view<T, Space> up, at<Space> where = {}) const {
+    operations<Space>::silu_multiply(gate, matrix_view<const T, Space>(up), where);
   }
 };
 
@@ -77,7 +77,7 @@ class gated_mlp {
   std::size_t workspace_bytes(std::size_t rows) const noexcept { return rows * columns() * sizeof(T); }
 
   /// y [rows, hidden] from x [rows, hidden], replicated or plain, the same bits on every rank; `residual` is added
-  /// once. activation(gate, up, stream) gets two matrices [rows, features.count(rank)] and leaves the product in
+  /// once. activation(gate, up, where) gets two matrices [rows, features.count(rank)] and leaves the product in
   /// gate. x, y and residual may not overlap. `workspace` has workspace_bytes(rows) and is free again when the stream
   /// has passed the call.
   template <class X, class Y, class Gemm, class Activation>
@@ -106,12 +106,12 @@ class gated_mlp {
   template <class X, class Gemm, class Activation>
   sharded<T, space> activated(const X& x, Gemm& gemm, Activation& activation, view<std::byte, space> workspace,
                               const where& w) const {
-    const std::size_t rows = detail::replicated_input<T, space>(x).rows();
+    const std::size_t rows = detail::untagged(x).rows();
     const auto hidden =
         detail::workspace_of<T>(participant(gate_up_.communicator(), w.site), "gated_mlp", workspace, rows * columns());
     const auto both = gate_up_.forward(x, matrix_view<T, space>(hidden.data(), rows, columns()), gemm, w);
     const sharded<T, space> gate = both[0];
-    if (!gate.data.empty()) activation(gate.data, both[1].data, w.stream);
+    if (!gate.data.empty()) activation(gate.data, both[1].data, w);
     return gate;
   }
 

@@ -1,11 +1,13 @@
 // What the parallel layers ask of a matrix multiplication: a callable of one fixed shape, the engine's own or one of
 // the adaptors beside this file. reference_gemm is the plainest of them.
 //
-//   gemm(x, weights, y, gemm_args, stream)      y = alpha * x * weights^T + beta * y + bias + residual
+//   gemm(x, weights, y, gemm_args, where)       y = alpha * x * weights^T + beta * y + bias + residual
 //
 // x is [M, K], weights [N, K] as in Hugging Face checkpoints, y [M, N], all row-major with a row stride. The layers
-// never look into `weights`: packed and quantised ones are a type that the engine's GEMM understands. They call it
-// with M, N > 0; K may be 0, and then y = beta * y + bias + residual.
+// never look into `weights`: packed and quantised ones are a type that the engine's GEMM understands, and where that
+// has an input_type, x consists of those in place of y's elements. They call it with M, N > 0; K may be 0, and then
+// y = beta * y + bias + residual. `where` is an at<Space>, which converts to a stream: a GEMM that needs no call site
+// takes the stream.
 #pragma once
 
 #include <shardkit/core/operations.hpp>
@@ -27,23 +29,23 @@ struct gemm_args {
   view<std::byte, Space> workspace = {};      ///< scratch memory for a GEMM that needs some
 };
 
-/// Whether Gemm multiplies activations of T by Weights in Space.
-template <class Gemm, class Weights, class T, class Space>
-concept gemm_for = requires(Gemm& gemm, matrix_view<const T, Space> x, const Weights& weights, matrix_view<T, Space> y,
-                            const gemm_args<T, Space>& args, typename Space::stream stream) {
-  gemm(x, weights, y, args, stream);
+/// Whether Gemm multiplies activations of Input by Weights into T in Space.
+template <class Gemm, class Weights, class T, class Space, class Input = T>
+concept gemm_for = requires(Gemm& gemm, matrix_view<const Input, Space> x, const Weights& weights,
+                            matrix_view<T, Space> y, const gemm_args<T, Space>& args, const at<Space>& where) {
+  gemm(x, weights, y, args, where);
 };
 
 namespace detail {
 
 /// Calls the GEMM of a layer; one readable line where it is none.
-template <class T, class Space, class Gemm, class Weights>
-void multiply(Gemm& gemm, matrix_view<const T, Space> x, const Weights& weights, matrix_view<T, Space> y,
-              const gemm_args<T, Space>& args, typename Space::stream stream) {
-  static_assert(gemm_for<Gemm, Weights, T, Space>,
+template <class T, class Space, class Input, class Gemm, class Weights>
+void multiply(Gemm& gemm, matrix_view<const Input, Space> x, const Weights& weights, matrix_view<T, Space> y,
+              const gemm_args<T, Space>& args, const at<Space>& where) {
+  static_assert(gemm_for<Gemm, Weights, T, Space, Input>,
                 "shardkit: this GEMM cannot be called as gemm(x, weights, y, gemm_args<T, Space>, stream) with the "
                 "layer's weights and element type; see shardkit/tensor/gemm.hpp");
-  if constexpr (gemm_for<Gemm, Weights, T, Space>) gemm(x, weights, y, args, stream);
+  if constexpr (gemm_for<Gemm, Weights, T, Space, Input>) gemm(x, weights, y, args, where);
 }
 
 /// The value that a GEMM stores at y(m, n), given the dot product of its row and its weights.

@@ -52,6 +52,7 @@ class packed_column_linear {
  public:
   using space = typename Communicator::space;
   using where = at<space>;
+  using input = detail::input_element<Weights, T>;
 
   packed_column_linear(Communicator& comm, Weights fused, segmented_partition out_features,
                        fused_options<T, space> options = {}, call_site site = call_site::current())
@@ -82,7 +83,7 @@ class packed_column_linear {
   /// replicated or plain; x and y may not overlap. No communication.
   template <class X, class Y, class Gemm>
   sharded_segments<T, space> forward(const X& x, const Y& y, Gemm&& gemm, where w = {}) const {
-    const auto in = detail::replicated_input<T, space>(x);
+    const auto in = detail::replicated_input<input, space>(x);
     const auto out = detail::matrix_argument<T, space>(y);
     const participant who(*comm_, w.site);
     detail::require_extents(who, name, "y", out, in.rows(), cut_.count(comm_->rank()));
@@ -92,7 +93,7 @@ class packed_column_linear {
       if (each.count == 0 || in.rows() == 0) continue;
       gemm_args<T, space> args;
       args.bias = each.bias;
-      detail::multiply(gemm, in, each.weights, out.column_range(each.offset, each.count), args, w.stream);
+      detail::multiply(gemm, in, each.weights, out.column_range(each.offset, each.count), args, w);
     }
     return {out, cut_, comm_->rank()};
   }

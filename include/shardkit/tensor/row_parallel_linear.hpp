@@ -44,6 +44,7 @@ class row_parallel_linear {
  public:
   using space = typename Communicator::space;
   using where = at<space>;
+  using input = detail::input_element<Weights, T>;
   using summand = matrix_view<const T, space>;
 
   /// `in_features` says which features each rank reads; ranks without any contribute zeros.
@@ -153,12 +154,12 @@ class row_parallel_linear {
       // Not every GEMM knows what an empty product is.
       return fill_zero(out, w);
     }
-    detail::multiply(gemm, in, weights_, out, args, w.stream);
+    detail::multiply(gemm, in, weights_, out, args, w);
   }
 
   template <class X>
-  matrix_view<const T, space> shard_of(const participant& who, const X& x) const {
-    const auto in = detail::sharded_input<T, space>(x);
+  matrix_view<const input, space> shard_of(const participant& who, const X& x) const {
+    const auto in = detail::sharded_input<input, space>(x);
     const std::size_t offset = cut_.offset(comm_->rank()), count = cut_.count(comm_->rank());
     if constexpr (detail::is_sharded<X>::value) {
       if (x.cut != cut_)

@@ -22,6 +22,19 @@ concept has_extents = requires(const Weights& weights) {
   { weights.columns() } -> std::convertible_to<std::size_t>;
 };
 
+/// The elements of x that a layer takes: those of y, unless its weights say otherwise.
+template <class Weights, class T>
+struct input_of_weights {
+  using type = T;
+};
+template <class Weights, class T>
+requires requires { typename Weights::input_type; }
+struct input_of_weights<Weights, T> {
+  using type = typename Weights::input_type;
+};
+template <class Weights, class T>
+using input_element = typename input_of_weights<Weights, T>::type;
+
 inline void require_parts(const participant& who, const char* layer, const char* what, int parts) {
   if (parts != who.size())
     who.reject(layer, std::string("the partition of ") + what + " is over " + std::to_string(parts) +
