@@ -140,7 +140,7 @@ for name in "${configurations[@]}"; do
     asan)
       # What only compiles (headers, misuse, packages) is the same with and without a sanitizer.
       run_configuration asan "shardkit_tests_single shardkit_tests_mpi" -- \
-        -LE '^(nightly|headers|package|python)$' -E '_misuse\.'
+        -LE '^(nightly|headers|package|python|examples|docs)$' -E '_misuse\.'
       ;;
   esac
 done
