@@ -45,6 +45,40 @@ struct two_streams {
   void use() { cuda_space::copy(used.data(), reduced.data(), 1000, compute); }
 };
 
+// Enqueues what it has started only when it has been asked about it a few times, as a backend does that first has to
+// hear from its peers.
+class hesitant_rank : public one_rank {
+ public:
+  template <class Call>
+  request start(const Call& call) {
+    return request(new held([*this, call]() mutable { perform(call); }));
+  }
+  hesitant_rank split(int, int, const shardkit::call_site&) { return {}; }
+
+ private:
+  class held final : public shardkit::pending_call {
+   public:
+    explicit held(std::function<void()> enqueue) : enqueue_(std::move(enqueue)) {}
+    virtual ~held() = default;
+
+    bool test() override {
+      if (++asked_ == 3) enqueue_();
+      return asked_ >= 3;
+    }
+    void wait() override {
+      while (!test()) {
+      }
+    }
+    double deadline() const noexcept override { return for_ever; }
+    [[noreturn]] void expire() override { throw shardkit::timeout_error("a call that hesitates"); }
+    void release() noexcept override { delete this; }
+
+   private:
+    std::function<void()> enqueue_;
+    int asked_ = 0;
+  };
+};
+
 double seconds_of(const std::function<void()>& body) {
   const auto start = std::chrono::steady_clock::now();
   body();
@@ -230,6 +264,26 @@ TEST_CASE("Many started calls may be under way, and be waited for in any order, 
   on.use();
   CHECK(on_host(on.used, on.compute) == std::vector<unsigned char>(1000, 5));
   CHECK(on.backend.failure->empty());
+}
+
+TEST_CASE("A call that is enqueued late holds back the compute stream, whichever way it is waited for") {
+  const clean_machine machine;
+  for (const int way : {0, 1, 2}) {
+    CAPTURE(way);
+    two_streams on;
+    shardkit::communicator<hesitant_rank> comm{hesitant_rank()};
+    on.backward();
+    request pending[] = {comm.all_reduce_async(on.gradients, on.reduced, sum, {on.compute, on.communication})};
+    switch (way) {
+      case 0: pending[0].wait(); break;
+      case 1: wait_all(pending, 1); break;
+      default:
+        while (!pending[0].test()) {
+        }
+    }
+    on.use();
+    CHECK(on_host(on.used, on.compute) == std::vector<unsigned char>(1000, 5));
+  }
 }
 
 TEST_CASE("A request on a device can be tested, also without a second stream, and outlives its communicator") {

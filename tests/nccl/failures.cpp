@@ -169,6 +169,60 @@ TEST_CASE("all communicators are stopped before the first is freed, each exactly
   expect_clean();
 }
 
+TEST_CASE("what was revoked comes to rest before any of it is freed") {
+  if (nccl_api::of_program().comm_revoke == nullptr || rank_counts({1}).empty()) return;
+  // All of it happens in the one thread that stops a rank's communicators.
+  static thread_local int busy = 0;
+  static std::atomic<int> freed_too_early, freed;
+  freed_too_early = freed = 0;
+  nccl_options options = options_with_kernel();
+  ending::real = options.api;
+  options.api.comm_revoke = [](ncclComm_t comm, int flags) { return busy = 40, ending::real.comm_revoke(comm, flags); };
+  options.api.comm_get_async_error = [](ncclComm_t comm, ncclResult_t* state) {
+    if (busy == 0) return ending::real.comm_get_async_error(comm, state);
+    --busy;
+    *state = ncclInProgress;
+    return ncclSuccess;
+  };
+  options.api.comm_abort = [](ncclComm_t comm) {
+    ++freed;
+    if (busy != 0) ++freed_too_early;
+    return ending::real.comm_abort(comm);
+  };
+  on_devices(1, [&](thread_communicator& host) {
+    auto world = nccl_world(host, options);
+    auto part = world.split(0);
+    world.fail("on purpose");
+  });
+  CHECK(freed == 2);
+  CHECK(freed_too_early == 0);
+  expect_clean();
+}
+
+TEST_CASE("an error of NCCL that a peer's failure has caused is told as the peer's") {
+  if (rank_counts({2}).empty()) return;
+  static std::atomic<bool> met;
+  met = false;
+  nccl_options options = options_with_kernel();
+  options.limits.abort = 5;  // NCCL's error is held back for a tenth of it, at most half a second
+  options.api.all_reduce = [](const void*, void*, std::size_t, ncclDataType_t, ncclRedOp_t, ncclComm_t, cudaStream_t) {
+    met = true;
+    return ncclRemoteError;
+  };
+  const auto all = verdicts(2, [&](thread_communicator& host) {
+    auto world = nccl_world(host, options);
+    cuda_stream stream;
+    auto x = on_device_now(std::vector<float>(12, 1.0f), stream.handle());
+    if (host.is_root()) return world.all_reduce(in_place(x), sum, stream);
+    while (!met) detail::sleep_seconds(1e-3);
+    detail::sleep_seconds(10e-3);  // NCCL's connections break before the rank can say why
+    throw std::runtime_error("out of ideas");
+  });
+  CHECK_MESSAGE(all[0].kind == "peer_failed", all[0].text);
+  CHECK_MESSAGE(contains(all[0].text, "rank 1 failed"), all[0].text);
+  expect_clean();
+}
+
 TEST_CASE("communicators that end well are finalised and destroyed, never aborted") {
   nccl_options options = options_with_kernel();
   options.api = ending::watched(true);
