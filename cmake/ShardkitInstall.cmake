@@ -3,7 +3,9 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-set(package_dir "${CMAKE_INSTALL_DATADIR}/cmake/shardkit")
+set(SHARDKIT_INSTALL_CMAKEDIR "${CMAKE_INSTALL_DATADIR}/cmake/shardkit" CACHE STRING
+  "Where the CMake package is installed, below the prefix")
+set(package_dir "${SHARDKIT_INSTALL_CMAKEDIR}")
 set(generated "${PROJECT_BINARY_DIR}/package")
 
 configure_package_config_file(cmake/shardkit-config.cmake.in "${generated}/shardkit-config.cmake"

@@ -51,3 +51,18 @@ use_ccache() {
   export CMAKE_CXX_COMPILER_LAUNCHER=ccache CMAKE_C_COMPILER_LAUNCHER=ccache
   export CCACHE_BASEDIR="$root" CCACHE_NOHASHDIR=1
 }
+
+# fetch_tools: puts the programs of tools.txt into a folder, SHARDKIT_TOOLS, once. Without network the tests that run
+# them are skipped.
+fetch_tools() {
+  local tools="${XDG_CACHE_HOME:-$HOME/.cache}/shardkit/tools"
+  if ! cmp -s "$root/scripts/tools.txt" "$tools/tools.txt"; then
+    say "fetching the tools of scripts/tools.txt into $tools"
+    if ! { python3 -m venv "$tools" && "$tools/bin/python" -m pip install -q -r "$root/scripts/tools.txt"; }; then
+      echo "they cannot be fetched; tests that need them are skipped"
+      return
+    fi
+    cp "$root/scripts/tools.txt" "$tools/"
+  fi
+  export SHARDKIT_TOOLS="$tools/bin"
+}

@@ -99,7 +99,7 @@ run_configuration() {
 }
 
 packages=(g++ gcc cmake ninja-build ccache pkg-config doctest-dev nlohmann-json3-dev libcli11-dev libopenblas-dev
-  libopenmpi-dev openmpi-bin)
+  libopenmpi-dev openmpi-bin python3 python3-venv)
 for name in "${configurations[@]}"; do
   case "$name" in
     mpich) packages+=(mpich libmpich-dev) ;;
@@ -116,6 +116,7 @@ no_nightly=(-LE '^nightly$')
 for name in "${configurations[@]}"; do
   case "$name" in
     default)
+      fetch_tools
       options=()
       # The alternatives system may have made another MPI the default one.
       if command -v mpicc.openmpi >/dev/null; then options+=(-DMPI_EXECUTABLE_SUFFIX=.openmpi); fi

@@ -111,8 +111,8 @@ inline nccl_api nccl_api::load(const std::string& library) {
     if (!find(entry, name)) throw unsupported_error(library + " has no " + name + "; NCCL 2.19 or newer is needed");
   };
   need(api.get_version, "ncclGetVersion");
-  if (const int version = api.version(); version < 21900)
-    throw unsupported_error(library + " is NCCL " + detail::nccl_version_text(version) + "; 2.19 or newer is needed");
+  if (const int found = api.version(); found < 21900)
+    throw unsupported_error(library + " is NCCL " + detail::nccl_version_text(found) + "; 2.19 or newer is needed");
 #define SHARDKIT_NCCL_FOUND(entry, function) need(api.entry, #function);
   SHARDKIT_NCCL_FUNCTIONS(SHARDKIT_NCCL_FOUND)
 #undef SHARDKIT_NCCL_FOUND

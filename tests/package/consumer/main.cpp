@@ -1,5 +1,4 @@
-// Uses the core and, where asked for, one call of each component's library.
-#include <shardkit/backends/self.hpp>
+// Makes ranks for the engine beside it and, where asked for, calls each component's library once.
 #include <shardkit/shardkit.hpp>
 
 #ifdef WITH_MPI
@@ -26,16 +25,19 @@ TEST_CASE("ranks meet") {
 }
 #endif
 
+#include <atomic>
+#include <cstddef>
 #include <cstdio>
-#include <vector>
+
+std::size_t count_rows(shardkit::any_communicator<shardkit::host_space>& comm, std::size_t rows);
 
 int main(int argc, char** argv) {
   bool good = argc >= 1 && argv != nullptr;
 
-  shardkit::self_communicator self{shardkit::self_backend{}};
-  std::vector<double> values{1, 2, 3};
-  self.all_reduce(shardkit::in_place(values), shardkit::sum);
-  good = good && values[2] == 3 && self.all_reduce(4.0, shardkit::sum) == 4;
+  std::atomic<int> ranks{0};
+  shardkit::run_ranks(3, [&](shardkit::thread_communicator& comm) { ranks += comm.all_reduce(1, shardkit::sum); });
+  auto alone = shardkit::erase(shardkit::self_communicator(shardkit::self_backend()));
+  good = good && ranks == 9 && count_rows(alone, 7) == 7;
 
 #ifdef WITH_MPI
   char library[MPI_MAX_LIBRARY_VERSION_STRING];
@@ -51,7 +53,8 @@ int main(int argc, char** argv) {
   good = good && ncclGetVersion(&nccl) == ncclSuccess && nccl >= 21900;
 #endif
 #ifdef WITH_CBLAS
-  good = good && cblas_ddot(3, values.data(), 1, values.data(), 1) == 14;
+  const double values[] = {1, 2, 3};
+  good = good && cblas_ddot(3, values, 1, values, 1) == 14;
 #endif
 #ifdef WITH_CHECKPOINT
   good = good && nlohmann::json::parse("[7]")[0] == 7;
@@ -61,6 +64,6 @@ int main(int argc, char** argv) {
   good = good && shardkit::testing::thread_main(argc, argv) == 0;
 #endif
 
-  std::printf("consumer of shardkit %d: %s\n", SHARDKIT_VERSION, good ? "good" : "bad");
+  std::printf("consumer of shardkit %s: %s\n", shardkit::version, good ? "good" : "bad");
   return good ? 0 : 1;
 }
