@@ -1,6 +1,6 @@
 // A host communicator whose calls run on device memory over another backend, so that the conformance suite, which is
-// written for host memory, tells of NCCL: inputs are copied to device buffers before a call, outputs back after it.
-// Buffers on the device have exactly the sizes that the call documents.
+// written for host memory, tells of device backends: inputs are copied to buffers of Memory before a call, outputs back
+// after it. These buffers have exactly the sizes that the call documents.
 #pragma once
 
 #include <shardkit/comm/communicator.hpp>
@@ -68,7 +68,7 @@ host_ranges ranges_of(const Call& call, int rank, int size) {
   return result;
 }
 
-template <class Backend>
+template <class Backend, class Memory = cuda_space>
 class on_device {
  public:
   using space = host_space;
@@ -86,8 +86,7 @@ class on_device {
   request start(const Call& call) {
     auto pending = std::make_unique<staged>(shared_);
     const Call moved = shared_->moved(call, *pending);
-    shared_->base.perform(moved);
-    pending->fetch();
+    pending->begin(shared_->base.start(moved));
     return request(pending.release());
   }
   request start(const group_call& group) {
@@ -95,8 +94,7 @@ class on_device {
     std::vector<any_call> calls;
     for (std::size_t i = 0; i < group.count; ++i)
       std::visit([&](const auto& call) { calls.emplace_back(shared_->moved(call, *pending)); }, group.calls[i]);
-    shared_->base.perform(group_call{calls.data(), calls.size(), shared_->stream.handle(), group.site});
-    pending->fetch();
+    pending->begin(shared_->base.start(group_call{calls.data(), calls.size(), shared_->stream.handle(), group.site}));
     return request(pending.release());
   }
 
@@ -124,13 +122,18 @@ class on_device {
     char* block(std::size_t bytes) {
       auto& idle = of_->idle[bytes];
       void* memory = nullptr;
-      if (idle.empty()) memory = cuda_space::allocate(bytes);
+      if (idle.empty()) memory = Memory::allocate(bytes);
       else memory = idle.back(), idle.pop_back();
       blocks_.emplace_back(bytes, memory);
       return static_cast<char*>(memory);
     }
     void bring_back(const host_range& to, const char* from) {
       if (to.bytes != 0) results_.push_back({to, from, std::vector<char>(to.bytes)});
+    }
+    /// What is left of the call may be nothing.
+    void begin(request rest) {
+      rest_ = std::move(rest);
+      if (!rest_.active()) fetch();
     }
     void fetch() {
       for (result& one : results_) cuda_space::copy(one.bytes.data(), one.from, one.to.bytes, of_->stream);
@@ -139,6 +142,10 @@ class on_device {
     }
 
     bool test() override {
+      if (rest_.active()) {
+        if (!rest_.test()) return false;
+        fetch();
+      }
       of_->base.base().throw_if_failed();
       const cudaError_t code = cudaEventQuery(done_);
       if (code == cudaErrorNotReady) return false;
@@ -158,6 +165,7 @@ class on_device {
       throw timeout_error("a call on the device did not end");
     }
     void release() noexcept override {
+      rest_ = request();
       if (done_ != nullptr) (void)cudaEventDestroy(done_);
       delete this;
     }
@@ -169,6 +177,7 @@ class on_device {
       std::vector<char> bytes;
     };
     std::shared_ptr<shared> of_;
+    request rest_;
     std::vector<std::pair<std::size_t, void*>> blocks_;
     std::vector<result> results_;
     cudaEvent_t done_ = nullptr;
@@ -181,7 +190,7 @@ class on_device {
     ~shared() {
       (void)cudaStreamSynchronize(stream.handle());
       for (auto& [bytes, all] : idle)
-        for (void* memory : all) cuda_space::deallocate(memory);
+        for (void* memory : all) Memory::deallocate(memory);
     }
 
     /// The same call on device memory that holds what the host memory holds.

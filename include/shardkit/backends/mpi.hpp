@@ -111,6 +111,9 @@ class mpi_backend {
   control_lane& control() { return state_->control(); }
   void fail(const std::string& reason) noexcept { state_->launch->fail(reason.c_str()); }
 
+  /// For what stands on the same communicator: mpi_cuda_backend.
+  const std::shared_ptr<detail::mpi_state>& state() const noexcept { return state_; }
+
  private:
   std::shared_ptr<detail::mpi_state> state_;
 };

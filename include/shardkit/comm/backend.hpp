@@ -30,6 +30,8 @@
 //   all
 //                                            ranks of this communicator and on none of another. A group over several
 //                                            communicators is enqueued in this order, whichever way ranks list them
+//   static constexpr bool is_capturable = false;       over a device, where calls cannot be part of a graph: those that
+//                                            are started are then refused before their streams are ordered
 //
 // Verbs that a backend does not have are composed by complete<B> (complete.hpp).
 #pragma once
@@ -84,6 +86,15 @@ template <class Backend, class = void>
 struct decorates : std::false_type {};
 template <class Backend>
 struct decorates<Backend, std::void_t<decltype(std::declval<Backend&>().decorated())>> : std::true_type {};
+
+template <class Backend, class = void>
+struct is_capturable : std::true_type {};
+template <class Backend>
+struct is_capturable<Backend, std::void_t<decltype(Backend::is_capturable)>>
+    : std::bool_constant<Backend::is_capturable> {};
+template <class Backend>
+struct is_capturable<Backend, std::void_t<decltype(std::declval<Backend&>().decorated())>>
+    : is_capturable<std::decay_t<decltype(std::declval<Backend&>().decorated())>> {};
 
 /// The backend's place in a group over several communicators, through its decorators; 0 where it does not mind.
 template <class Backend>

@@ -17,11 +17,24 @@ struct mpi_cut {
   mpi_cut(std::size_t count, dtype type, std::size_t piece_bytes) noexcept
       : each(SHARDKIT_MPI_LARGE_COUNTS && count != 0 ? count : piece_bytes / size_of(type)),
         pieces(count == 0 ? 1 : count / each + (count % each != 0)),
-        tag(static_cast<int>(std::min<std::size_t>(pieces, 32767))) {}  // the least upper bound MPI grants
+        tag(tag_of(pieces)) {}
+
+  /// A message that the caller cuts: this is one of its `pieces`, and MPI takes it whole.
+  static mpi_cut one_of(std::size_t pieces, std::size_t count) noexcept {
+    mpi_cut cut(0, dtype::u8, 1);
+    cut.each = count;
+    cut.tag = tag_of(pieces);
+    return cut;
+  }
 
   std::size_t each;
   std::size_t pieces;
   int tag;
+
+ private:
+  static int tag_of(std::size_t pieces) noexcept {
+    return static_cast<int>(std::min<std::size_t>(pieces, 32767));  // the least upper bound MPI grants
+  }
 };
 
 /// A piece of a message under way, or a collective.
@@ -84,7 +97,10 @@ class mpi_transfer {
   }
 
   void receive(MPI_Comm comm, void* out, std::size_t count, dtype type, int peer) {
-    post(count, type, peer, true, [&](std::size_t offset, mpi_count n, int, MPI_Request* request) {
+    receive(comm, out, mpi_cut(count, type, piece_bytes_), count, type, peer);
+  }
+  void receive(MPI_Comm comm, void* out, const mpi_cut& cut, std::size_t count, dtype type, int peer) {
+    post(cut, count, type, peer, true, [&](std::size_t offset, mpi_count n, int, MPI_Request* request) {
       void* to = static_cast<char*>(out) + offset;
 #if SHARDKIT_MPI_LARGE_COUNTS
       return MPI_Irecv_c(to, n, mpi_moving_type(type), peer, MPI_ANY_TAG, comm, request);
@@ -94,7 +110,10 @@ class mpi_transfer {
     });
   }
   void send(MPI_Comm comm, const void* in, std::size_t count, dtype type, int peer) {
-    post(count, type, peer, false, [&](std::size_t offset, mpi_count n, int tag, MPI_Request* request) {
+    send(comm, in, mpi_cut(count, type, piece_bytes_), count, type, peer);
+  }
+  void send(MPI_Comm comm, const void* in, const mpi_cut& cut, std::size_t count, dtype type, int peer) {
+    post(cut, count, type, peer, false, [&](std::size_t offset, mpi_count n, int tag, MPI_Request* request) {
       const void* from = static_cast<const char*>(in) + offset;
 #if SHARDKIT_MPI_LARGE_COUNTS
       return MPI_Isend_c(from, n, mpi_moving_type(type), peer, tag, comm, request);
@@ -137,8 +156,7 @@ class mpi_transfer {
 
  private:
   template <class Start>
-  void post(std::size_t count, dtype type, int peer, bool received, Start start) {
-    const mpi_cut cut(count, type, piece_bytes_);
+  void post(const mpi_cut& cut, std::size_t count, dtype type, int peer, bool received, Start start) {
     for (std::size_t piece = 0; piece < cut.pieces; ++piece) {
       const std::size_t offset = piece * cut.each, n = std::min(cut.each, count - offset);
       mpi_check(

@@ -143,6 +143,11 @@ class started_verbs : public describing<Backend> {
     } else {
       self_.require(operation, w.site);
       try {
+        if constexpr (!is_capturable<Backend>::value)
+          if (w.compute.is_captured(w.site))
+            throw usage_error(
+                "this communicator's transport works on the host and cannot be captured into a graph; call it between "
+                "graphs, or use one that can");
         return forks_.start(w, enqueue);
       } catch (error& failure) {
         backend_.fail(std::string(operation) + ": " + failure.message());

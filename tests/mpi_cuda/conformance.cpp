@@ -1,0 +1,74 @@
+// The conformance suite over MPI with buffers on a device: through staging memory that holds a small part of most
+// calls, and handed to MPI as they are, which managed memory allows on every library.
+#include "../comm/conformance.hpp"
+#include "../nccl/on_device.hpp"
+
+#include <doctest/doctest.h>
+#include <double/control.hpp>
+#include <shardkit/backends/mpi_cuda.hpp>
+#include <shardkit/comm/any_communicator.hpp>
+#include <shardkit/cuda/managed_space.hpp>
+#include <support/mpi_world.hpp>
+
+#include <string>
+#include <utility>
+
+namespace {
+
+using namespace shardkit;
+using erased = any_communicator<host_space>;
+
+void run_suite(erased& world) {
+  conformance::sweep how;
+  how.points = world.size() > 2 ? 8 : 20;  // a collective takes milliseconds where ranks outnumber cores
+  how.large = 5003;
+#define RUN(function, name)                                                                                         \
+  {                                                                                                                 \
+    conformance::report report;                                                                                     \
+    conformance::function(world, report, how);                                                                      \
+    CHECK_MESSAGE(report.failures() == 0, name, ": ", report.failures(), " of ", report.checks(), " checks failed", \
+                  report.what());                                                                                   \
+  }
+  SHARDKIT_CONFORMANCE_CASES(RUN)
+#undef RUN
+}
+
+void expect_clean() {
+  std::string text;
+  for (const auto& one : shardkit_double::reset()) text += std::string("\n  ") + to_string(one.kind) + ": " + one.text;
+  CHECK_MESSAGE(text.empty(), text);
+}
+
+template <class Memory>
+erased device_world(mpi_communicator& host, const mpi_cuda_options& options) {
+  using backend = nccl_test::on_device<mpi_cuda_backend, Memory>;
+  auto world = mpi_cuda_world(host, options);
+  return erase(communicator<backend>(backend(std::move(world.backend()))));
+}
+
+}  // namespace
+
+TEST_CASE("the conformance suite holds through staging memory, whatever the schedule of the device") {
+  const shardkit_double::schedule schedules[] = {{shardkit_double::order::eager, 0},
+                                                 {shardkit_double::order::late, 0},
+                                                 {shardkit_double::order::jitter, 1},
+                                                 {shardkit_double::order::jitter, 2}};
+  auto host = shardkit_test::mpi().world();
+  // The device of each rank has a schedule of its own.
+  shardkit_double::set_schedule(schedules[(host.rank() + host.size()) % 4]);
+  {
+    erased world = device_world<cuda_space>(host, {.staging_bytes = 4096});
+    run_suite(world);
+  }
+  expect_clean();
+}
+
+TEST_CASE("the conformance suite holds where MPI gets device memory itself") {
+  auto host = shardkit_test::mpi().world();
+  shardkit_double::set_schedule({shardkit_double::order::late, 0});
+  {
+    erased world = device_world<managed_space>(host, {.aware = mpi_cuda_aware::yes});
+    run_suite(world);
+  }
+  expect_clean();
+}
