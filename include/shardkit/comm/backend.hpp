@@ -93,7 +93,7 @@ template <class Backend>
 struct is_capturable<Backend, std::void_t<decltype(Backend::is_capturable)>>
     : std::bool_constant<Backend::is_capturable> {};
 template <class Backend>
-struct is_capturable<Backend, std::void_t<decltype(std::declval<Backend&>().decorated())>>
+struct is_capturable<Backend, std::enable_if_t<decorates<Backend>::value>>
     : is_capturable<std::decay_t<decltype(std::declval<Backend&>().decorated())>> {};
 
 /// The backend's place in a group over several communicators, through its decorators; 0 where it does not mind.
