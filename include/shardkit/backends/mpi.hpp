@@ -118,6 +118,7 @@ class mpi_backend {
   std::shared_ptr<detail::mpi_state> state_;
 };
 
+/// Made by mpi_environment.
 using mpi_communicator = communicator<mpi_backend>;
 
 /// The same on every rank.

@@ -211,6 +211,7 @@ class mpi_cuda_backend {
   std::shared_ptr<detail::mpi_cuda_engine> engine_;
 };
 
+/// CUDA buffers over MPI; see mpi_cuda_backend.
 using mpi_cuda_communicator = communicator<mpi_cuda_backend>;
 
 /// The ranks of `host`, each on its current device, for buffers in device memory. Collective. MPI gets device memory

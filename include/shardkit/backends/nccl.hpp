@@ -163,6 +163,7 @@ class nccl_backend {
   std::shared_ptr<detail::nccl_state> state_;
 };
 
+/// Made by nccl_world, nccl_adopt and nccl_borrow.
 using nccl_communicator = communicator<nccl_backend>;
 
 namespace detail {

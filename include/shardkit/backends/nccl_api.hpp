@@ -31,6 +31,7 @@
 
 namespace shardkit {
 
+/// NCCL's functions by name, so that a program may load the library at run time or put another one in its place.
 struct nccl_api {
 #define SHARDKIT_NCCL_ENTRY(entry, function) decltype(&::function) entry = nullptr;
   SHARDKIT_NCCL_FUNCTIONS(SHARDKIT_NCCL_ENTRY)

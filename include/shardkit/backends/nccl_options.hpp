@@ -16,6 +16,7 @@ namespace shardkit {
 using nccl_ordered_reduce = void (*)(reduction_kind kind, dtype type, const void* in, int ranks, void* out,
                                      std::size_t count, cudaStream_t stream);
 
+/// The same on every rank.
 struct nccl_options {
   /// NCCL's functions: those of the program, or another library's.
   nccl_api api = nccl_api::of_program();

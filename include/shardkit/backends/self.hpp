@@ -162,6 +162,7 @@ class self_backend {
   std::unique_ptr<detail::self_control> control_ = std::make_unique<detail::self_control>(launch_);
 };
 
+/// One rank by itself: self_communicator alone{self_backend()}.
 using self_communicator = communicator<self_backend>;
 
 }  // namespace shardkit

@@ -45,7 +45,7 @@ class tcp_backend {
   int rank() const noexcept { return room_->rank; }
   int size() const noexcept { return room_->size; }
 
-  /// Any required verb; see comm/calls.hpp. Complete<B> composes the others.
+  /// Any required verb; see comm/calls.hpp. `complete` composes the others.
   template <class Call>
   auto perform(const Call& call) -> decltype(void(std::declval<detail::tcp_calls&>().start(call))) {
     calls_.start(call).wait();
@@ -90,6 +90,7 @@ class tcp_backend {
   std::unique_ptr<detail::tcp_control> control_;
 };
 
+/// Made by tcp_environment.
 using tcp_communicator = communicator<tcp_backend>;
 
 /// The same on every rank, but for the rank.

@@ -111,6 +111,7 @@ inline thread_backend thread_backend::split_now(int colour, int key, const call_
   return thread_backend(std::move(child), child_rank);
 }
 
+/// Made by run_ranks, one for each thread.
 using thread_communicator = communicator<thread_backend>;
 
 }  // namespace shardkit

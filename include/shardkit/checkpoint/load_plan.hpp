@@ -66,6 +66,7 @@ struct tensor_part {
   slice kept;
 };
 
+/// One rank's part of a checkpoint; see the top of this file.
 class load_plan {
  public:
   /// The least staging that load works with; 1 MiB is enough for full speed.

@@ -22,6 +22,7 @@
 
 namespace shardkit {
 
+/// Names, types, shapes and places of the tensors of one file.
 class safetensors_header {
  public:
   /// Longer headers are refused, as by the reference implementation.

@@ -32,6 +32,7 @@ struct tensor_declaration {
   std::vector<std::size_t> shape;
 };
 
+/// One file under way; see the top of this file.
 class safetensors_writer {
  public:
   /// Begins a file beside `path` and writes the header. Throws usage_error for a name that is not UTF-8 or occurs

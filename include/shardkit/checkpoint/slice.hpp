@@ -91,32 +91,42 @@ class slice {
   std::vector<index_range> ranges_;
 };
 
+/// The whole tensor.
 inline slice whole() { return {}; }
 
 /// Along any dimension, counted from 0.
 inline slice along(std::size_t dimension, std::initializer_list<partition> segments) {
   return slice(dimension, std::vector<partition>(segments));
 }
+/// Given ranges of any dimension.
 inline slice along(std::size_t dimension, std::vector<index_range> ranges) {
   return slice(dimension, std::move(ranges));
 }
+/// Each rank's range of any dimension.
 inline slice along(std::size_t dimension, const partition& cut) { return along(dimension, {cut}); }
+/// One given range of any dimension.
 inline slice along(std::size_t dimension, std::size_t first, std::size_t count) {
   return along(dimension, std::vector<index_range>{{first, count}});
 }
 
 /// Along the first dimension.
 inline slice rows(const partition& cut) { return along(0, cut); }
+/// Fused segments along the first dimension.
 inline slice rows(std::initializer_list<partition> segments) { return along(0, segments); }
+/// A given range of the first dimension.
 inline slice rows(std::size_t first, std::size_t count) { return along(0, first, count); }
+/// Given ranges of the first dimension.
 inline slice rows(std::vector<index_range> ranges) { return along(0, std::move(ranges)); }
 
 /// Along the last dimension of a tensor that has two or more.
 inline slice columns(std::initializer_list<partition> segments) {
   return slice(slice::last, std::vector<partition>(segments));
 }
+/// Given ranges of the last dimension.
 inline slice columns(std::vector<index_range> ranges) { return slice(slice::last, std::move(ranges)); }
+/// Each rank's range of the last dimension.
 inline slice columns(const partition& cut) { return columns({cut}); }
+/// A given range of the last dimension.
 inline slice columns(std::size_t first, std::size_t count) { return columns(std::vector<index_range>{{first, count}}); }
 
 }  // namespace shardkit

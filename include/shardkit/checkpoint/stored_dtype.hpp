@@ -51,6 +51,7 @@ inline constexpr stored_dtype_entry stored_dtypes[] = {
 
 }  // namespace detail
 
+/// A type as safetensors names it; some have no dtype.
 class stored_dtype {
  public:
   constexpr stored_dtype() noexcept = default;

@@ -153,6 +153,7 @@ class any_backend {
   std::unique_ptr<detail::erased_backend<Space>> wrapped_;
 };
 
+/// Made by erase.
 template <class Space>
 using any_communicator = communicator<any_backend<Space>>;
 

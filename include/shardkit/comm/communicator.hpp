@@ -28,6 +28,7 @@ namespace shardkit {
 template <class Space>
 class grouping;
 
+/// A set of ranks, over any backend; see the top of this file.
 template <class Backend>
 class communicator : private detail::started_verbs<Backend> {
   using base = detail::started_verbs<Backend>;

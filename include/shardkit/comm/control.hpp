@@ -14,9 +14,10 @@ namespace shardkit {
 /// each other.
 enum class control_topic : unsigned char {
   user,         ///< the engine's own metadata
-  fingerprint,  ///< what checked<B> compares
+  fingerprint,  ///< what `checked` compares
   transport,    ///< what a device backend tells the ranks of the host communicator that it stands on
 };
+/// How many topics there are.
 inline constexpr std::size_t control_topics = 3;
 
 /// A rank's end of the lane. The ranks are those of the communicator it belongs to. One thread uses it at a time.

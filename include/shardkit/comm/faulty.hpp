@@ -12,11 +12,12 @@
 
 namespace shardkit {
 
-/// What faulty<B> threw by plan.
+/// What `faulty` threw by plan.
 class injected_fault : public error {
   using error::error;
 };
 
+/// What can be made to go wrong.
 enum class fault_kind {
   none,
   delay,     ///< the rank comes late to the call

@@ -13,6 +13,7 @@
 
 namespace shardkit {
 
+/// What all communicators of one launch share: its deadlines, and the first failure.
 class launch_state {
  public:
   launch_state(int size, const deadlines& limits)

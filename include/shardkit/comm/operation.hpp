@@ -9,6 +9,7 @@
 
 namespace shardkit {
 
+/// How far an operation has come.
 enum class operation_state : std::uint8_t {
   begun,    ///< its call has not returned
   started,  ///< without waiting; its request is not complete
@@ -16,11 +17,13 @@ enum class operation_state : std::uint8_t {
   failed,  ///< by an exception, or dropped before it was complete
 };
 
+/// "begun", "started", "done" or "failed".
 constexpr const char* name_of(operation_state state) noexcept {
   constexpr const char* names[] = {"begun", "started", "done", "failed"};
   return names[static_cast<std::size_t>(state)];
 }
 
+/// One call on one rank.
 struct operation {
   int communicator = 0;        ///< 0: the one that is traced; then its descendants in the order made on this rank
   std::uint64_t sequence = 0;  ///< the how-many-th operation on it, from 1

@@ -46,10 +46,12 @@ class buffer {
   std::size_t size_ = 0;
 };
 
+/// Its elements.
 template <class T, class Space>
 view<T, Space> view_of(buffer<T, Space>& owner) noexcept {
   return {owner.data(), owner.size()};
 }
+/// Its elements.
 template <class T, class Space>
 view<const T, Space> view_of(const buffer<T, Space>& owner) noexcept {
   return {owner.data(), owner.size()};

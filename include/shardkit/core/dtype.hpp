@@ -41,6 +41,7 @@ constexpr const char* name_of(dtype type) noexcept {
   return names[static_cast<std::size_t>(type)];
 }
 
+/// Whether it is one of the floating types, 8-bit ones included.
 constexpr bool is_floating(dtype type) noexcept { return type <= dtype::f8e5m2; }
 
 namespace detail {

@@ -40,7 +40,7 @@ class error : public std::exception {
     compose();
   }
 
-  /// The calls that came before, one a line, where traced<B> has kept them; `what()` ends with it.
+  /// The calls that came before, one a line, where `traced` has kept them; `what()` ends with it.
   const std::string& history() const noexcept { return history_; }
   /// Adds the history where none is attached yet.
   void attach_history(std::string history) {

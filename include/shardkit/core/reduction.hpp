@@ -8,6 +8,7 @@
 
 namespace shardkit {
 
+/// What is done with two elements.
 enum class reduction_kind : std::uint8_t { sum, product, minimum, maximum, average, bit_and, bit_or, bit_xor };
 
 /// A reduction and whether its order is fixed.
@@ -17,7 +18,9 @@ struct reduction {
   bool by_rank = false;
 };
 
+/// All types but bool and the 8-bit floats.
 inline constexpr reduction sum{reduction_kind::sum};
+/// As for sum.
 inline constexpr reduction product{reduction_kind::product};
 /// NaN if any rank has one; -0 is below +0.
 inline constexpr reduction minimum{reduction_kind::minimum};
@@ -27,12 +30,15 @@ inline constexpr reduction maximum{reduction_kind::maximum};
 inline constexpr reduction average{reduction_kind::average};
 /// Bit operations are for integers and bool.
 inline constexpr reduction bit_and{reduction_kind::bit_and};
+/// For integers and bool.
 inline constexpr reduction bit_or{reduction_kind::bit_or};
+/// For integers and bool.
 inline constexpr reduction bit_xor{reduction_kind::bit_xor};
 
 /// The same reduction in rank order: reproducible to the bit on every backend and run.
 constexpr reduction by_rank(reduction op) noexcept { return {op.kind, true}; }
 
+/// As the constants above are called.
 constexpr const char* name_of(reduction_kind kind) noexcept {
   constexpr const char* names[] = {"sum", "product", "minimum", "maximum", "average", "bit_and", "bit_or", "bit_xor"};
   return names[static_cast<std::size_t>(kind)];

@@ -115,6 +115,7 @@ struct is_contiguous_range<
 
 }  // namespace detail
 
+/// A view is one already.
 template <class T, class Space>
 constexpr view<T, Space> view_of(view<T, Space> already) noexcept {
   return already;

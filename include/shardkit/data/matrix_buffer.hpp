@@ -32,10 +32,12 @@ class matrix_buffer {
   std::size_t rows_ = 0, columns_ = 0;
 };
 
+/// Its elements, row by row.
 template <class T, class Space>
 view<T, Space> view_of(matrix_buffer<T, Space>& owner) noexcept {
   return {owner.data(), owner.size()};
 }
+/// Its elements, row by row.
 template <class T, class Space>
 view<const T, Space> view_of(const matrix_buffer<T, Space>& owner) noexcept {
   return {owner.data(), owner.size()};

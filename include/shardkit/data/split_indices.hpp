@@ -10,6 +10,7 @@ namespace shardkit {
 
 /// The numbers first, first + 1, ... last - 1.
 struct consecutive_indices {
+  /// Its numbers are made as they are asked for.
   class iterator {
    public:
     using iterator_category = std::forward_iterator_tag;

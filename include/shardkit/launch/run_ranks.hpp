@@ -25,6 +25,7 @@ enum class pinning {
   numa_nodes,  ///< each on the processors of one NUMA node, next to its neighbours in rank
 };
 
+/// How run_ranks starts its ranks.
 struct launch_options {
   deadlines limits;
   /// Only processors that the calling thread may use are given out.
@@ -125,6 +126,7 @@ void run_ranks(int size, const launch_options& options, Function&& function) {
   cause.rethrow(options);
 }
 
+/// The same with the default options.
 template <class Function>
 void run_ranks(int size, Function&& function) {
   run_ranks(size, launch_options{}, std::forward<Function>(function));

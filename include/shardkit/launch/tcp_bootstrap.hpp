@@ -14,6 +14,7 @@
 
 namespace shardkit {
 
+/// For one launch; made on every rank at about the same time.
 class tcp_bootstrap final : public bootstrap {
  public:
   /// Collective. Throws timeout_error naming the ranks that never came, usage_error where processes disagree about

@@ -80,6 +80,7 @@ class thread_meeting_place {
   std::string failure_;
 };
 
+/// One thread's end.
 class thread_bootstrap final : public bootstrap {
  public:
   thread_bootstrap(thread_meeting_place& place, int rank) : place_(place), rank_(rank) { place.take(rank); }

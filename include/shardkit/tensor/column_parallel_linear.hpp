@@ -16,6 +16,7 @@
 
 namespace shardkit {
 
+/// What a column-parallel layer may have beside its weights.
 template <class T, class Space = host_space>
 struct column_options {
   view<const T, Space> bias = {};  ///< this rank's [cut.count(rank)], or null

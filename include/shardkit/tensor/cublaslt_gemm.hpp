@@ -24,6 +24,7 @@
 
 namespace shardkit {
 
+/// For one cublaslt_gemm.
 struct cublaslt_options {
   /// Scratch memory, aligned to 256 bytes, for calls that bring none in gemm_args. Some shapes are faster with it; 32
   /// MiB is enough for all of them. It belongs to one stream at a time.

@@ -52,6 +52,7 @@ partition level_features(std::size_t features, const Costs& attention_cost, doub
   return partition::weighted(features, weights, granularity);
 }
 
+/// One feed-forward block; see the top of this file.
 template <class Communicator, class Weights, class T = typename Weights::value_type>
 class gated_mlp {
  public:

@@ -47,6 +47,7 @@ struct separate_options {
   std::vector<view<const T, Space>> biases = {};  ///< this rank's, one for each segment (null: none), or no vector
 };
 
+/// Several column-parallel layers in one; see the top of this file.
 template <class Communicator, class Weights, class T = typename Weights::value_type>
 class packed_column_linear {
  public:

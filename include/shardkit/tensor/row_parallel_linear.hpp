@@ -29,6 +29,7 @@ enum class row_input {
   replicated  ///< all features, of which the layer reads this rank's
 };
 
+/// What a row-parallel layer may have beside its weights.
 template <class T, class Space = host_space>
 struct row_options {
   view<const T, Space> bias = {};  ///< [out_features], whole on every rank, or null

@@ -24,6 +24,7 @@
 
 namespace shardkit::testing {
 
+/// What the body of on_ranks gets, whatever carries the ranks.
 using rank_communicator = any_communicator<host_space>;
 
 namespace detail {

@@ -160,6 +160,7 @@ void on_thread_ranks(int size, launch_options options, Body&& body, call_site si
   }
   if (exceptions.any()) exceptions.rethrow(size, site);
 }
+/// The same with the default options.
 template <class Body>
 void on_thread_ranks(int size, Body&& body, call_site site = call_site::current()) {
   on_thread_ranks(size, launch_options{}, std::forward<Body>(body), site);
