@@ -1,4 +1,5 @@
 // cublaslt_gemm against products in double, its errors, its cache, and its place in CUDA graphs.
+#include "float8.hpp"
 #include "matrices.hpp"
 
 #include <double/control.hpp>
@@ -7,7 +8,6 @@
 #include <shardkit/tensor/cublaslt_gemm.hpp>
 #include <support/counted_heap.hpp>
 
-#include <cuda_fp8.h>
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -17,24 +17,6 @@
 #include <string>
 #include <type_traits>
 #include <vector>
-
-// 8-bit floats of an engine's own.
-struct e4m3 : __nv_fp8_e4m3 {
-  using __nv_fp8_e4m3::__nv_fp8_e4m3;
-};
-struct e5m2 : __nv_fp8_e5m2 {
-  using __nv_fp8_e5m2::__nv_fp8_e5m2;
-};
-inline bool operator==(const e4m3& a, const e4m3& b) { return a.__x == b.__x; }
-inline bool operator==(const e5m2& a, const e5m2& b) { return a.__x == b.__x; }
-template <>
-struct shardkit::dtype_traits<e4m3> {
-  static constexpr dtype value = dtype::f8e4m3;
-};
-template <>
-struct shardkit::dtype_traits<e5m2> {
-  static constexpr dtype value = dtype::f8e5m2;
-};
 
 namespace {
 

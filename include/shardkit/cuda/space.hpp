@@ -69,7 +69,7 @@ struct cuda_space {
                       std::size_t rows, at<cuda_space> where = {}) {
     if (rows <= 1 || (to_stride == row_bytes && from_stride == row_bytes))
       return copy(to, from, row_bytes * rows, where);
-    if (row_bytes == 0) return;
+    if (row_bytes == 0 || (to == from && to_stride == from_stride)) return;
     if (to_stride > longest_pitch || from_stride > longest_pitch) {
       for (std::size_t row = 0; row < rows; ++row)
         copy(static_cast<char*>(to) + row * to_stride, static_cast<const char*>(from) + row * from_stride, row_bytes,

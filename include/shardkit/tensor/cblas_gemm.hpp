@@ -5,6 +5,9 @@
 #include <shardkit/core/error.hpp>
 #include <shardkit/tensor/simd_gemm.hpp>
 
+#if !__has_include(<cblas.h>)
+#error "shardkit: this needs a CBLAS; link shardkit::cblas, or install libopenblas-dev"
+#endif
 #include <cblas.h>
 
 #include <cstddef>

@@ -14,20 +14,20 @@ namespace shardkit {
 /// the place in the program.
 class cublas_error : public transport_error {
  public:
-  /// `product`: shapes and types in words, or empty where the call is not about one. `stream`: null where the call
+  /// `what`: shapes and types in words, or empty where the call is not about one. `stream`: null where the call
   /// takes none.
-  cublas_error(cublasStatus_t status, const char* call, const std::string& product, const cudaStream_t* stream,
+  cublas_error(cublasStatus_t status, const char* call, const std::string& what, const cudaStream_t* stream,
                const call_site& site)
-      : transport_error(compose(status, call, product, stream, site)), status_(status) {}
+      : transport_error(compose(status, call, what, stream, site)), status_(status) {}
 
   cublasStatus_t status() const noexcept { return status_; }
 
  private:
-  static std::string compose(cublasStatus_t status, const char* call, const std::string& product,
+  static std::string compose(cublasStatus_t status, const char* call, const std::string& what,
                              const cudaStream_t* stream, const call_site& site) {
     std::string text = std::string(call) + " failed: " + cublasLtGetStatusName(status) + " (" +
                        std::to_string(static_cast<int>(status)) + ")" + remedy(status);
-    if (!product.empty()) text += "; " + product;
+    if (!what.empty()) text += "; " + what;
     const int device = detail::device_or_unknown();
     text += " (device " + (device < 0 ? std::string("unknown") : std::to_string(device));
     if (stream != nullptr) {

@@ -200,7 +200,7 @@ class cublaslt_gemm {
     for (const std::size_t extent :
          {of.rows, of.out_features, of.in_features, of.x_stride, of.weights_stride, of.addend_stride, of.y_stride})
       if (extent > most)
-        throw wrong(describe(of), "an extent does not fit into 31 bits; cut the product into smaller ones", site);
+        throw wrong(in_words(of), "an extent does not fit into 31 bits; cut the product into smaller ones", site);
     if (of.x != dtype::f8e4m3 && of.x != dtype::f8e5m2) return;
     if (capability_ < 89)
       throw unsupported_error("cublaslt_gemm: device " + std::to_string(device_) + " of compute capability " +
@@ -208,7 +208,7 @@ class cublaslt_gemm {
                               " does not multiply 8-bit floats, which needs 8.9 (Ada, Hopper and later); keep the "
                               "weights in bf16");
     if (of.y == dtype::f32 && of.bias_alignment != 0)
-      throw wrong(describe(of),
+      throw wrong(in_words(of),
                   "8-bit floats with an f32 result take no f32 bias; let the result be bf16 or f16, or add "
                   "the bias after the product",
                   site);
@@ -218,7 +218,7 @@ class cublaslt_gemm {
                       of.y_stride * y_size % 16 == 0 && of.x_alignment >= 16 && of.weights_alignment >= 16 &&
                       of.addend_alignment >= 16 && of.y_alignment >= 16;
     if (!fits)
-      throw wrong(describe(of),
+      throw wrong(in_words(of),
                   "8-bit floats need in_features, row strides and rows of y that are multiples of 16 bytes, "
                   "and pointers aligned to 16 bytes; cut the partition with a granularity of 16",
                   site);

@@ -17,8 +17,8 @@
 
 namespace shardkit::detail {
 
-inline void cublas_check(cublasStatus_t status, const char* call, const std::string& product, const call_site& site) {
-  if (status != CUBLAS_STATUS_SUCCESS) throw cublas_error(status, call, product, nullptr, site);
+inline void cublas_check(cublasStatus_t status, const char* call, const std::string& what, const call_site& site) {
+  if (status != CUBLAS_STATUS_SUCCESS) throw cublas_error(status, call, what, nullptr, site);
 }
 
 /// All that the choice of an algorithm depends on. Strides in elements, alignments in bytes.
@@ -52,7 +52,7 @@ struct hash_of_product_kind {
 };
 
 /// For messages.
-inline std::string describe(const product_kind& of) {
+inline std::string in_words(const product_kind& of) {
   std::string text = std::string("y ") + name_of(of.y) + " [" + std::to_string(of.rows) + ", " +
                      std::to_string(of.out_features) + "] = x " + name_of(of.x) + " [" + std::to_string(of.rows) +
                      ", " + std::to_string(of.in_features) + "] times weights " + name_of(of.weights) + " [" +
@@ -89,7 +89,7 @@ class cublaslt_plan {
  public:
   /// Asks for the algorithm. Host work only, some of it slow, and allocates.
   cublaslt_plan(cublasLtHandle_t library, const product_kind& kind, const product_operands& of, const call_site& site) {
-    const std::string words = describe(kind);
+    const std::string words = in_words(kind);
     const cublasComputeType_t compute = kind.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
     cublasLtMatmulDesc_t operation = nullptr;
     cublas_check(cublasLtMatmulDescCreate(&operation, compute, CUDA_R_32F), "cublasLtMatmulDescCreate", words, site);
@@ -113,7 +113,7 @@ class cublaslt_plan {
                                                  x_.get(), &of.beta, of.addend, addend_.get(), of.y, y_.get(),
                                                  &algorithm_, workspace, workspace_bytes_, where.stream.handle);
     if (status != CUBLAS_STATUS_SUCCESS)
-      throw cublas_error(status, "cublasLtMatmul", describe(kind), &where.stream.handle, where.site);
+      throw cublas_error(status, "cublasLtMatmul", in_words(kind), &where.stream.handle, where.site);
   }
 
  private:
