@@ -9,6 +9,8 @@
 //   buffer<std::byte> arena(plan.bytes()), staging(1 << 20);
 //   plan.load(comm, arena, staging);
 //   matrix_view<float> w = up.matrix_in<float>(arena);
+//
+// For memory of a GPU, see device_ring.hpp.
 #pragma once
 
 #include <shardkit/checkpoint/all_or_none.hpp>
@@ -16,6 +18,7 @@
 #include <shardkit/checkpoint/detail/part_loader.hpp>
 #include <shardkit/checkpoint/slice.hpp>
 #include <shardkit/comm/in_place.hpp>
+#include <shardkit/core/at.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -110,8 +113,24 @@ class load_plan {
   /// failed; the arena's contents are then unspecified.
   template <class Arena, class Staging>
   load_report load(Arena&& arena, Staging&& staging, const load_options& options = {}) const {
-    return run(detail::output_of<host_space>(std::forward<Arena>(arena)), detail::output_of<host_space>(staging),
-               options);
+    const view<std::byte> to = detail::output_of<host_space>(std::forward<Arena>(arena));
+    const view<std::byte> through = detail::output_of<host_space>(staging);
+    require_arena(to);
+    if (to.data() < through.end() && through.data() < to.end()) refuse("the staging buffer overlaps the arena");
+    detail::arena_destination destination(to.data());
+    return run(destination, through, options);
+  }
+
+  /// The same into the memory of a device, through a ring of pinned memory (checkpoint/device_ring.hpp): the next piece
+  /// is read while the former is copied. On return everything has been enqueued on the stream, and nothing more is read
+  /// from files; what follows on the stream sees the arena loaded.
+  template <class Arena, class Ring>
+  load_report load(Arena&& arena, Ring& ring, at<typename Ring::device_space> where,
+                   const load_options& options = {}) const {
+    const auto to = detail::output_of<typename Ring::device_space>(std::forward<Arena>(arena));
+    require_arena(to);
+    return ring.fill(to.data(), where,
+                     [&](auto& destination, view<std::byte> staging) { return run(destination, staging, options); });
   }
 
   /// Collective: every rank loads its own plan. Where any fails, all throw checkpoint_error with the same text, which
@@ -123,6 +142,14 @@ class load_plan {
     return all_or_none(
         comm, "loading the checkpoint " + detail::in_quotes(from_.path()),
         [&] { return load(arena, staging, options); }, site);
+  }
+  template <class Communicator, class Arena, class Ring>
+  requires requires { typename Communicator::where; }
+  load_report load(Communicator& comm, Arena&& arena, Ring& ring, at<typename Ring::device_space> where,
+                   const load_options& options = {}) const {
+    return all_or_none(
+        comm, "loading the checkpoint " + detail::in_quotes(from_.path()),
+        [&] { return load(arena, ring, where, options); }, where.site);
   }
 
  private:
@@ -172,20 +199,24 @@ class load_plan {
     slot.shape[0] += shape[0];
   }
 
-  load_report run(view<std::byte> arena, view<std::byte> staging, const load_options& options) const {
-    const auto refuse = [&](const std::string& why) {
-      usage_error wrong(why);
-      wrong.attach({rank_, size_, {}, "load_plan::load", 0, {}});
-      throw wrong;
-    };
+  [[noreturn]] void refuse(const std::string& why) const {
+    usage_error wrong(why);
+    wrong.attach({rank_, size_, {}, "load_plan::load", 0, {}});
+    throw wrong;
+  }
+  template <class Space>
+  void require_arena(view<std::byte, Space> arena) const {
     if (arena.size() < bytes())
       refuse("the arena has " + std::to_string(arena.size()) + " bytes, the plan needs " + std::to_string(bytes()));
     if (reinterpret_cast<std::uintptr_t>(arena.data()) % alignment_ != 0)
       refuse("the arena is not aligned to " + std::to_string(alignment_) + " bytes, as the plan was told");
+  }
+
+  template <class Destination>
+  load_report run(Destination& destination, view<std::byte> staging, const load_options& options) const {
     if (staging.size() < least_staging)
       refuse("the staging buffer has " + std::to_string(staging.size()) + " bytes, it needs " +
              std::to_string(least_staging));
-    if (arena.data() < staging.end() && staging.data() < arena.end()) refuse("the staging buffer overlaps the arena");
     if (!options.transform)  // each conversion tried on nothing, before anything is read
       for (const detail::plan_part& part : parts_)
         convert_elements({part.name, part.stored, part.wanted, 0, nullptr, nullptr});
@@ -196,7 +227,7 @@ class load_plan {
     std::sort(order.begin(), order.end(), [](const detail::plan_part* a, const detail::plan_part* b) {
       return a->source.file != b->source.file ? a->source.file < b->source.file : a->source.begin < b->source.begin;
     });
-    detail::part_loader loader(arena.data(), staging, options, loaded_bytes_);
+    detail::part_loader loader(destination, staging, options, loaded_bytes_);
     for (std::size_t first = 0, next = 0; first < order.size(); first = next) {
       const std::size_t number = order[first]->source.file;
       const detail::file from(from_.file(number), from_.identity(number));

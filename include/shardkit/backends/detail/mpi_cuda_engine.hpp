@@ -5,6 +5,7 @@
 #include <shardkit/backends/detail/mpi_cuda_posting.hpp>
 #include <shardkit/backends/detail/mpi_cuda_slot.hpp>
 #include <shardkit/comm/detail/call_pool.hpp>
+#include <shardkit/cuda/device.hpp>
 
 #include <cstddef>
 #include <cstdio>
@@ -159,7 +160,7 @@ class mpi_cuda_operation final : public pending_call {
     for (bool moved = true; moved;) {
       moved = false;
       if (finished_ < posted_ && (!posts_ || current(finished_).pending->test())) deliver(finished_++), moved = true;
-      if (first && posted_ < fetched_ && current(posted_).slot->idle(where_.site)) post(posted_++), moved = true;
+      if (first && posted_ < fetched_ && current(posted_).slot->use.over(where_.site)) post(posted_++), moved = true;
       if (fetched_ < rounds_ && fetched_ - finished_ < at_once) fetch(fetched_++), moved = true;
     }
     return finished_ == rounds_;
@@ -168,7 +169,7 @@ class mpi_cuda_operation final : public pending_call {
 
   round_in_work& current(std::size_t round) noexcept { return rounds_in_work_[round % at_once]; }
   mpi_cuda_round round_at(std::size_t number) {
-    std::byte* const memory = current(number).slot->data();
+    std::byte* const memory = current(number).slot->memory.data();
     if (direct_)
       return {static_cast<std::byte*>(sides_.in.data), static_cast<std::byte*>(sides_.out.data), 0, each_, 1};
     mpi_cuda_round round{memory, memory, number, each_, rounds_};
@@ -194,9 +195,9 @@ class mpi_cuda_operation final : public pending_call {
     // What MPI is to read, or all that it gets: then the stream has to have come here.
     const bool reads = sides_.in.parts != 0 && sides_.longest != 0;
     if (!reads && !sides_.follows_stream && !direct_) return;
-    now.slot->order_before(where_);
+    now.slot->use.order_before(where_);
     if (!direct_) mpi_cuda_copy_round(sides_.in, sides_.type, number, each_, round_at(number).in, false, where_);
-    now.slot->follow(where_);
+    now.slot->use.set(where_);
   }
   void post(std::size_t number) {
     if (!posts_) return;
@@ -217,7 +218,7 @@ class mpi_cuda_operation final : public pending_call {
     if (now.pending != nullptr) std::exchange(now.pending, nullptr)->release();
     if (direct_ || sides_.out.parts == 0 || sides_.longest == 0) return;
     mpi_cuda_copy_round(sides_.out, sides_.type, number, each_, round_at(number).out, true, where_);
-    now.slot->follow(where_);
+    now.slot->use.set(where_);
   }
   void close() noexcept {
     for (round_in_work& one : rounds_in_work_) {

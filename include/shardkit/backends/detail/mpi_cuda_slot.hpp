@@ -2,59 +2,21 @@
 #pragma once
 
 #include <shardkit/core/buffer.hpp>
-#include <shardkit/core/detail/waiting.hpp>
-#include <shardkit/cuda/device.hpp>
-#include <shardkit/cuda/event.hpp>
+#include <shardkit/cuda/detail/last_use.hpp>
 #include <shardkit/cuda/pinned_space.hpp>
 
-#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <vector>
 
 namespace shardkit::detail {
 
-/// Memory of one round, and the event behind the last copy from or to it.
-class mpi_cuda_slot {
- public:
-  explicit mpi_cuda_slot(std::size_t bytes) : memory_(bytes) {}
-  mpi_cuda_slot(const mpi_cuda_slot&) = delete;
-  mpi_cuda_slot& operator=(const mpi_cuda_slot&) = delete;
+/// Memory of one round.
+struct mpi_cuda_slot {
+  explicit mpi_cuda_slot(std::size_t bytes) : memory(bytes) {}
 
-  std::byte* data() noexcept { return memory_.data(); }
-  std::size_t size() const noexcept { return memory_.size(); }
-
-  /// Whether the host may use the memory: the last copy is done.
-  bool idle(const call_site& site) {
-    if (busy_ && last_.reached(site)) busy_ = false;
-    return !busy_;
-  }
-  /// What is enqueued on the stream from now on runs after the last copy.
-  void order_before(at<cuda_space> where) {
-    if (busy_ && on_.handle != where.stream.handle) last_.order_before(where);
-  }
-  /// The last copy is what the stream holds now.
-  void follow(at<cuda_space> where) {
-    last_.record(where);
-    on_ = where.stream;
-    busy_ = true;
-  }
-  /// Before it is destroyed: whether the device had done the last copy within so many seconds. Where it had not, the
-  /// device is broken or stuck, and the memory has to stay.
-  bool quiet(double seconds) noexcept {
-    try {
-      return wait_for(
-                 1000, seconds, [&] { return idle({}); }, [] { return false; }) == wait_result::ready;
-    } catch (const error&) {
-      return false;
-    }
-  }
-
- private:
-  buffer<std::byte, pinned_space> memory_;
-  cuda_event last_;
-  cuda_space::stream on_;
-  bool busy_ = false;
+  buffer<std::byte, pinned_space> memory;
+  last_use use;
 };
 
 /// Slots of one device. One thread at a time.
@@ -71,15 +33,15 @@ class mpi_cuda_slots {
   mpi_cuda_slots& operator=(const mpi_cuda_slots&) = delete;
   ~mpi_cuda_slots() {
     for (auto& slot : all_)
-      if (!slot->quiet(patience_)) (void)slot.release();
+      if (!slot->use.wait_before_freeing(patience_)) (void)slot.release();
   }
 
   /// The smallest idle slot of at least `bytes`, else a new one, which is kept.
   mpi_cuda_slot& take(std::size_t bytes) {
-    const auto fits = [&](const mpi_cuda_slot* one) { return one->size() >= bytes; };
+    const auto fits = [&](const mpi_cuda_slot* one) { return one->memory.size() >= bytes; };
     auto found = idle_.end();
     for (auto one = idle_.begin(); one != idle_.end(); ++one)
-      if (fits(*one) && (found == idle_.end() || (*one)->size() < (*found)->size())) found = one;
+      if (fits(*one) && (found == idle_.end() || (*one)->memory.size() < (*found)->memory.size())) found = one;
     if (found == idle_.end()) {
       std::size_t rounded = least_bytes;
       while (rounded < bytes) rounded *= 2;

@@ -1,4 +1,4 @@
-// Reads the parts of a load plan from one file after another into the arena.
+// Reads the parts of a load plan from one file after another into the arena, or what leads there.
 #pragma once
 
 #include <shardkit/checkpoint/convert.hpp>
@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <string>
 
 namespace shardkit {
@@ -38,39 +39,58 @@ struct plan_part {
   std::size_t destination;  // bytes from the beginning of the arena
 };
 
+/// The arena, in memory that the loader writes itself.
+class arena_destination {
+ public:
+  explicit arena_destination(std::byte* arena) noexcept : arena_(arena) {}
+
+  /// A part begins at this byte of the arena.
+  void begin(std::size_t offset) noexcept { next_ = arena_ + offset; }
+  /// Where its next bytes go: room for at least so many.
+  view<std::byte> room(std::size_t) const noexcept { return {next_, std::numeric_limits<std::size_t>::max()}; }
+  /// So many bytes have been written there.
+  void written(std::size_t bytes) noexcept { next_ += bytes; }
+
+ private:
+  std::byte* arena_;
+  std::byte* next_ = nullptr;
+};
+
+template <class Destination>
 class part_loader {
  public:
-  part_loader(std::byte* arena, view<std::byte> staging, const load_options& options, std::uint64_t total)
-      : arena_(arena), staging_(staging), options_(options), total_(total) {}
+  part_loader(Destination& to, view<std::byte> staging, const load_options& options, std::uint64_t total)
+      : to_(to), staging_(staging), options_(options), total_(total) {}
 
   void load(const file& from, const plan_part& part) {
     const bool converts = options_.transform || part.stored != part.wanted || part.stored == dtype::boolean;
     const std::size_t element = size_of(part.stored);
     const std::uint64_t capacity = std::min<std::uint64_t>(staging_.size(), window_bytes) / element * element;
-    std::byte* to = arena_ + part.destination;
+    to_.begin(part.destination);
     for (run_cursor at(part.source); !at.done();) {
       const std::uint64_t begin = at.position();
       run_cursor after = at;
       std::uint64_t end = begin;
       const std::size_t runs = extend(after, end, begin + capacity, converts ? capacity : short_run);
       if (runs == 1 && !converts) {
-        const std::uint64_t bytes = std::min(at.remaining(), direct_bytes);
-        read(from, begin, to, bytes);
+        const view<std::byte> to = to_.room(1);
+        const std::uint64_t bytes = std::min({at.remaining(), direct_bytes, std::uint64_t{to.size()}});
+        read(from, begin, to.data(), bytes);
         at.advance(bytes);
-        to += bytes;
         loaded(bytes);
         continue;
       }
       read(from, begin, staging_.data(), end - begin);
       while (at.walked() < after.walked()) {
-        const std::uint64_t bytes = std::min(at.remaining(), after.walked() - at.walked());
+        const view<std::byte> to = to_.room(size_of(part.wanted));
+        const std::uint64_t read = std::min(at.remaining(), after.walked() - at.walked()) / element;
+        const std::uint64_t count = std::min<std::uint64_t>(read, to.size() / size_of(part.wanted));
         const std::byte* piece = staging_.data() + (at.position() - begin);
-        const element_block block{part.name, part.stored, part.wanted, bytes / element, piece, to};
+        const element_block block{part.name, part.stored, part.wanted, count, piece, to.data()};
         if (options_.transform) options_.transform(block);
         else convert_elements(block);
-        at.advance(bytes);
-        to += block.count * size_of(part.wanted);
-        loaded(block.count * size_of(part.wanted));
+        at.advance(count * element);
+        loaded(count * size_of(part.wanted));
       }
     }
   }
@@ -107,6 +127,7 @@ class part_loader {
     report_.bytes_read += bytes;
   }
   void loaded(std::uint64_t bytes) {
+    to_.written(static_cast<std::size_t>(bytes));
     report_.bytes_loaded += bytes;
     if (!options_.progress) return;
     if (report_.bytes_loaded - told_ < progress_bytes && report_.bytes_loaded != total_) return;
@@ -114,7 +135,7 @@ class part_loader {
     options_.progress(report_.bytes_loaded, total_);
   }
 
-  std::byte* arena_;
+  Destination& to_;
   view<std::byte> staging_;
   const load_options& options_;
   std::uint64_t total_, told_ = 0;
