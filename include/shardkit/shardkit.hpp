@@ -2,6 +2,10 @@
 // component of the CMake package.
 #pragma once
 
+#if __cplusplus < 202002L
+#error "shardkit: this needs C++20, -std=c++20; C++17 sources include from core/ and comm/, as any_communicator.hpp"
+#endif
+
 #include <shardkit/backends/self.hpp>
 #include <shardkit/backends/tcp.hpp>
 #include <shardkit/backends/threads.hpp>

@@ -6,6 +6,9 @@
 #include <shardkit/core/error.hpp>
 
 #include <dlfcn.h>
+#if !__has_include(<nccl.h>)
+#error "shardkit: this needs NCCL; link shardkit::nccl, or give the folder of nccl.h with -I"
+#endif
 #include <nccl.h>
 
 #include <cstddef>
@@ -16,18 +19,19 @@
 #error "shardkit: NCCL 2.19 or newer is needed"
 #endif
 
-// What every NCCL from 2.19 on has: the name in the table, NCCL's own.
-#define SHARDKIT_NCCL_FUNCTIONS(X)                                                                                    \
-  X(get_version, ncclGetVersion)                                                                                      \
-  X(get_unique_id, ncclGetUniqueId) X(comm_init_rank_config, ncclCommInitRankConfig)                                  \
-      X(comm_finalize, ncclCommFinalize) X(comm_destroy, ncclCommDestroy) X(comm_abort, ncclCommAbort)                \
-          X(comm_split, ncclCommSplit) X(get_error_string, ncclGetErrorString) X(get_last_error, ncclGetLastError)    \
-              X(comm_get_async_error, ncclCommGetAsyncError) X(comm_count, ncclCommCount)                             \
-                  X(comm_cu_device, ncclCommCuDevice) X(comm_user_rank, ncclCommUserRank)                             \
-                      X(comm_register, ncclCommRegister) X(comm_deregister, ncclCommDeregister) X(reduce, ncclReduce) \
-                          X(broadcast, ncclBroadcast) X(all_reduce, ncclAllReduce)                                    \
-                              X(reduce_scatter, ncclReduceScatter) X(all_gather, ncclAllGather) X(send, ncclSend)     \
-                                  X(recv, ncclRecv) X(group_start, ncclGroupStart) X(group_end, ncclGroupEnd)
+// What every NCCL from 2.19 on has: the name in the table, NCCL's own. (The formatter never comes to rest on it.)
+// clang-format off
+#define SHARDKIT_NCCL_FUNCTIONS(X) \
+  X(get_version, ncclGetVersion) X(get_unique_id, ncclGetUniqueId) \
+  X(comm_init_rank_config, ncclCommInitRankConfig) X(comm_finalize, ncclCommFinalize) \
+  X(comm_destroy, ncclCommDestroy) X(comm_abort, ncclCommAbort) X(comm_split, ncclCommSplit) \
+  X(get_error_string, ncclGetErrorString) X(get_last_error, ncclGetLastError) \
+  X(comm_get_async_error, ncclCommGetAsyncError) X(comm_count, ncclCommCount) \
+  X(comm_cu_device, ncclCommCuDevice) X(comm_user_rank, ncclCommUserRank) X(comm_register, ncclCommRegister) \
+  X(comm_deregister, ncclCommDeregister) X(reduce, ncclReduce) X(broadcast, ncclBroadcast) \
+  X(all_reduce, ncclAllReduce) X(reduce_scatter, ncclReduceScatter) X(all_gather, ncclAllGather) \
+  X(send, ncclSend) X(recv, ncclRecv) X(group_start, ncclGroupStart) X(group_end, ncclGroupEnd)
+// clang-format on
 
 namespace shardkit {
 

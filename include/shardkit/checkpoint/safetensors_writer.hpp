@@ -13,6 +13,9 @@
 #include <shardkit/comm/in_place.hpp>
 #include <shardkit/core/dtype.hpp>
 
+#if !__has_include(<nlohmann/json.hpp>)
+#error "shardkit: this needs nlohmann-json; link shardkit::checkpoint, or install nlohmann-json3-dev"
+#endif
 #include <nlohmann/json.hpp>
 
 #include <algorithm>

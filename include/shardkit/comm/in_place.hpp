@@ -39,8 +39,9 @@ auto input_of(const X& x) {
   if constexpr (require_view<const X>::value) {
     auto given = as_view(x);
     using element = std::remove_const_t<typename decltype(given)::element_type>;
-    static_assert(is_memory_of<typename decltype(given)::space, Space>,
-                  "shardkit: the buffer lies in another memory space than the communicator works on");
+    static_assert(
+        is_memory_of<typename decltype(given)::space, Space>,
+        "shardkit: the buffer lies in another memory space than the communicator works on; copy it there first");
     return view<const element, Space>(given.data(), given.size());
   } else {
     return view<const std::byte, Space>();
@@ -56,8 +57,9 @@ auto output_of(X&& x) {
     static_assert(!std::is_const<element>::value, "shardkit: the output buffer is const; pass one that may be written");
     static_assert(std::is_lvalue_reference<X>::value || is_borrowing<std::remove_reference_t<X>>(),
                   "shardkit: the output is a temporary that owns its elements; name it, so that the result survives");
-    static_assert(is_memory_of<typename decltype(given)::space, Space>,
-                  "shardkit: the buffer lies in another memory space than the communicator works on");
+    static_assert(
+        is_memory_of<typename decltype(given)::space, Space>,
+        "shardkit: the buffer lies in another memory space than the communicator works on; copy it there first");
     return view<std::remove_const_t<element>, Space>(given.data(), given.size());
   } else {
     return view<std::byte, Space>();
@@ -67,8 +69,9 @@ auto output_of(X&& x) {
 /// The same buffer as one of Space.
 template <class Space, class T, class Of>
 [[gnu::always_inline]] inline in_place_view<T, Space> in_place_of(in_place_view<T, Of> both) noexcept {
-  static_assert(is_memory_of<Of, Space>,
-                "shardkit: the buffer lies in another memory space than the communicator works on");
+  static_assert(
+      is_memory_of<Of, Space>,
+      "shardkit: the buffer lies in another memory space than the communicator works on; copy it there first");
   return {view<T, Space>(both.data.data(), both.data.size())};
 }
 
@@ -76,7 +79,7 @@ template <class In, class Out>
 constexpr void require_same_element() {
   static_assert(std::is_same<std::remove_const_t<typename In::element_type>,
                              std::remove_const_t<typename Out::element_type>>::value,
-                "shardkit: input and output have different element types");
+                "shardkit: input and output have different element types; convert one into a buffer of the other's");
 }
 
 }  // namespace detail

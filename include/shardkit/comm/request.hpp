@@ -10,6 +10,13 @@
 #include <utility>
 #include <vector>
 
+// A reason came with C++20, the attribute with C++17.
+#if __cplusplus >= 202002L
+#define SHARDKIT_KEEP_REQUEST [[nodiscard("keep the request and call wait() on it: dropped, it ends the call")]]
+#else
+#define SHARDKIT_KEEP_REQUEST [[nodiscard]]
+#endif
+
 namespace shardkit {
 
 /// What a backend keeps of a call under way. It belongs to the backend's shared state and may outlive the
@@ -36,7 +43,7 @@ class pending_call {
 
 /// Owns a call under way: its buffer must stay untouched until `wait` returns or `test` says true. A request that
 /// is dropped before that fails the communicator, because its peer would wait for ever.
-class [[nodiscard]] request {
+class SHARDKIT_KEEP_REQUEST request {
  public:
   request() noexcept = default;
   explicit request(pending_call* state) noexcept : state_(state) {}
@@ -165,3 +172,5 @@ class joined_requests final : public pending_call {
 };
 
 }  // namespace shardkit
+
+#undef SHARDKIT_KEEP_REQUEST

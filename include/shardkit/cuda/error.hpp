@@ -3,6 +3,9 @@
 
 #include <shardkit/core/error.hpp>
 
+#if !__has_include(<cuda_runtime_api.h>)
+#error "shardkit: this needs the CUDA toolkit, not nvcc; link shardkit::cuda, or give its include folder with -I"
+#endif
 #include <cuda_runtime_api.h>
 
 #include <cstdio>

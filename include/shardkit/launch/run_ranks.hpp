@@ -90,6 +90,9 @@ class first_cause {
 /// while others still wait for it has failed, too.
 template <class Function>
 void run_ranks(int size, const launch_options& options, Function&& function) {
+  static_assert(
+      std::is_invocable<Function&, thread_communicator&>::value,
+      "shardkit: run_ranks calls its function with a thread_communicator&; take it as [](auto& comm) { ... }");
   if (size < 1) throw usage_error("run_ranks: " + std::to_string(size) + " ranks; at least 1 is needed");
   require_valid(options.limits);
   const auto launch = std::make_shared<detail::thread_launch>(size, options.limits);

@@ -17,6 +17,9 @@
 #include <shardkit/comm/any_communicator.hpp>
 #include <shardkit/core/error.hpp>
 
+#if !__has_include(<doctest/doctest.h>)
+#error "shardkit: this needs doctest; link shardkit::testing, or install doctest-dev"
+#endif
 #include <doctest/doctest.h>
 
 #include <functional>

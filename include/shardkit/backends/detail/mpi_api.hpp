@@ -7,6 +7,9 @@
 #ifndef MPICH_SKIP_MPICXX
 #define MPICH_SKIP_MPICXX 1
 #endif
+#if !__has_include(<mpi.h>)
+#error "shardkit: this needs MPI; link shardkit::mpi, compile with mpicxx, or install libopenmpi-dev"
+#endif
 #include <mpi.h>
 
 /// Whether MPI's functions for counts beyond int (MPI_Bcast_c and its like) are used; they came with MPI 4. May be set

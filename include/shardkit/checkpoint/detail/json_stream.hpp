@@ -4,6 +4,9 @@
 
 #include <shardkit/checkpoint/detail/file.hpp>
 
+#if !__has_include(<nlohmann/json.hpp>)
+#error "shardkit: this needs nlohmann-json; link shardkit::checkpoint, or install nlohmann-json3-dev"
+#endif
 #include <nlohmann/json.hpp>
 
 #include <cstddef>

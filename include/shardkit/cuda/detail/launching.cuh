@@ -2,6 +2,10 @@
 // For nvcc alone.
 #pragma once
 
+#if !defined(__CUDACC__)
+#error "shardkit: CUDA kernels need nvcc; include .cuh files from .cu sources only"
+#endif
+
 #include <shardkit/core/detail/simd_reduce.hpp>
 #include <shardkit/cuda/space.hpp>
 

@@ -134,8 +134,9 @@ using element_of = typename row_view<X>::value_type;
 /// The rows of an input in Space.
 template <class Space, class In>
 matrix_view<const element_of<const In>, Space> input_rows(const In& in) {
-  static_assert(is_memory_of<space_of<const In>, Space>,
-                "shardkit: the buffer lies in another memory space than the communicator works on");
+  static_assert(
+      is_memory_of<space_of<const In>, Space>,
+      "shardkit: the buffer lies in another memory space than the communicator works on; copy it there first");
   return as_rows(items_of(in));
 }
 
@@ -146,7 +147,7 @@ matrix_view<T, Space> output_rows(Out& out) {
   static_assert(!std::is_const<typename given::element_type>::value,
                 "shardkit: the output is const; pass one that may be written");
   static_assert(std::is_same<typename given::value_type, T>::value,
-                "shardkit: input and output have different element types");
+                "shardkit: input and output have different element types; convert one into a buffer of the other's");
   static_assert(is_memory_of<typename given::space, Space>,
                 "shardkit: input and output lie in different memory spaces");
   return as_rows(items_of(out));

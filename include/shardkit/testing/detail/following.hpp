@@ -3,6 +3,9 @@
 
 #include <shardkit/testing/detail/options.hpp>
 
+#if !__has_include(<doctest/doctest.h>)
+#error "shardkit: this needs doctest; link shardkit::testing, or install doctest-dev"
+#endif
 #include <doctest/doctest.h>
 
 #include <chrono>
