@@ -108,7 +108,7 @@ for name in "${configurations[@]}"; do
     *) fail "there is no configuration '$name'" ;;
   esac
 done
-if [ $nightly = yes ]; then packages+=(clang-19 libclang-rt-19-dev); fi  # for the fuzzers
+if [ $nightly = yes ]; then packages+=(clang-19 libclang-rt-19-dev clang-tidy-19); fi  # for the fuzzers, and tidy
 need_packages "${packages[@]}"
 use_ccache
 
@@ -141,7 +141,7 @@ for name in "${configurations[@]}"; do
     asan)
       # What only compiles (headers, misuse, packages) is the same with and without a sanitizer.
       run_configuration asan "shardkit_tests_single shardkit_tests_mpi" -- \
-        -LE '^(nightly|headers|package|python|examples|docs)$' -E '_misuse\.'
+        -LE '^(nightly|headers|package|python|examples|docs|style)$' -E '_misuse\.'
       ;;
   esac
 done

@@ -232,7 +232,7 @@ class partition {
   SHARDKIT_CONSTEXPR20 std::pair<std::size_t, std::size_t> item_range(int rank) const noexcept {
     const std::size_t index = static_cast<std::size_t>(rank);
     if (table_ != nullptr) return {table_.bound(index), table_.bound(index + 1)};
-    const std::size_t sharing = static_cast<std::size_t>(replicas_ * inner_);
+    const std::size_t sharing = static_cast<std::size_t>(replicas_) * static_cast<std::size_t>(inner_);
     const std::size_t units = units_of(total_, granularity_);
     auto [first, last] = cut(layout_, units, static_cast<std::size_t>(parts_) / sharing, index / sharing);
     first *= granularity_;

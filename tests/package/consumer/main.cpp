@@ -28,6 +28,7 @@ TEST_CASE("ranks meet") {
 #include <atomic>
 #include <cstddef>
 #include <cstdio>
+#include <cstring>
 
 std::size_t count_rows(shardkit::any_communicator<shardkit::host_space>& comm, std::size_t rows);
 
@@ -39,6 +40,9 @@ int main(int argc, char** argv) {
   auto alone = shardkit::erase(shardkit::self_communicator(shardkit::self_backend()));
   good = good && ranks == 9 && count_rows(alone, 7) == 7;
 
+#ifdef PACKAGE_VERSION
+  good = good && std::strcmp(shardkit::version, PACKAGE_VERSION) == 0;
+#endif
 #ifdef WITH_MPI
   char library[MPI_MAX_LIBRARY_VERSION_STRING];
   int length = 0;
