@@ -5,6 +5,7 @@
 #pragma once
 
 #include <shardkit/backends/detail/thread_copies.hpp>
+#include <shardkit/comm/calls.hpp>
 #include <shardkit/core/call_site.hpp>
 #include <shardkit/core/dtype.hpp>
 
@@ -28,6 +29,12 @@ struct message_side {
   std::size_t bytes() const noexcept { return count * size_of(type); }
   bool matches(const message_side& other) const noexcept { return count == other.count && type == other.type; }
 };
+
+// The buffer of a send is only read; one field serves both directions.
+inline message_side side_of(const send_call& call) noexcept {
+  return {const_cast<void*>(call.in), call.count, call.type, call.site};
+}
+inline message_side side_of(const recv_call& call) noexcept { return {call.out, call.count, call.type, call.site}; }
 
 /// A place where message number n of a channel is handed over, for every n that shares it.
 struct alignas(64) message_slot {
@@ -80,6 +87,8 @@ class message_end {
     mismatch
   };
 
+  /// Of no message.
+  message_end() noexcept = default;
   message_end(thread_channel& channel, std::uint64_t message, bool sends, const message_side& mine) noexcept
       : slot_(&channel.slot(message)), turn_(thread_channel::turn(message)), sends_(sends), mine_(mine) {}
 
@@ -193,9 +202,9 @@ class message_end {
     slot_->state.store(message_slot::state_of(turn_ + 1, message_slot::empty), std::memory_order_release);
   }
 
-  message_slot* slot_;
-  std::uint64_t turn_;
-  bool sends_;
+  message_slot* slot_ = nullptr;
+  std::uint64_t turn_ = 0;
+  bool sends_ = true;
   message_side mine_;
 };
 

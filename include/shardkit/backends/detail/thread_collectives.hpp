@@ -1,6 +1,7 @@
 // The collectives of thread ranks, each in the two steps that a blocking call makes at once and a started call one
 // after the other: `publish` shows this rank's contribution, `work` reads and writes what is its own to read and write.
-// Where the meeting is `exposed` afterwards, peers may still read this rank's buffers, and the call has to be finished.
+// Where the meeting is `exposed` afterwards, peers may still read this rank's buffers, and the call has to be finished;
+// then nothing is left to `conclude`.
 #pragma once
 
 #include <shardkit/backends/detail/thread_contributions.hpp>
@@ -19,6 +20,9 @@ class thread_collectives : private thread_contributions {
       : thread_contributions(meeting),
         inputs_(static_cast<std::size_t>(size())),
         outputs_(static_cast<std::size_t>(size())) {}
+
+  template <class Call>
+  void conclude(const Call&) noexcept {}
 
   void publish(const barrier_call& call) { meeting_.publish_inline(call, nullptr, 0); }
   void work(const barrier_call& call) { meeting_.await_all(call); }

@@ -252,7 +252,11 @@ class thread_meeting final : private thread_worker {
       wait_for(room_->spins, no_deadline, quiet, [] { return false; });
     }
     exposed_ = false;
+    if (on_withdrawal_.function != nullptr) on_withdrawal_.function(on_withdrawal_.context);
   }
+  /// What is done when a call has been left whose buffers peers have used: where they only told a device to, it still
+  /// uses them. May not throw.
+  void set_on_withdrawal(void (*function)(void*), void* context) noexcept { on_withdrawal_ = {function, context}; }
 
   template <class Call>
   [[noreturn, gnu::cold, gnu::noinline]] void throw_timeout(const Call& call, int rank) {
@@ -341,7 +345,7 @@ class thread_meeting final : private thread_worker {
     void (*function)(void*) = nullptr;
     void* context = nullptr;
   };
-  progress_entry progress_[2];
+  progress_entry progress_[2], on_withdrawal_;
   thread_progress& progress_of_rank_;
   thread_lock lock_;
   std::atomic<bool> listed_{false};

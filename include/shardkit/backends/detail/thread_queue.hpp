@@ -1,8 +1,10 @@
 // The collectives that one rank has started and not yet completed, in program order. Only the first is on show to the
-// peers; every call and wait of the rank takes it as far as it goes without waiting.
+// peers; every call and wait of the rank takes it as far as it goes without waiting. `Collectives` says what a call
+// does: publish, work, and conclude once all ranks have worked.
 #pragma once
 
-#include <shardkit/backends/detail/thread_collectives.hpp>
+#include <shardkit/backends/detail/thread_meeting.hpp>
+#include <shardkit/comm/group.hpp>
 #include <shardkit/comm/request.hpp>
 
 #include <memory>
@@ -13,9 +15,11 @@
 
 namespace shardkit::detail {
 
+template <class Collectives>
 class thread_queue;
 
 /// A started collective. Lives in the pool of its rank, which it keeps alive.
+template <class Collectives>
 class thread_started final : public pending_call {
  public:
   inline bool test() override;
@@ -25,16 +29,18 @@ class thread_started final : public pending_call {
   inline void release() noexcept override;
 
  private:
-  friend class thread_queue;
+  using queue = thread_queue<Collectives>;
+  friend queue;
 
   enum class phase { queued, published, worked, complete };
 
   // What depends on the kind of call. Pointers, and not a visit, so that a program compiles only what it starts.
   struct kind {
-    void (*publish)(thread_queue&, const any_call&);
-    void (*work)(thread_queue&, const any_call&);
-    void (*wait)(thread_queue&, const any_call&, int peer);
-    void (*expire)(thread_queue&, const any_call&, int peer);
+    void (*publish)(queue&, const any_call&);
+    void (*work)(queue&, const any_call&);
+    void (*conclude)(queue&, const any_call&);
+    void (*wait)(queue&, const any_call&, int peer);
+    void (*expire)(queue&, const any_call&, int peer);
     std::string (*text)(const any_call&);
     call_site (*site)(const any_call&);
   };
@@ -42,24 +48,26 @@ class thread_started final : public pending_call {
   template <class Action>
   auto with_context(Action action);
 
-  thread_queue* queue_ = nullptr;
+  queue* queue_ = nullptr;
   std::shared_ptr<void> owner_;  // of the queue
   any_call call_;
   const kind* kind_ = nullptr;
   phase phase_ = phase::complete;
 };
 
+template <class Collectives>
 class thread_queue {
  public:
-  thread_queue(thread_meeting& meeting, thread_collectives& collectives)
-      : meeting_(meeting), collectives_(collectives) {}
+  using started = thread_started<Collectives>;
+
+  thread_queue(thread_meeting& meeting, Collectives& collectives) : meeting_(meeting), collectives_(collectives) {}
 
   bool empty() const noexcept { return order_.empty(); }
 
   template <class Call>
-  thread_started* start(const Call& call, std::shared_ptr<void> owner) {
+  started* start(const Call& call, std::shared_ptr<void> owner) {
     meeting_.require_alive();
-    thread_started* const entry = take();
+    started* const entry = take();
     entry->queue_ = this;
     entry->owner_ = std::move(owner);
     entry->call_ = call;
@@ -88,7 +96,7 @@ class thread_queue {
     show_progress();
   }
 
-  void wait(thread_started& entry) {
+  void wait(started& entry) {
     for (advance(); entry.phase_ != phase::complete; advance()) {
       meeting_.require_not_failed();
       const int peer = missing();
@@ -96,7 +104,7 @@ class thread_queue {
       order_.front()->kind_->wait(*this, order_.front()->call_, peer);
     }
   }
-  bool test(thread_started& entry) {
+  bool test(started& entry) {
     if (entry.phase_ != phase::complete) meeting_.go_on();
     if (entry.phase_ != phase::complete) meeting_.require_not_failed();
     return entry.phase_ == phase::complete;
@@ -107,7 +115,7 @@ class thread_queue {
     throw timeout_error("a started collective");
   }
 
-  void recycle(thread_started& entry) noexcept {
+  void recycle(started& entry) noexcept {
     const thread_meeting::holding held(meeting_);
     if (entry.phase_ != phase::complete) {
       meeting_.raise(meeting_.rank(), "a request was dropped before it completed",
@@ -124,20 +132,20 @@ class thread_queue {
   }
 
   thread_meeting& meeting() const noexcept { return meeting_; }
-  error_context context_of(const thread_started& entry) const {
+  error_context context_of(const started& entry) const {
     return {meeting_.rank(), meeting_.room().size, {}, text_of(entry), 0, entry.kind_->site(entry.call_)};
   }
 
  private:
-  using phase = thread_started::phase;
+  using phase = typename started::phase;
 
   template <class Call>
-  static const thread_started::kind kind_of;
+  static const typename started::kind kind_of;
 
-  static std::string text_of(const thread_started& entry) { return entry.kind_->text(entry.call_); }
+  static std::string text_of(const started& entry) { return entry.kind_->text(entry.call_); }
 
   // True when the entry is complete.
-  bool step(thread_started& entry) {
+  bool step(started& entry) {
     if (entry.phase_ == phase::queued) {
       if (missing() >= 0) return false;
       meeting_.defer_next();
@@ -147,10 +155,11 @@ class thread_queue {
     if (entry.phase_ == phase::published) {
       if (missing() >= 0) return false;
       entry.kind_->work(*this, entry.call_);
-      entry.phase_ = meeting_.exposed() ? phase::worked : phase::complete;
+      entry.phase_ = phase::worked;
     }
-    if (entry.phase_ == phase::worked && missing() < 0) {
+    if (entry.phase_ == phase::worked && (!meeting_.exposed() || missing() < 0)) {
       meeting_.conclude();
+      entry.kind_->conclude(*this, entry.call_);
       entry.phase_ = phase::complete;
     }
     return entry.phase_ == phase::complete;
@@ -170,26 +179,27 @@ class thread_queue {
           source::collectives, [](void* self) { static_cast<thread_queue*>(self)->advance(); }, this);
   }
 
-  thread_started* take() {
+  started* take() {
     if (free_.empty()) {
-      pool_.push_back(std::make_unique<thread_started>());
+      pool_.push_back(std::make_unique<started>());
       free_.reserve(pool_.size());
       order_.reserve(pool_.size());
       return pool_.back().get();
     }
-    thread_started* entry = free_.back();
+    started* entry = free_.back();
     free_.pop_back();
     return entry;
   }
 
   thread_meeting& meeting_;
-  thread_collectives& collectives_;
-  std::vector<std::unique_ptr<thread_started>> pool_;
-  std::vector<thread_started*> free_, order_;
+  Collectives& collectives_;
+  std::vector<std::unique_ptr<started>> pool_;
+  std::vector<started*> free_, order_;
 };
 
+template <class Collectives>
 template <class Call>
-const thread_started::kind thread_queue::kind_of{
+const typename thread_started<Collectives>::kind thread_queue<Collectives>::kind_of{
     [](thread_queue& q, const any_call& call) { q.collectives_.publish(std::get<Call>(call)); },
     [](thread_queue& q, const any_call& call) {
       const thread_meeting::reading now(q.meeting_);
@@ -197,6 +207,7 @@ const thread_started::kind thread_queue::kind_of{
       q.collectives_.work(std::get<Call>(call));
       if (q.meeting_.exposed()) q.meeting_.mark_done();
     },
+    [](thread_queue& q, const any_call& call) { q.collectives_.conclude(std::get<Call>(call)); },
     [](thread_queue& q, const any_call& call, int peer) {
       q.meeting_.wait(std::get<Call>(call), peer, [&] { return q.order_.empty() || q.missing() != peer; });
     },
@@ -204,8 +215,9 @@ const thread_started::kind thread_queue::kind_of{
     [](const any_call& call) { return describe(std::get<Call>(call)); },
     [](const any_call& call) { return std::get<Call>(call).site; }};
 
+template <class Collectives>
 template <class Action>
-auto thread_started::with_context(Action action) {
+auto thread_started<Collectives>::with_context(Action action) {
   const thread_meeting::holding held(queue_->meeting());
   try {
     return action();
@@ -214,18 +226,25 @@ auto thread_started::with_context(Action action) {
     throw;
   }
 }
-inline bool thread_started::test() {
+template <class Collectives>
+bool thread_started<Collectives>::test() {
   return with_context([&] { return queue_->test(*this); });
 }
-inline void thread_started::wait() {
+template <class Collectives>
+void thread_started<Collectives>::wait() {
   with_context([&] { queue_->wait(*this); });
 }
-inline double thread_started::deadline() const noexcept { return queue_->meeting().room().launch->limits().operation; }
-inline void thread_started::expire() {
+template <class Collectives>
+double thread_started<Collectives>::deadline() const noexcept {
+  return queue_->meeting().room().launch->limits().operation;
+}
+template <class Collectives>
+void thread_started<Collectives>::expire() {
   with_context([&] { queue_->expire(); });
   throw timeout_error("a started collective");
 }
-inline void thread_started::release() noexcept {
+template <class Collectives>
+void thread_started<Collectives>::release() noexcept {
   // The last reference may be this one; the pool then goes with it, this object included.
   const std::shared_ptr<void> owner = std::move(owner_);
   queue_->recycle(*this);

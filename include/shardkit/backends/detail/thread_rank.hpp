@@ -1,7 +1,9 @@
 // One rank's end of a communicator of threads, with everything under way on it. Shared by the backend object and its
-// requests, which may outlive it.
+// requests, which may outlive it. Which memory is meant is the business of the collectives and of the transport of
+// messages, for which this is a template.
 #pragma once
 
+#include <shardkit/backends/detail/thread_collectives.hpp>
 #include <shardkit/backends/detail/thread_messages.hpp>
 #include <shardkit/backends/detail/thread_queue.hpp>
 
@@ -13,9 +15,11 @@
 
 namespace shardkit::detail {
 
-class thread_rank;
+template <class Collectives, class Transport>
+class thread_rank_of;
 
 /// Several messages and collectives with one request.
+template <class Rank>
 class thread_batch final : public pending_call {
  public:
   inline bool test() override;
@@ -25,19 +29,39 @@ class thread_batch final : public pending_call {
   inline void release() noexcept override;
 
  private:
-  friend class thread_rank;
+  friend Rank;
 
-  thread_rank* rank_ = nullptr;
+  Rank* rank_ = nullptr;
   std::shared_ptr<void> owner_;
   std::vector<pending_call*> parts_;
 };
 
-class thread_rank : public std::enable_shared_from_this<thread_rank> {
+/// One collective from beginning to end, with nothing else under way.
+template <class Collectives, class Call>
+void run_collective(thread_meeting& meeting, Collectives& collectives, const Call& call) {
+  collectives.publish(call);
+  collectives.work(call);
+  if (meeting.exposed()) {
+    meeting.await_all(call);
+    meeting.finish(call);
+  }
+  collectives.conclude(call);
+}
+
+template <class Collectives, class Transport>
+class thread_rank_of : public std::enable_shared_from_this<thread_rank_of<Collectives, Transport>> {
+  using batch = thread_batch<thread_rank_of>;
+
  public:
-  thread_rank(std::shared_ptr<thread_room> room, int rank)
-      : meeting_(std::move(room), rank), messages_(meeting_), collectives_(meeting_), queue_(meeting_, collectives_) {}
-  thread_rank(const thread_rank&) = delete;
-  thread_rank& operator=(const thread_rank&) = delete;
+  /// `parts` is what collectives and transport are made of beside the meeting.
+  template <class... Parts>
+  thread_rank_of(std::shared_ptr<thread_room> room, int rank, const Parts&... parts)
+      : meeting_(std::move(room), rank),
+        messages_(meeting_, parts...),
+        collectives_(meeting_, parts...),
+        queue_(meeting_, collectives_) {}
+  thread_rank_of(const thread_rank_of&) = delete;
+  thread_rank_of& operator=(const thread_rank_of&) = delete;
 
   thread_meeting& meeting() noexcept { return meeting_; }
 
@@ -50,10 +74,10 @@ class thread_rank : public std::enable_shared_from_this<thread_rank> {
     } else if constexpr (is_message<Call>) {
       exchange(call);
     } else {
-      if (!meeting_.active()) return run(call);
+      if (!meeting_.active()) return run_collective(meeting_, collectives_, call);
       const thread_meeting::holding held(meeting_);
       queue_.settle();
-      run(call);
+      run_collective(meeting_, collectives_, call);
     }
   }
 
@@ -69,37 +93,29 @@ class thread_rank : public std::enable_shared_from_this<thread_rank> {
   request start(const Call& call) {
     const thread_meeting::holding held(meeting_);
     if constexpr (has_parts<Call>) {
-      thread_batch& batch = take();
-      request whole(&batch);
-      add_parts(batch, call);
+      batch& parts = take();
+      request whole(&parts);
+      add_parts(parts, call);
       return whole;
     } else {
       return request(&start_one(call));
     }
   }
 
-  void recycle(thread_batch& batch) noexcept {
+  void recycle(batch& whole) noexcept {
     const thread_meeting::holding held(meeting_);
-    for (pending_call* part : batch.parts_) part->release();
-    batch.parts_.clear();
-    free_.push_back(&batch);
+    for (pending_call* part : whole.parts_) part->release();
+    whole.parts_.clear();
+    free_.push_back(&whole);
   }
 
  private:
-  template <class Call>
-  void run(const Call& call) {
-    collectives_.publish(call);
-    collectives_.work(call);
-    if (!meeting_.exposed()) return;
-    meeting_.await_all(call);
-    meeting_.finish(call);
-  }
   template <class Call>
   void exchange(const Call& call) {
     // Where nothing else is under way, a message that is waited for needs no lock, either.
     if (meeting_.active()) return start(call).wait();
     if (call.peer != meeting_.rank()) messages_.perform(call);
-    else messages_.perform_as_request(call, shared_from_this());
+    else messages_.perform_as_request(call, this->shared_from_this());
   }
 
   template <class Call>
@@ -107,72 +123,79 @@ class thread_rank : public std::enable_shared_from_this<thread_rank> {
 
   template <class Call>
   pending_call& start_one(const Call& call) {
-    if constexpr (is_message<Call>) return *messages_.prepare(call, shared_from_this());
-    else return *queue_.start(call, shared_from_this());
+    if constexpr (is_message<Call>) return *messages_.prepare(call, this->shared_from_this());
+    else return *queue_.start(call, this->shared_from_this());
   }
   template <class Call>
-  void add(thread_batch& batch, const Call& call) {
+  void add(batch& whole, const Call& call) {
     if constexpr (has_parts<Call>) {
-      add_parts(batch, call);
+      add_parts(whole, call);
     } else {
-      batch.parts_.reserve(batch.parts_.size() + 1);
-      batch.parts_.push_back(&start_one(call));
+      whole.parts_.reserve(whole.parts_.size() + 1);
+      whole.parts_.push_back(&start_one(call));
     }
   }
   /// The parts of an exchange, or of a group. Messages are started in the order listed; while collectives, in their
   /// order, wait for peers, the messages go on.
   template <class Call>
-  void add_parts(thread_batch& batch, const Call& call) {
+  void add_parts(batch& whole, const Call& call) {
     if constexpr (std::is_same<Call, send_recv_call>::value) {
-      add(batch, recv_call{call.out, call.recv_count, call.type, call.from, call.stream, call.site});
-      add(batch, send_call{call.in, call.send_count, call.type, call.to, call.stream, call.site});
+      add(whole, recv_call{call.out, call.recv_count, call.type, call.from, call.stream, call.site});
+      add(whole, send_call{call.in, call.send_count, call.type, call.to, call.stream, call.site});
     } else {
       for (const bool messages : {true, false})
         for (std::size_t i = 0; i < call.count; ++i)
           std::visit(
               [&](const auto& one) {
-                if (is_message<std::decay_t<decltype(one)>> == messages) add(batch, one);
+                if (is_message<std::decay_t<decltype(one)>> == messages) add(whole, one);
               },
               call.calls[i]);
     }
   }
 
-  thread_batch& take() {
+  batch& take() {
     if (free_.empty()) {
       free_.reserve(pool_.size() + 1);
-      pool_.push_back(std::make_unique<thread_batch>());
+      pool_.push_back(std::make_unique<batch>());
       free_.push_back(pool_.back().get());
     }
-    thread_batch& batch = *free_.back();
+    batch& taken = *free_.back();
     free_.pop_back();
-    batch.rank_ = this;
-    batch.owner_ = shared_from_this();
-    return batch;
+    taken.rank_ = this;
+    taken.owner_ = this->shared_from_this();
+    return taken;
   }
 
   thread_meeting meeting_;
-  thread_messages messages_;
-  thread_collectives collectives_;
-  thread_queue queue_;
-  std::vector<std::unique_ptr<thread_batch>> pool_;
-  std::vector<thread_batch*> free_;
+  thread_messages<Transport> messages_;
+  Collectives collectives_;
+  thread_queue<Collectives> queue_;
+  std::vector<std::unique_ptr<batch>> pool_;
+  std::vector<batch*> free_;
 };
 
-inline bool thread_batch::test() {
+/// Of host memory.
+using thread_rank = thread_rank_of<thread_collectives, thread_transport>;
+
+template <class Rank>
+bool thread_batch<Rank>::test() {
   bool all = true;
   for (pending_call* part : parts_) all = part->test() && all;
   return all;
 }
-inline void thread_batch::wait() {
+template <class Rank>
+void thread_batch<Rank>::wait() {
   // Each wait goes on with all of them.
   for (pending_call* part : parts_) part->wait();
 }
-inline void thread_batch::expire() {
+template <class Rank>
+void thread_batch<Rank>::expire() {
   for (pending_call* part : parts_)
     if (!part->test()) part->expire();
   throw timeout_error("a group");
 }
-inline void thread_batch::release() noexcept {
+template <class Rank>
+void thread_batch<Rank>::release() noexcept {
   const std::shared_ptr<void> owner = std::move(owner_);
   rank_->recycle(*this);
 }

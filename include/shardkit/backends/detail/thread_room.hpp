@@ -34,6 +34,7 @@ struct alignas(128) thread_line {
     const partition* layout = nullptr;  ///< where the blocks of an uneven all_to_all lie
     bool without_own = false;           ///< the part that no peer reads is left out
     int staged_calls = 0;               ///< for how many calls after this one the rank means to stage
+    std::uint64_t capture = 0;          ///< of the device's stream; 0 where it is not captured into a graph
   };
 
   std::atomic<std::uint64_t> call{0};
@@ -53,6 +54,7 @@ struct thread_slot {
   std::atomic<bool> withdrawn{false};               ///< this rank gave up within a call and reads no buffers
   std::atomic<std::uint64_t> deferred{0};           ///< the last call that this rank has started and not waited for...
   std::atomic<bool> reading{false};                 ///< ... whose buffers it touches only while this says so
+  std::shared_ptr<void> device_end;  ///< what the rank shows of its device, for as long as the room; set by itself
 };
 
 /// Shared by all communicators of one launch.

@@ -1,0 +1,66 @@
+// How thread ranks divide: the rooms of the children, and this rank's place in its own.
+#pragma once
+
+#include <shardkit/backends/detail/thread_meeting.hpp>
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <utility>
+#include <vector>
+
+namespace shardkit::detail {
+
+/// How the ranks of a split meet.
+struct split_call {
+  static constexpr const char* name = "split";
+  call_site site;
+};
+
+struct thread_seat {
+  std::shared_ptr<thread_room> room;
+  int rank;
+};
+
+/// Collective, with nothing else under way. The leader of each colour, its lowest rank, makes the room; the others take
+/// it while the leader waits.
+inline thread_seat split_threads(thread_meeting& meeting, int colour, int key, const call_site& site) {
+  struct choice {
+    int colour, key, rank;
+  };
+  const int rank = meeting.rank();
+  const choice mine{colour, key, rank};
+  const split_call call{site};
+  meeting.publish_inline(call, &mine, sizeof mine);
+  std::vector<choice> members;
+  for (int peer = 0; peer < meeting.room().size; ++peer) {
+    choice theirs = mine;
+    if (peer != rank) std::memcpy(&theirs, meeting.await(call, peer).bytes, sizeof theirs);
+    if (theirs.colour == colour) members.push_back(theirs);
+  }
+  const int leader = members.front().rank;
+  std::sort(members.begin(), members.end(),
+            [](const choice& a, const choice& b) { return a.key != b.key ? a.key < b.key : a.rank < b.rank; });
+
+  int child_rank = 0;
+  std::vector<int> launch_ranks;
+  for (const choice& one : members) {
+    if (one.rank == rank) child_rank = static_cast<int>(launch_ranks.size());
+    launch_ranks.push_back(meeting.room().launch_rank(one.rank));
+  }
+  std::shared_ptr<thread_room> child;
+  if (leader == rank) child = std::make_shared<thread_room>(meeting.room().launch, std::move(launch_ranks));
+
+  // Shown like a buffer: a leader that has to give up stays until nobody copies its pointer.
+  const void* const offered = &child;
+  meeting.publish_buffers(call, {offered, nullptr, nullptr});
+  if (leader != rank) {
+    const void* const theirs = meeting.await(call, leader).direct.in;
+    child = *static_cast<const std::shared_ptr<thread_room>*>(theirs);
+  }
+  meeting.await_all(call);
+  meeting.finish(call);
+  return {std::move(child), child_rank};
+}
+
+}  // namespace shardkit::detail
