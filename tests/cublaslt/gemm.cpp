@@ -263,21 +263,28 @@ TEST_CASE("8-bit floats that cuBLASLt cannot multiply are refused with the remed
   }
   if (!multiplies_f8()) return;
   cublaslt_gemm gemm;
-  const auto refused = [&](std::size_t in, std::size_t out, std::size_t gap, std::size_t shift) {
-    on_device<e4m3> x(dense::exact(3, in, 1), stream.handle(), gap, shift),
-        w(dense::exact(out, in, 1), stream.handle());
-    on_device<bfloat16> y(dense::exact(3, out, 1), stream.handle());
+  struct place {
+    std::size_t gap = 0, shift = 0;
+  };
+  const auto refused = [&](std::size_t in, std::size_t out, place x_at, place w_at, place y_at) {
+    on_device<e4m3> x(dense::exact(3, in, 1), stream.handle(), x_at.gap, x_at.shift),
+        w(dense::exact(out, in, 1), stream.handle(), w_at.gap, w_at.shift);
+    on_device<bfloat16> y(dense::exact(3, out, 1), stream.handle(), y_at.gap, y_at.shift);
     const std::string text = refusal<usage_error>([&] {
       gemm(x.view(), f8_weights<e4m3>{w.view()}, y.view(), gemm_args<bfloat16, cuda_space>{}, stream);
       shardkit::cuda_check(cudaStreamSynchronize(stream.handle()), "cudaStreamSynchronize");
     });
     return has(text, "cut the partition with a granularity of 16");
   };
-  CHECK(refused(17, 16, 0, 0));
-  CHECK(refused(16, 12, 0, 0));
-  CHECK(refused(16, 16, 8, 0));
-  CHECK(refused(16, 16, 0, 1));
-  CHECK_FALSE(refused(16, 8, 0, 0));
+  CHECK(refused(17, 16, {15}, {15}, {}));
+  CHECK(refused(16, 12, {}, {}, {4}));
+  CHECK(refused(16, 16, {8}, {}, {}));
+  CHECK(refused(16, 16, {}, {8}, {}));
+  CHECK(refused(16, 16, {}, {}, {4}));
+  CHECK(refused(16, 16, {0, 8}, {}, {}));
+  CHECK(refused(16, 16, {}, {0, 8}, {}));
+  CHECK(refused(16, 16, {}, {}, {0, 4}));
+  CHECK_FALSE(refused(16, 8, {16, 16}, {32, 16}, {8, 8}));
   on_device<e4m3> x(dense::exact(16, 16, 1), stream.handle());
   on_device<float> y(dense::exact(16, 16, 1), stream.handle()), b(dense::exact(1, 16, 1), stream.handle());
   gemm_args<float, cuda_space> args;
@@ -321,6 +328,17 @@ TEST_CASE("The algorithm is chosen once for a shape; later calls ask for nothing
   for (int again = 0; again < 3; ++again) of.run(moved), of.run(moved, args), of.run(moved);
   CHECK(moved.shapes() == 2);
   CHECK(of.right());
+  // Another bias.
+  const auto other = dense::exact(1, 4, 9);
+  const on_device<float> device_other(other, of.stream.handle());
+  const dense::matrix without_bias = of.expected;
+  args.bias = device_other.flat();
+  of.run(moved, args);
+  dense::add_row(of.expected, other);
+  CHECK(of.right());
+  of.expected = without_bias;
+  of.run(moved);
+  CHECK(moved.shapes() == 2);
   // Another stride, another alignment.
   moved(of.x.view().column_range(1, 4), of.w.view().column_range(1, 4), of.y.view(), {}, of.stream);
   moved(of.x.view().column_range(0, 4), of.w.view().column_range(0, 4), of.y.view(), {}, of.stream);
@@ -367,14 +385,24 @@ TEST_CASE("Wrong devices, workspaces and arguments are told before anything is e
   gemm_args<float, cuda_space> args;
   args.beta = 1, args.residual = of.y.view();
   CHECK(has(refusal<usage_error>([&] { of.run(gemm, args); }), "put their sum into y"));
+  args.beta = 0, args.residual = of.x.view();
+  CHECK(has(refusal<usage_error>([&] { of.run(gemm, args); }),
+            "the residual: [3, 5], and the other operands need [3, 4]"));
+  args = {};
+  args.bias = of.x.flat();
+  CHECK(has(refusal<usage_error>([&] { of.run(gemm, args); }), "the bias: [1, 5], and the other operands need [1, 4]"));
+  CHECK(has(refusal<usage_error>([&] { gemm(of.x.view(), of.y.view(), of.y.view(), {}, of.stream); }), "x: [3, 5]"));
+  CHECK(has(refusal<usage_error>([&] { gemm(of.x.view(), of.x.view(), of.y.view(), {}, of.stream); }),
+            "weights: [3, 5]"));
   buffer<std::byte, cuda_space> memory(1 << 16);
   const auto crooked = view_of(memory).subview(16, 4096);
   CHECK(has(refusal<usage_error>([&] { cublaslt_gemm({.workspace = crooked}); }), "aligned to 256 bytes"));
   args = {};
   args.workspace = crooked;
   CHECK(has(refusal<usage_error>([&] { of.run(gemm, args); }), "aligned to 256 bytes"));
-  const matrix_view<float, cuda_space> huge(of.y.view().data(), std::size_t{1} << 31, 1);
-  CHECK(has(refusal<usage_error>([&] { gemm(of.x.view(), of.w.view(), huge, {}, of.stream); }), "31 bits"));
+  const auto far_apart = [](auto x) { return decltype(x)(x.data(), x.rows(), x.columns(), std::size_t{1} << 31); };
+  CHECK(has(refusal<usage_error>([&] { gemm(far_apart(of.x.view()), of.w.view(), of.y.view(), {}, of.stream); }),
+            "31 bits"));
   if (!shardkit_double::active()) return;
   shardkit::cuda_check(cudaSetDevice(1), "cudaSetDevice");
   const std::string text = refusal<usage_error>([&] { of.run(gemm); });

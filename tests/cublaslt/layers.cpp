@@ -10,8 +10,11 @@
 #include <shardkit/tensor/qkv.hpp>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -326,6 +329,40 @@ dense::matrix stage_weights(int stage) {
 dense::matrix stage_bias(int stage) { return weights(1, block::hidden, 30 + static_cast<unsigned>(stage)); }
 
 }  // namespace
+
+TEST_CASE("On a device a microbatch passes all stages before the first stage has begun with the next") {
+  const std::vector<int> counts = rank_counts({3});
+  if (counts.empty()) return;
+  std::atomic<bool> arrived{false}, waited_in_vain{false};
+  on_devices(3, [&](thread_communicator& host) {
+    const cuda_stream stream;
+    auto comm = nccl_world(host, options_with_kernel());
+    {
+      shardkit::stage pipeline(comm, {{"hidden", shardkit::dtype::f32, block::hidden, 4}}, stream);
+      pipeline.forward(
+          partition::balanced(12, 3),
+          [&](const shardkit::microbatch& mb, const auto& in, auto& out) {
+            if (pipeline.is_last() && mb.index == 0) {
+              synchronize(stream, 20, comm);
+              arrived = true;
+            }
+            if (pipeline.is_first() && mb.index == 1) {
+              const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+              while (!arrived && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+              if (!arrived) waited_in_vain = true;
+            }
+            const auto to = out.template matrix<float>("hidden");
+            if (pipeline.is_first()) fill_zero(to, stream);
+            else copy(to, in.template matrix<float>("hidden"), stream);
+          },
+          stream);
+      synchronize(stream, 20, comm);
+    }
+    host.barrier();
+  });
+  CHECK_FALSE(waited_in_vain);
+  expect_clean();
+}
 
 TEST_CASE("A pipeline on device memory gives the serial result, directly and replayed from a graph") {
   constexpr std::size_t most = 5;

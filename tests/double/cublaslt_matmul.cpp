@@ -60,6 +60,11 @@ void store(cudaDataType type, std::byte* at, float value) {
   else if (type == CUDA_R_16BF) std::memcpy(at, &bfloat, sizeof bfloat);
   else std::memcpy(at, &value, sizeof value);
 }
+float rounded(cudaDataType type, float value) {
+  std::byte bytes[sizeof value];
+  store(type, bytes, value);
+  return load(type, bytes);
+}
 /// Without the 13 fraction bits that TF32 lacks.
 float as_tf32(float value) {
   std::uint32_t bits;
@@ -114,10 +119,16 @@ std::string fault_of(const product& p) {
   return {};
 }
 
+/// Whether an algorithm may add parts of a sum in D's type. Then this one does.
+bool sums_in_output(const preference& wish) {
+  return (wish.reductions & (CUBLASLT_REDUCTION_SCHEME_INPLACE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE)) != 0;
+}
+
 /// What an algorithm is chosen for, in the words of cublasLtMatmulAlgo_t; the last one holds the alignments.
-cublasLtMatmulAlgo_t algorithm_of(const product& p, std::uint64_t workspace, const std::uint32_t (&alignment)[4]) {
+cublasLtMatmulAlgo_t algorithm_of(const product& p, std::uint64_t workspace, const std::uint32_t (&alignment)[4],
+                                  bool sums_in_output) {
   cublasLtMatmulAlgo_t made{};
-  made.data[0] = seal;
+  made.data[0] = seal + (sums_in_output ? 1 : 0);
   made.data[1] = p.rows() << 32 | p.columns();
   made.data[2] = p.depth() << 32 | static_cast<std::uint64_t>(p.op.transpose_a) << 16 |
                  static_cast<std::uint64_t>(p.op.transpose_b) << 12 | p.op.epilogue;
@@ -161,11 +172,9 @@ cublasStatus_t choose(const product& p, const preference& wish, cublasLtMatmulHe
     if (is_f8(p.a.type) && alignment < 16)
       return refuse("cublasLtMatmulAlgoGetHeuristic", "8-bit floats that are not aligned to 16 bytes",
                     CUBLAS_STATUS_NOT_SUPPORTED);
-  // This algorithm adds in f32: a caller who allows no such sums gets none.
-  if ((wish.reductions & CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE) == 0) return CUBLAS_STATUS_NOT_SUPPORTED;
   result = {};
   result.workspaceSize = wish.workspace >= wanted_workspace ? wanted_workspace : 0;
-  result.algo = algorithm_of(p, result.workspaceSize, wish.alignment);
+  result.algo = algorithm_of(p, result.workspaceSize, wish.alignment, sums_in_output(wish));
   result.state = CUBLAS_STATUS_SUCCESS;
   result.wavesCount = 1;
   return CUBLAS_STATUS_SUCCESS;
@@ -178,6 +187,7 @@ struct places {
   void* d;
   void* workspace;
   float alpha, beta;
+  bool sums_in_output;
 };
 
 std::vector<float> loaded(const layout& of, const void* from, bool tf32) {
@@ -209,8 +219,10 @@ void multiply(const product& p, const places& at) {
   for (std::uint64_t column = 0; column < p.columns(); ++column)
     for (std::uint64_t row = 0; row < p.rows(); ++row) {
       float sum = 0;
-      for (std::uint64_t k = 0; k < p.depth(); ++k)
+      for (std::uint64_t k = 0; k < p.depth(); ++k) {
+        if (at.sums_in_output && k == p.depth() / 2) sum = rounded(p.d.type, sum);
         sum += a[row * a_next + k * a_step] * b[column * b_next + k * b_step];
+      }
       float value = factor * sum;
       if (at.beta != 0) value += at.beta * c[column * p.rows() + row];
       if (p.has_bias())
@@ -233,7 +245,7 @@ std::string fault_of(const product& p, const places& at, const cublasLtMatmulAlg
   const std::uint32_t alignment[4] = {
       static_cast<std::uint32_t>(packed >> 48), static_cast<std::uint32_t>(packed >> 32 & 0xffff),
       static_cast<std::uint32_t>(packed >> 16 & 0xffff), static_cast<std::uint32_t>(packed & 0xffff)};
-  const cublasLtMatmulAlgo_t fitting = algorithm_of(p, algorithm->data[6], alignment);
+  const cublasLtMatmulAlgo_t fitting = algorithm_of(p, algorithm->data[6], alignment, algorithm->data[0] == seal + 1);
   if (std::memcmp(&fitting, algorithm, sizeof fitting) != 0) return "an algorithm that was chosen for another product";
   const void* const addresses[4] = {at.a, at.b, at.c, at.d};
   for (int i = 0; i < 4; ++i)
@@ -307,7 +319,14 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t library, cublasLtMatmulDesc_t op,
     product p;
     if (!find(p, library, op, a_layout, b_layout, c_layout, d_layout, name)) return CUBLAS_STATUS_INVALID_VALUE;
     if (alpha == nullptr || beta == nullptr) return refuse(name, "alpha or beta that is null");
-    const places at{a, b, c, d, workspace, *static_cast<const float*>(alpha), *static_cast<const float*>(beta)};
+    const places at{a,
+                    b,
+                    c,
+                    d,
+                    workspace,
+                    *static_cast<const float*>(alpha),
+                    *static_cast<const float*>(beta),
+                    algorithm != nullptr && algorithm->data[0] == seal + 1};
     std::string fault = fault_of(p);
     if (fault.empty()) fault = fault_of(p, at, algorithm, workspace_bytes);
     if (!fault.empty()) return refuse(name, fault);

@@ -1,5 +1,6 @@
 // One stage of a pipeline: rank r of a communicator computes its layers on what rank r - 1 passes to it, and passes
-// the result on to rank r + 1. Receives are posted ahead and sends run on behind, in two slots for each direction.
+// the result on to rank r + 1. Receives are posted ahead and sends run on behind, in two slots for each direction. On a
+// device everything is enqueued on one stream, in the order of the program.
 //
 //   stage pipeline(comm, {{"hidden", dtype::f32, hidden_size, 64}});
 //   pipeline.forward(partition::balanced(samples, 8), [&](const microbatch& mb, const auto& in, auto& out) {
@@ -117,7 +118,8 @@ class stage {
   }
 
   /// Collective: calls compute(const microbatch&, const hop& in, hop& out) for every part of the batch, in order. The
-  /// number of microbatches is free, their sizes too; nothing is padded. On the device, `compute` enqueues on w.stream.
+  /// number of microbatches is free, their sizes too; nothing is padded. On a device `compute` enqueues on w.stream,
+  /// nothing waits, and all of it can be captured; synchronise before the stage is destroyed.
   template <class Forward>
   void forward(const partition& microbatches, Forward&& compute, where w = {}) {
     require_rows("forward", microbatches.padded_count(), w);
@@ -127,10 +129,12 @@ class stage {
       expect(microbatches.count(0), w);
       for (int i = 0; i < parts; ++i) {
         const hop_type& in = receive(w);
-        if (i + 1 < parts) expect(microbatches.count(i + 1), w);
+        const bool more = i + 1 < parts;
+        if (more && expects_ahead) expect(microbatches.count(i + 1), w);
         hop_type& out = outgoing(microbatches.count(i), w);
         compute(microbatch{i, microbatches.offset(i), microbatches.count(i)}, in, out);
         pass_on(w);
+        if (more && !expects_ahead) expect(microbatches.count(i + 1), w);
       }
       drain();
     });
@@ -157,6 +161,8 @@ class stage {
 
  private:
   static constexpr std::size_t slots = 2;
+  // On a stream, the computation would wait for a receive that was posted before it, and so for the stage before.
+  static constexpr bool expects_ahead = !detail::forks<space>::value;
 
   void require_rows(const char* operation, std::size_t rows, const where& w) {
     if (rows > max_rows_)

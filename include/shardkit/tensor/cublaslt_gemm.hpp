@@ -121,6 +121,12 @@ class cublaslt_gemm {
                 matrix_view<T, cuda_space> y, const float* x_scale, const float* weights_scale,
                 const gemm_args<T, cuda_space>& args, const at<cuda_space>& where) {
     if (y.empty()) return;
+    require_fit("x", x, y.rows(), weights.columns(), where.site);
+    require_fit("weights", weights, y.columns(), x.columns(), where.site);
+    require_fit("the residual", args.residual, y.rows(), y.columns(), where.site);
+    if (args.bias.data() != nullptr)
+      require_fit("the bias", matrix_view<const T, cuda_space>(args.bias.data(), 1, args.bias.size()), 1, y.columns(),
+                  where.site);
     const bool has_residual = args.residual.data() != nullptr;
     const float beta = has_residual ? 1.0f : static_cast<float>(args.beta);
     if (has_residual && static_cast<float>(args.beta) != 0)
@@ -221,6 +227,16 @@ class cublaslt_gemm {
       throw wrong(in_words(of),
                   "8-bit floats need in_features, row strides and rows of y that are multiples of 16 bytes, "
                   "and pointers aligned to 16 bytes; cut the partition with a granularity of 16",
+                  site);
+  }
+
+  template <class T>
+  static void require_fit(const char* what, matrix_view<const T, cuda_space> given, std::size_t rows,
+                          std::size_t columns, const call_site& site) {
+    if (given.data() != nullptr && (given.rows() != rows || given.columns() != columns))
+      throw wrong(what,
+                  "[" + std::to_string(given.rows()) + ", " + std::to_string(given.columns()) +
+                      "], and the other operands need [" + std::to_string(rows) + ", " + std::to_string(columns) + "]",
                   site);
   }
 
