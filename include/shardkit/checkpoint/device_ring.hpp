@@ -22,6 +22,7 @@
 
 namespace shardkit {
 
+/// For one device_ring.
 struct device_ring_options {
   /// All the pinned memory of this rank's loading: from least_bytes to most_bytes.
   std::size_t bytes = std::size_t{16} << 20;
