@@ -250,7 +250,7 @@ std::string fault_of(const product& p, const places& at, const cublasLtMatmulAlg
   const void* const addresses[4] = {at.a, at.b, at.c, at.d};
   for (int i = 0; i < 4; ++i)
     if (reinterpret_cast<std::uintptr_t>(addresses[i]) % alignment[i] != 0)
-      return std::string("matrix ") + "ABCD"[i] + " is not aligned to " + std::to_string(alignment[i]) +
+      return "a matrix (" + std::string(1, "ABCD"[i]) + ") that is not aligned to " + std::to_string(alignment[i]) +
              " bytes, as it was said to be when the algorithm was chosen";
   if (workspace_bytes < algorithm->data[6])
     return "a workspace of " + std::to_string(workspace_bytes) + " bytes for an algorithm that needs " +
