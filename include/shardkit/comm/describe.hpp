@@ -80,4 +80,25 @@ template <class Call>
   return text << ")";
 }
 
+namespace detail {
+
+/// A call of any kind, as far as a wait for it or an error needs it. Refers to the call. What takes one is compiled
+/// once instead of once for each verb.
+class described_call {
+ public:
+  template <class Call>
+  described_call(const Call& call) noexcept
+      : call_(&call),
+        site_(&call.site),
+        text_([](const void* of) { return describe(*static_cast<const Call*>(of)); }) {}
+  std::string text() const { return text_(call_); }
+  const call_site& site() const noexcept { return *site_; }
+
+ private:
+  const void* call_;
+  const call_site* site_;
+  std::string (*text_)(const void*);
+};
+
+}  // namespace detail
 }  // namespace shardkit

@@ -79,8 +79,7 @@ class thread_meeting final : private thread_worker {
   }
 
   /// Waits for rank's line of the current call and checks that it makes the same call.
-  template <class Call>
-  const thread_line& await(const Call& call, int rank) {
+  const thread_line& await(const described_call& call, int rank) {
     const thread_line& line = room_->line(rank, call_);
     if (rank == rank_) return line;
     wait(call, rank, [&] { return line.call.load(std::memory_order_acquire) >= call_; });
@@ -88,8 +87,7 @@ class thread_meeting final : private thread_worker {
     require_same(rank, call_);
     return line;
   }
-  template <class Call>
-  void await_all(const Call& call) {
+  void await_all(const described_call& call) {
     for (int rank = 0; rank < room_->size; ++rank) await(call, rank);
   }
   const thread_line& line(int rank) const { return room_->line(rank, call_); }
@@ -101,8 +99,7 @@ class thread_meeting final : private thread_worker {
   const call_site& site(int rank) const { return room_->site(rank, call_); }
 
   /// After publish_buffers: returns once no peer reads this rank's buffers any more.
-  template <class Call>
-  void finish(const Call& call) {
+  void finish(const described_call& call) {
     mark_done();
     for (int rank = 0; rank < room_->size; ++rank)
       if (rank != rank_) wait(call, rank, [&] { return is_done(rank); });
@@ -146,8 +143,8 @@ class thread_meeting final : private thread_worker {
   };
 
   /// Waits for `ready` on account of `rank`; between looks `progress` may do other work.
-  template <class Call, class Ready>
-  void wait(const Call& call, int rank, Ready ready) {
+  template <class Ready>
+  void wait(const described_call& call, int rank, Ready ready) {
     launch_state& launch = *room_->launch;
     const int launch_rank = room_->launch_rank(rank);
     const auto look = [&] {
@@ -159,7 +156,7 @@ class thread_meeting final : private thread_worker {
     if (result == wait_result::ready) return;
     if (result == wait_result::interrupted && !launch.failed())
       launch.raise(launch_rank, ("left while rank " + std::to_string(room_->launch_rank(rank_)) + " waits in " +
-                                 describe(call) + describe_site(call.site))
+                                 call.text() + describe_site(call.site()))
                                     .c_str());
     if (result == wait_result::expired) throw_timeout(call, rank);
     leave_failed_call();
@@ -258,19 +255,17 @@ class thread_meeting final : private thread_worker {
   /// uses them. May not throw.
   void set_on_withdrawal(void (*function)(void*), void* context) noexcept { on_withdrawal_ = {function, context}; }
 
-  template <class Call>
-  [[noreturn, gnu::cold, gnu::noinline]] void throw_timeout(const Call& call, int rank) {
-    const std::string text = sentence() << "rank " << room_->launch_rank(rank) << " did not arrive in "
-                                        << describe(call) << " within the operation deadline of "
-                                        << room_->launch->limits().operation << " s";
-    raise(rank, sentence() << text << describe_site(call.site));
+  [[noreturn, gnu::cold, gnu::noinline]] void throw_timeout(const described_call& call, int rank) {
+    const std::string text = sentence() << "rank " << room_->launch_rank(rank) << " did not arrive in " << call.text()
+                                        << " within the operation deadline of " << room_->launch->limits().operation
+                                        << " s";
+    raise(rank, sentence() << text << describe_site(call.site()));
     withdraw();
     throw timeout_error(text);
   }
 
  private:
-  template <class Call>
-  thread_line& begin(const Call& call) {
+  thread_line& begin(const described_call& call) {
     require_alive();
     ++call_;
     // The line to be overwritten was read by every peer that has published the call before this one. Peers whose
@@ -282,7 +277,7 @@ class thread_meeting final : private thread_worker {
       require_same(rank, call_ - 1);
     }
     thread_line& line = room_->line(rank_, call_);
-    room_->site(rank_, call_) = call.site;
+    room_->site(rank_, call_) = call.site();
     return line;
   }
 
