@@ -17,7 +17,7 @@ inline constexpr bool is_float = shardkit::is_floating(shardkit::dtype_of<T>);
 /// Calls visit(T{}) with the type of that dtype.
 template <std::size_t I = 0, class Visit>
 void with_dtype(dtype type, Visit&& visit) {
-  if constexpr (I < type_count) {
+  if constexpr (I < std::tuple_size_v<element_types>) {
     using T = std::tuple_element_t<I, element_types>;
     if (type == shardkit::dtype_of<T>) visit(T{});
     else with_dtype<I + 1>(type, std::forward<Visit>(visit));
