@@ -104,7 +104,8 @@ for name in "${configurations[@]}"; do
   case "$name" in
     mpich) packages+=(mpich libmpich-dev) ;;
     clang) packages+=(clang-19) ;;
-    default | tsan | asan) ;;
+    default) packages+=(doxygen) ;;
+    tsan | asan) ;;
     *) fail "there is no configuration '$name'" ;;
   esac
 done
