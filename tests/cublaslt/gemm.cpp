@@ -12,8 +12,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <functional>
+#include <initializer_list>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -33,6 +32,9 @@ using shardkit::float16;
 using shardkit::gemm_args;
 using shardkit::matrix_view;
 using shardkit::usage_error;
+
+/// What a loop goes over.
+using extents = std::initializer_list<std::size_t>;
 
 /// First in every case: at its end, nothing may be wrong and nothing left over.
 struct clean_machine {
@@ -113,9 +115,9 @@ void check_product(cublaslt_gemm& gemm, std::size_t rows, std::size_t out, std::
 template <class Body>
 void over_shapes(Body body) {
   unsigned variant = 0;
-  for (const std::size_t rows : {1, 2, 7, 33})
-    for (const std::size_t out : {1, 3, 16, 40})
-      for (const std::size_t in : {1, 5, 16, 61}) body(rows, out, in, variant++);
+  for (const std::size_t rows : extents{1, 2, 7, 33})
+    for (const std::size_t out : extents{1, 3, 16, 40})
+      for (const std::size_t in : extents{1, 5, 16, 61}) body(rows, out, in, variant++);
 }
 
 bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
@@ -200,8 +202,8 @@ template <class Element, class Input, class T>
 void check_f8() {
   const cuda_stream stream;
   cublaslt_gemm gemm;
-  for (const std::size_t rows : {1, 3, 32})
-    for (const std::size_t in : {16, 48})
+  for (const std::size_t rows : extents{1, 3, 32})
+    for (const std::size_t in : extents{16, 48})
       for (const bool scaled : {false, true}) {
         constexpr std::size_t out = 32;
         const auto x = rounded<Input>(dense::rough(rows, in, 1)), w = rounded<Element>(dense::rough(out, in, 2)),

@@ -182,6 +182,28 @@ TEST_CASE(
   expect_clean();
 }
 
+TEST_CASE("A product that fails inside a layer names the line that called the layer") {
+  if (!shardkit_double::active()) return;
+  on_devices(rank_counts({1}).front(), [](thread_communicator& host) {
+    const cuda_stream stream;
+    auto comm = nccl_world(host, options_with_kernel());
+    const on_device<float> x(dense::exact(4, 4, 1), stream.handle());
+    on_device<float> y(dense::exact(4, 4, 1), stream.handle());
+    shardkit::cublaslt_gemm gemm;
+    const shardkit::column_parallel_linear layer(comm, x.view(), partition::balanced(4, 1));
+    shardkit_double::fail_call("cublasLtMatmul", 1, CUBLAS_STATUS_EXECUTION_FAILED);
+    std::string text;
+    const int line = __LINE__ + 2;
+    try {
+      layer.forward(x.view(), y.view(), gemm, stream);
+    } catch (const shardkit::cublas_error& failure) {
+      text = failure.what();
+    }
+    CHECK_MESSAGE(text.find("layers.cpp:" + std::to_string(line)) != std::string::npos, text);
+  });
+  expect_clean();
+}
+
 namespace {
 
 /// What is captured on the stream, as the double tells it.
