@@ -8,8 +8,9 @@ set(checked 0)
 foreach(page IN LISTS pages)
   get_filename_component(folder "${page}" DIRECTORY)
   file(READ "${page}" text)
-  string(REGEX REPLACE "[[;]" " " text "${text}")
-  string(REPLACE "](" ";@" text "${text}")  # the rest of each element begins with the target
+  string(REPLACE "](" "\n@" text "${text}")
+  string(REGEX REPLACE "[][;]" " " text "${text}")  # what means something in CMake's lists
+  string(REPLACE "\n@" ";@" text "${text}")  # each element begins with where its link leads
   foreach(link IN LISTS text)
     if(link MATCHES "^@([A-Za-z0-9_./-]+)\\)")
       if(NOT EXISTS "${folder}/${CMAKE_MATCH_1}")
