@@ -155,6 +155,10 @@ TEST_CASE("many small tensors share blocks, and loads on different streams share
     CHECK(fetched(slots[i].view_in<float>(second), two.handle()) == wanted);
   }
   CHECK(shardkit_double::calls("cudaMallocHost") + shardkit_double::calls("cudaEventCreateWithFlags") == made);
+  {
+    device_ring short_lived({.bytes = tiny});  // the device still reads it
+    plan.load(first, short_lived, one);
+  }
   for (const char* function : {"cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy"})
     CHECK_MESSAGE(shardkit_double::calls(function) == 0, function);
 }

@@ -155,6 +155,12 @@ TEST_CASE("calls on different streams use the same staging memory one after the 
     CHECK(on_host(first_sum, one.handle()) == sums(world.size(), count));
     CHECK(on_host(second_sum, two.handle()) == sums(world.size(), count, count));
   }
+  device_buffer left(count);
+  {
+    auto short_lived = mpi_cuda_world(host, {.staging_bytes = smallest});
+    short_lived.all_reduce(first, left, sum, one);  // the device still reads its staging memory
+  }
+  CHECK(on_host(left, one.handle()) == sums(world.size(), count));
 }
 
 TEST_CASE("a started call runs on its communication stream and is joined by the compute stream") {

@@ -51,7 +51,8 @@ TEST_CASE("the program by itself is fine") {
 }
 
 TEST_CASE("every failure ends the job within the deadlines, and is told") {
-  for (const auto& [scenario, text] : expected) {
+  for (const auto& [name, text] : expected) {
+    const std::string scenario = name;
     const outcome& result = jobs().at(scenario).result();
     CAPTURE(scenario);
     INFO(result.output);

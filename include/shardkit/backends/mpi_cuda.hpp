@@ -187,7 +187,6 @@ class mpi_cuda_backend {
 
   template <class Call>
   void require_possible(const Call& call, void* stream, bool is_direct = false) {
-    state().launch->require_alive();
     const int current = current_cuda_device(call.site);
     if (current != engine_->device)
       throw usage_error("the communicator was made on device " + std::to_string(engine_->device) +
@@ -205,6 +204,7 @@ class mpi_cuda_backend {
                         " needs host memory, and staging is forbidden: MPI gets device memory only of messages and of "
                         "collectives that are neither started nor listed in a group nor combined by the host; allow "
                         "staging, or use NCCL");
+    state().launch->require_alive();
   }
 
   mpi_backend host_;
