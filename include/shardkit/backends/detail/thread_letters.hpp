@@ -1,5 +1,5 @@
-// Host messages that the ranks of a room have posted to each other and nobody has taken yet. Small and seldom: a lock
-// and a map, which is empty where no rank uses its control lane.
+// Host messages that the ranks of a room have posted to each other and nobody has taken yet. Small, seldom and few: a
+// lock and a list, which is empty where no rank uses its control lane.
 #pragma once
 
 #include <shardkit/backends/detail/thread_progress.hpp>
@@ -7,11 +7,8 @@
 
 #include <atomic>
 #include <cstddef>
-#include <deque>
-#include <map>
-#include <mutex>
-#include <tuple>
 #include <utility>
+#include <vector>
 
 namespace shardkit::detail {
 
@@ -22,33 +19,40 @@ class thread_letters {
     bool exchanged;  ///< else posted
     control_topic topic;
 
-    bool operator<(const box& other) const noexcept {
-      return std::tie(from, to, exchanged, topic) < std::tie(other.from, other.to, other.exchanged, other.topic);
+    bool operator==(const box& other) const noexcept {
+      return from == other.from && to == other.to && exchanged == other.exchanged && topic == other.topic;
     }
   };
 
   void put(const box& to, const control_lane::blob& message) {
-    const std::lock_guard<thread_lock> lock(lock_);
-    boxes_[to].push_back(message);
-    count_.fetch_add(1, std::memory_order_release);
+    letter written{to, message};
+    const thread_lock::guard held(lock_);
+    letters_.push_back(std::move(written));
+    count_.store(letters_.size(), std::memory_order_release);
   }
+  /// Takes the oldest one in a box.
   bool get(const box& from, control_lane::blob& message) {
     // Who waits looks often, mostly at nothing.
     if (count_.load(std::memory_order_acquire) == 0) return false;
-    const std::lock_guard<thread_lock> lock(lock_);
-    const auto found = boxes_.find(from);
-    if (found == boxes_.end()) return false;
-    message = std::move(found->second.front());
-    found->second.pop_front();
-    if (found->second.empty()) boxes_.erase(found);
-    count_.fetch_sub(1, std::memory_order_relaxed);
-    return true;
+    const thread_lock::guard held(lock_);
+    for (auto found = letters_.begin(); found != letters_.end(); ++found) {
+      if (!(found->in == from)) continue;
+      message = std::move(found->message);
+      letters_.erase(found);
+      count_.store(letters_.size(), std::memory_order_relaxed);
+      return true;
+    }
+    return false;
   }
 
  private:
+  struct letter {
+    box in;
+    control_lane::blob message;
+  };
   thread_lock lock_;
   std::atomic<std::size_t> count_{0};
-  std::map<box, std::deque<control_lane::blob>> boxes_;
+  std::vector<letter> letters_;
 };
 
 }  // namespace shardkit::detail

@@ -11,6 +11,18 @@ namespace shardkit::detail {
 /// A lock that is held for as long as a call lasts. The thread that holds it may take it again.
 class thread_lock {
  public:
+  /// Holds it while it lives, as std::lock_guard does, whose header takes long to compile.
+  class guard {
+   public:
+    explicit guard(thread_lock& lock) noexcept : lock_(lock) { lock_.lock(); }
+    guard(const guard&) = delete;
+    guard& operator=(const guard&) = delete;
+    ~guard() { lock_.unlock(); }
+
+   private:
+    thread_lock& lock_;
+  };
+
   void lock() noexcept {
     while (!try_lock()) sched_yield();
   }
