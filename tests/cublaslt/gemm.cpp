@@ -2,9 +2,8 @@
 #include "float8.hpp"
 #include "matrices.hpp"
 
-#include <double/control.hpp>
+#include "../cuda/fixture.hpp"
 
-#include <shardkit/cuda/stream.hpp>
 #include <shardkit/tensor/cublaslt_gemm.hpp>
 #include <support/counted_heap.hpp>
 
@@ -12,7 +11,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <initializer_list>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -20,6 +18,8 @@
 namespace {
 
 using namespace cublaslt_tests;
+using cuda_tests::clean_machine;
+using cuda_tests::extents;
 using shardkit::bfloat16;
 using shardkit::buffer;
 using shardkit::cublas_error;
@@ -33,26 +33,13 @@ using shardkit::gemm_args;
 using shardkit::matrix_view;
 using shardkit::usage_error;
 
-/// What a loop goes over.
-using extents = std::initializer_list<std::size_t>;
-
-/// First in every case: at its end, nothing may be wrong and nothing left over.
-struct clean_machine {
-  clean_machine() { shardkit::cuda_check(cudaSetDevice(0), "cudaSetDevice"); }
-  ~clean_machine() {
-    std::string found;
-    for (const auto& one : shardkit_double::reset()) found += std::string(to_string(one.kind)) + ": " + one.text + "\n";
-    CHECK_MESSAGE(found.empty(), found);
-  }
-};
-
-/// Half of the distance of neighbouring Ts around 1, twice over.
+/// The distance of neighbouring Ts around 1.
 template <class T>
 constexpr double unit = std::is_same_v<T, float>     ? 1.0 / (1 << 23)
                         : std::is_same_v<T, float16> ? 1.0 / (1 << 10)
                                                      : 1.0 / (1 << 7);
 
-/// Factors as T holds them; products of what they stand for. `loss`: what is lost of each product, relatively.
+/// A product in double, and the sum of its summands' magnitudes, of which rounding may cost the part `loss`.
 struct reference {
   dense::matrix value, magnitude;
   reference(const dense::matrix& x, const dense::matrix& w) : value(x.rows, w.rows), magnitude(x.rows, w.rows) {

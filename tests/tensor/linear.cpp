@@ -10,8 +10,11 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstring>
+#include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 using dense::stored;
@@ -109,6 +112,34 @@ TEST_CASE("Column-parallel shards are the columns of the dense layer, whole afte
             }
           }
     });
+}
+
+TEST_CASE("Where the GEMM of one rank throws, the others are told before they wait for its summand") {
+  constexpr int size = 3;
+  const partition cut = partition::balanced(6, size);
+  const auto x = dense::exact(2, 6, 1), w = dense::exact(width, 6, 2);
+  std::atomic<int> told{0};
+  run_ranks(size, quiet(), [&](thread_communicator& comm) {
+    const std::size_t offset = cut.offset(comm.rank()), count = cut.count(comm.rank());
+    const stored<float> xs(x, 0, 2, offset, count), ws(w, 0, width, offset, count);
+    stored<float> y(2, width);
+    const row_parallel_linear layer(comm, ws.view(), cut);
+    const auto gemm = [&](auto... operands) {
+      if (comm.rank() == 1) throw std::runtime_error("out of order");
+      reference_gemm()(operands...);
+    };
+    try {
+      layer.forward(xs.view(), y.view(), gemm);
+    } catch (const shardkit::peer_failed& failure) {
+      CHECK(has(failure.what(), "out of order"));
+      ++told;
+    } catch (const std::runtime_error&) {
+      // Still here: that this rank leaves is not what tells the others.
+      const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+      while (told != size - 1 && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+    }
+  });
+  CHECK(told == size - 1);
 }
 
 TEST_CASE("Column-parallel shards have the bits of the unsharded layer") {

@@ -13,6 +13,24 @@
 
 namespace shardkit {
 
+namespace detail {
+
+/// " (device 0, stream 0x..., called at ...)", for the end of a message. `device`: -1 where it is not known. `stream`:
+/// null where the call takes none.
+[[gnu::cold]] inline std::string place_of_call(int device, const cudaStream_t* stream, const call_site& site) {
+  std::string text = " (device " + (device < 0 ? std::string("unknown") : std::to_string(device));
+  if (stream != nullptr) {
+    char name[32] = "default stream";
+    if (*stream != nullptr) std::snprintf(name, sizeof name, "stream %p", static_cast<void*>(*stream));
+    text += std::string(", ") + name;
+  }
+  if (site.known())
+    text += std::string(", called at ") + site.file + ":" + std::to_string(site.line) + " in " + site.function;
+  return text + ")";
+}
+
+}  // namespace detail
+
 /// A CUDA call failed. what() names the call, the code with its meaning, device, stream, and the place in the
 /// program. An error of an earlier kernel or copy shows at a later call: CUDA reports those where it notices them.
 class cuda_error : public transport_error {
@@ -28,17 +46,8 @@ class cuda_error : public transport_error {
  private:
   static std::string compose(cudaError_t code, const char* call, int device, const cudaStream_t* stream,
                              const call_site& site) {
-    std::string text = std::string(call) + " failed: " + cudaGetErrorName(code) + " (" +
-                       std::to_string(static_cast<int>(code)) + "), " + cudaGetErrorString(code) + remedy(code) +
-                       " (device " + (device < 0 ? std::string("unknown") : std::to_string(device));
-    if (stream != nullptr) {
-      char name[32] = "default stream";
-      if (*stream != nullptr) std::snprintf(name, sizeof name, "stream %p", static_cast<void*>(*stream));
-      text += std::string(", ") + name;
-    }
-    if (site.known())
-      text += std::string(", called at ") + site.file + ":" + std::to_string(site.line) + " in " + site.function;
-    return text + ")";
+    return std::string(call) + " failed: " + cudaGetErrorName(code) + " (" + std::to_string(static_cast<int>(code)) +
+           "), " + cudaGetErrorString(code) + remedy(code) + detail::place_of_call(device, stream, site);
   }
 
   static const char* remedy(cudaError_t code) noexcept {

@@ -47,13 +47,18 @@ class participant {
   constexpr int size() const noexcept { return size_; }
   constexpr const call_site& site() const noexcept { return site_; }
 
-  /// Fails the communicator, so that no peer waits for this rank, then throws usage_error.
+  /// Fails the communicator, where there is one, so that no peer waits for this rank.
+  void fail(const char* operation, const std::string& reason) const {
+    if (communicator_ != nullptr) fail_(communicator_, std::string(operation) + ": " + reason);
+  }
+
+  /// The same, then throws usage_error.
   [[noreturn]] void reject(const char* operation, const std::string& message) const {
     reject(operation, message, site_);
   }
   /// The same on account of another line than the one that made this participant.
   [[noreturn]] void reject(const char* operation, const std::string& message, const call_site& site) const {
-    if (communicator_ != nullptr) fail_(communicator_, std::string(operation) + ": " + message);
+    fail(operation, message);
     usage_error wrong(message);
     wrong.attach({rank_, size_, communicator_ != nullptr ? name_(communicator_) : std::string(), operation, 0, site});
     throw wrong;

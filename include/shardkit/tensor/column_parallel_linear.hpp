@@ -95,7 +95,7 @@ class column_parallel_linear {
     if (out.empty()) return;
     gemm_args<T, space> args;
     args.bias = options_.bias;
-    detail::multiply(gemm, in, weights_, out, args, w);
+    detail::multiply(who, name, gemm, in, weights_, out, args, w);
   }
 
   Communicator* comm_;

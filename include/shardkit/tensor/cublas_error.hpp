@@ -5,7 +5,6 @@
 
 #include <cublasLt.h>
 
-#include <cstdio>
 #include <string>
 
 namespace shardkit {
@@ -28,16 +27,7 @@ class cublas_error : public transport_error {
     std::string text = std::string(call) + " failed: " + cublasLtGetStatusName(status) + " (" +
                        std::to_string(static_cast<int>(status)) + ")" + remedy(status);
     if (!what.empty()) text += "; " + what;
-    const int device = detail::device_or_unknown();
-    text += " (device " + (device < 0 ? std::string("unknown") : std::to_string(device));
-    if (stream != nullptr) {
-      char name[32] = "default stream";
-      if (*stream != nullptr) std::snprintf(name, sizeof name, "stream %p", static_cast<void*>(*stream));
-      text += std::string(", ") + name;
-    }
-    if (site.known())
-      text += std::string(", called at ") + site.file + ":" + std::to_string(site.line) + " in " + site.function;
-    return text + ")";
+    return text + detail::place_of_call(detail::device_or_unknown(), stream, site);
   }
 
   static const char* remedy(cublasStatus_t status) noexcept {

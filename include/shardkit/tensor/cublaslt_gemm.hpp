@@ -36,7 +36,7 @@ struct cublaslt_options {
 /// Weights of 8-bit floats [out_features, in_features] with the scales that checkpoints hold beside them, for
 /// activations that the engine has made 8-bit floats as well: y = (input_scale * x) (scale * values)^T, in Output.
 /// Scales are single numbers in device memory that are read when the product runs; null is 1. A layer with such weights
-/// takes x of Input.
+/// takes x of Input; gated_mlp, within which nobody could convert, is written as its two layers.
 template <class Element, class Output = bfloat16, class Input = Element>
 struct f8_weights {
   using value_type = Output;

@@ -38,16 +38,6 @@ concept gemm_for = requires(Gemm& gemm, matrix_view<const Input, Space> x, const
 
 namespace detail {
 
-/// Calls the GEMM of a layer; one readable line where it is none.
-template <class T, class Space, class Input, class Gemm, class Weights>
-void multiply(Gemm& gemm, matrix_view<const Input, Space> x, const Weights& weights, matrix_view<T, Space> y,
-              const gemm_args<T, Space>& args, const at<Space>& where) {
-  static_assert(gemm_for<Gemm, Weights, T, Space, Input>,
-                "shardkit: this GEMM cannot be called as gemm(x, weights, y, gemm_args<T, Space>, stream) with the "
-                "layer's weights and element type; see shardkit/tensor/gemm.hpp");
-  if constexpr (gemm_for<Gemm, Weights, T, Space, Input>) gemm(x, weights, y, args, where);
-}
-
 /// The value that a GEMM stores at y(m, n), given the dot product of its row and its weights.
 template <class T>
 void store_result(matrix_view<T> y, std::size_t m, std::size_t n, accumulator<T> dot, const gemm_args<T>& args) {

@@ -94,7 +94,7 @@ class packed_column_linear {
       if (each.count == 0 || in.rows() == 0) continue;
       gemm_args<T, space> args;
       args.bias = each.bias;
-      detail::multiply(gemm, in, each.weights, out.column_range(each.offset, each.count), args, w);
+      detail::multiply(who, name, gemm, in, each.weights, out.column_range(each.offset, each.count), args, w);
     }
     return {out, cut_, comm_->rank()};
   }

@@ -155,7 +155,7 @@ class row_parallel_linear {
       // Not every GEMM knows what an empty product is.
       return fill_zero(out, w);
     }
-    detail::multiply(gemm, in, weights_, out, args, w);
+    detail::multiply(who, name, gemm, in, weights_, out, args, w);
   }
 
   template <class X>

@@ -11,6 +11,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <string>
 
 namespace shardkit::detail {
@@ -47,6 +48,27 @@ inline void require_held_once(const participant& who, const char* layer, const c
   if (cut.replica_count() != 1)
     who.reject(layer, std::string("the partition of ") + what + " has replicas, which would be counted " +
                           std::to_string(cut.replica_count()) + " times; divide them over all ranks");
+}
+
+/// Calls the GEMM of a layer; one readable line where it is none. Where it throws, nobody waits for this rank.
+template <class T, class Space, class Input, class Gemm, class Weights>
+void multiply(const participant& who, const char* layer, Gemm& gemm, matrix_view<const Input, Space> x,
+              const Weights& weights, matrix_view<T, Space> y, const gemm_args<T, Space>& args,
+              const at<Space>& where) {
+  static_assert(gemm_for<Gemm, Weights, T, Space, Input>,
+                "shardkit: this GEMM cannot be called as gemm(x, weights, y, gemm_args<T, Space>, stream) with the "
+                "layer's weights and element type; see shardkit/tensor/gemm.hpp");
+  if constexpr (gemm_for<Gemm, Weights, T, Space, Input>) {
+    try {
+      gemm(x, weights, y, args, where);
+    } catch (const std::exception& failure) {
+      who.fail(layer, failure.what());
+      throw;
+    } catch (...) {
+      who.fail(layer, "the GEMM threw what is not a std::exception");
+      throw;
+    }
+  }
 }
 
 /// Weights, where their extents can be read, are this rank's shard.
