@@ -7,6 +7,7 @@
 
 #include <cstdio>
 #include <exception>
+#include <string>
 #include <utility>
 
 using namespace shardkit;
@@ -25,7 +26,7 @@ int main([[maybe_unused]] int argc, [[maybe_unused]] char** argv) try {
   if (launch.launcher.empty()) {
     run_ranks(4, [](thread_communicator& comm) { work(erase(std::move(comm)), "threads of one process"); });
 #ifdef WITH_MPI
-  } else if (launch.host.empty()) {  // mpiexec: its processes meet through MPI, which needs no address
+  } else if (launch.launcher.find("mpiexec") != std::string::npos) {  // of any MPI
     mpi_environment mpi(argc, argv);
     mpi.run([](mpi_communicator& comm) { work(erase(std::move(comm)), "processes of mpiexec"); });
 #endif

@@ -55,6 +55,9 @@ struct gemm {
 }  // namespace engine
 // [adapt]
 
+using namespace shardkit;
+using quantised_layer = column_parallel_linear<thread_communicator, engine::quantised, float>;
+
 int main() {
   constexpr std::size_t tokens = 3, in = 8, out = 10;
   static float x[tokens * in], whole[tokens * out], factors[out];
@@ -64,25 +67,23 @@ int main() {
   for (std::size_t n = 0; n < out; ++n) factors[n] = 1.0f / static_cast<float>(n + 1);
   engine::multiply(x, {numbers, factors, out, in}, whole, out, tokens);
 
-  shardkit::run_ranks(4, [&](shardkit::thread_communicator& comm) {
+  run_ranks(4, [&](thread_communicator& comm) {
     // [layer]
-    const auto cut = shardkit::partition::balanced(out, comm.size());  // 3, 3, 2 and 2 rows of the weights
+    const auto cut = partition::balanced(out, comm.size());  // 3, 3, 2 and 2 rows of the weights
     const std::size_t first = cut.offset(comm.rank()), count = cut.count(comm.rank());
     const engine::quantised mine{numbers + first * in, factors + first, count, in};
-    const shardkit::column_parallel_linear<shardkit::thread_communicator, engine::quantised, float> layer(comm, mine,
-                                                                                                          cut);
+    const quantised_layer layer(comm, mine, cut);
 
     engine::tensor y{static_cast<float*>(std::malloc(sizeof whole)), tokens, out};
-    shardkit::buffer<std::byte> workspace(layer.workspace_bytes(tokens));
-    layer.forward_gathered(shardkit::matrix_view<const float>(x, tokens, in), matrix_of(y), engine::gemm(),
-                           view_of(workspace));
+    buffer<std::byte> workspace(layer.workspace_bytes(tokens));
+    layer.forward_gathered(matrix_view<const float>(x, tokens, in), matrix_of(y), engine::gemm(), view_of(workspace));
     // [layer]
     const bool same = std::equal(whole, whole + tokens * out, y.data);
 
-    comm.all_reduce(shardkit::in_place(y), shardkit::sum);  // the engine's own type, in place
+    comm.all_reduce(in_place(y), sum);  // the engine's own type, in place
     const bool summed = y.data[1] == static_cast<float>(comm.size()) * whole[1];
     std::free(y.data);
-    const int right = comm.all_reduce(same && summed ? 1 : 0, shardkit::sum);
+    const int right = comm.all_reduce(same && summed ? 1 : 0, sum);
     if (comm.is_root())
       std::printf("8-bit layer equals the unsplit one, bit for bit, on %d of %d ranks\n", right, comm.size());
   });

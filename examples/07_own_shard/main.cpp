@@ -35,7 +35,8 @@ int main() {
     const auto down = plan.add("down.weight", {hidden, inner}, columns(cut), dtype::f32);
 
     // The engine's arena: any memory that is aligned. The staging buffer can be dropped afterwards.
-    void* memory = std::aligned_alloc(host_space::alignment, (plan.bytes() + 63) / 64 * 64);
+    constexpr std::size_t unit = host_space::alignment;
+    void* memory = std::aligned_alloc(unit, (plan.bytes() + unit - 1) / unit * unit);
     const view arena(static_cast<std::byte*>(memory), plan.bytes());
     std::vector<std::byte> staging(load_plan::least_staging);
     plan.load(comm, arena, staging);
