@@ -100,12 +100,13 @@ operation elements_on_host(const kernel_launch& launch) {
   const body device = launch.argument<body>(0);
   const std::size_t vectors = launch.argument<std::size_t>(1), count = launch.argument<std::size_t>(2);
   operation op;
-  op.accesses = {shardkit_double::writes(device.out, count * sizeof(T))};
+  for (int to = 0; to < device.out.count; ++to)
+    op.accesses.push_back(shardkit_double::writes(device.out.each[to], count * sizeof(T)));
   for (int rank = 0; rank < device.in.count; ++rank)
     op.accesses.push_back(shardkit_double::reads(device.in.template input<T>(rank), count * sizeof(T)));
   op.run = [=] {
     body here = device;
-    here.out = stored(device.out);
+    for (int to = 0; to < device.out.count; ++to) here.out.each[to] = storage(device.out.each[to]);
     here.in.blocks = stored(device.in.blocks);
     if (here.in.blocks == nullptr)
       for (int rank = 0; rank < device.in.count; ++rank) here.in.each[rank] = storage(device.in.each[rank]);
@@ -250,7 +251,12 @@ template struct kernels<bfloat16>;
 
 void ordered_reduce(shardkit::reduction_kind kind, shardkit::dtype type, const void* const* inputs, int input_count,
                     void* out, std::size_t count, shardkit::at<cuda_space> where) {
-  shardkit::cuda_ordered_reduce(kind, type, inputs, input_count, out, count, where);
+  shardkit::cuda_ordered_reduce(kind, type, inputs, input_count, &out, 1, count, where);
+}
+void ordered_reduce_to_each(shardkit::reduction_kind kind, shardkit::dtype type, const void* const* inputs,
+                            int input_count, void* const* outputs, int output_count, std::size_t count,
+                            shardkit::at<cuda_space> where) {
+  shardkit::cuda_ordered_reduce(kind, type, inputs, input_count, outputs, output_count, count, where);
 }
 void ordered_reduce_blocks(shardkit::reduction_kind kind, shardkit::dtype type, const void* in, int ranks, void* out,
                            std::size_t count, cuda_space::stream stream) {

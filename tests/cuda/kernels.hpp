@@ -32,6 +32,9 @@ struct kernels {
 
 void ordered_reduce(shardkit::reduction_kind kind, shardkit::dtype type, const void* const* inputs, int input_count,
                     void* out, std::size_t count, shardkit::at<shardkit::cuda_space> where);
+void ordered_reduce_to_each(shardkit::reduction_kind kind, shardkit::dtype type, const void* const* inputs,
+                            int input_count, void* const* outputs, int output_count, std::size_t count,
+                            shardkit::at<shardkit::cuda_space> where);
 void ordered_reduce_blocks(shardkit::reduction_kind kind, shardkit::dtype type, const void* in, int ranks, void* out,
                            std::size_t count, shardkit::cuda_space::stream stream);
 

@@ -1,8 +1,8 @@
 // The rank-ordered reduction as a kernel: reads every rank's elements once, combines them in rank order, and writes the
-// result, with the bits of the host's ordered_reduce. For nvcc alone.
+// result to one place or to several, with the bits of the host's ordered_reduce. For nvcc alone.
 //
 // It is what nccl_options::ordered_reduce asks for, and, over pointers to the buffers of GPUs that reach each other,
-// an all-reduce in one step.
+// cuda_thread_options::ordered_reduce: an all-reduce in one step.
 #pragma once
 
 #include <shardkit/cuda/detail/launching.cuh>
@@ -29,6 +29,12 @@ struct ordered_inputs {
   __host__ __device__ const T* input(int rank) const {
     return static_cast<const T*>(blocks != nullptr ? static_cast<const void*>(blocks + rank * stride) : each[rank]);
   }
+};
+
+/// Where its results go, each to the same elements.
+struct ordered_outputs {
+  void* each[ordered_inputs::most];
+  int count;
 };
 
 /// A combination known when the kernel is compiled: the one that has to keep up with memory.
@@ -69,7 +75,7 @@ struct ordered_reduce_body {
   static constexpr int lanes = 16 / sizeof(T);  // elements of one load
 
   ordered_inputs in;
-  T* out;
+  ordered_outputs out;
   Combination combine;
   int divisor;  // 1, or the number of ranks for an average
 
@@ -83,10 +89,10 @@ struct ordered_reduce_body {
   __host__ __device__ void element(std::size_t i) const {
     wide value = widen(in.input<T>(0)[i]);
     for (int rank = 1; rank < in.count; ++rank) value = combine(value, widen(in.input<T>(rank)[i]));
-    out[i] = finish(value);
+    for (int to = 0; to < out.count; ++to) static_cast<T*>(out.each[to])[i] = finish(value);
   }
 
-  // 16 bytes of every rank; four ranks' loads are under way at once. `out` may be one of the inputs.
+  // 16 bytes of every rank; four ranks' loads are under way at once. An output may be one of the inputs.
   __host__ __device__ void vector(std::size_t v) const {
     T elements[lanes];
     wide values[lanes];
@@ -109,7 +115,7 @@ struct ordered_reduce_body {
     for (int i = 0; i < lanes; ++i) elements[i] = finish(values[i]);
     uint4 result;
     __builtin_memcpy(&result, elements, sizeof result);
-    reinterpret_cast<uint4*>(out)[v] = result;
+    for (int to = 0; to < out.count; ++to) static_cast<uint4*>(out.each[to])[v] = result;
   }
 };
 
@@ -123,22 +129,22 @@ __global__ void __launch_bounds__(512) over_elements(Body body, std::size_t vect
 }
 
 template <class T, class Combination>
-void launch_ordered_reduce(const ordered_inputs& in, void* out, std::size_t count, Combination combine, int divisor,
-                           const at<cuda_space>& where) {
+void launch_ordered_reduce(const ordered_inputs& in, const ordered_outputs& out, std::size_t count, Combination combine,
+                           int divisor, const at<cuda_space>& where) {
   using body = ordered_reduce_body<T, Combination>;
   const auto aligned = [](const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0; };
-  bool by_vectors = aligned(out);
+  bool by_vectors = std::all_of(out.each, out.each + out.count, aligned);
   for (int rank = 0; rank < in.count; ++rank) by_vectors = by_vectors && aligned(in.input<char>(rank));
   const std::size_t vectors = by_vectors ? count / body::lanes : 0;
   const std::size_t steps = std::max(vectors, count - vectors * body::lanes);
   constexpr std::size_t threads = 512, most_blocks = 4096;
   const dim3 grid(static_cast<unsigned>(std::min((steps + threads - 1) / threads, most_blocks)));
-  launch("ordered_reduce<<<>>>", &over_elements<body>, grid, dim3(threads), where,
-         body{in, static_cast<T*>(out), combine, divisor}, vectors, count);
+  launch("ordered_reduce<<<>>>", &over_elements<body>, grid, dim3(threads), where, body{in, out, combine, divisor},
+         vectors, count);
 }
 
 template <class T>
-void launch_ordered_reduce(reduction_kind kind, const ordered_inputs& in, void* out, std::size_t count,
+void launch_ordered_reduce(reduction_kind kind, const ordered_inputs& in, const ordered_outputs& out, std::size_t count,
                            const at<cuda_space>& where) {
   if constexpr (std::is_floating_point_v<computed<T>>) {
     if (kind == reduction_kind::sum || kind == reduction_kind::average)
@@ -148,7 +154,7 @@ void launch_ordered_reduce(reduction_kind kind, const ordered_inputs& in, void* 
   launch_ordered_reduce<T>(in, out, count, any_combination{kind}, 1, where);
 }
 
-inline void launch_ordered_reduce(reduction_kind kind, dtype type, const ordered_inputs& in, void* out,
+inline void launch_ordered_reduce(reduction_kind kind, dtype type, const ordered_inputs& in, const ordered_outputs& out,
                                   std::size_t count, const at<cuda_space>& where) {
   require_reducible(type, kind);
   if (count == 0) return;
@@ -170,24 +176,30 @@ inline void launch_ordered_reduce(reduction_kind kind, dtype type, const ordered
 
 }  // namespace detail
 
-/// out[i] = inputs[0][i] op inputs[1][i] op ... for i < count, in this order. `inputs` and `out` are memory that the
-/// current device can read and write, its own or a peer's; `out` may be one of the inputs. 16-bit floats are
-/// accumulated in f32 and rounded once. One pass with loads of 16 bytes where every pointer is a multiple of 16.
+/// outputs[k][i] = inputs[0][i] op inputs[1][i] op ... for i < count, in this order, and every k. Inputs and outputs
+/// are memory that the current device can read and write, its own or a peer's; an output may be one of the inputs.
+/// 16-bit floats are accumulated in f32 and rounded once. One pass with loads of 16 bytes where every pointer is a
+/// multiple of 16. Its address is a cuda_thread_options::ordered_reduce.
 ///
-/// Only enqueues. Throws usage_error for more inputs than a kernel takes, unsupported_error for a reduction that is
-/// not defined for the type, cuda_error.
-inline void cuda_ordered_reduce(reduction_kind kind, dtype type, const void* const* inputs, int input_count, void* out,
-                                std::size_t count, at<cuda_space> where = {}) {
-  if (input_count < 1 || input_count > detail::ordered_inputs::most)
-    throw usage_error("an ordered reduction of " + std::to_string(input_count) + " buffers; it takes 1 to " +
-                      std::to_string(detail::ordered_inputs::most) + ", or any number side by side");
+/// Only enqueues. Throws usage_error for more inputs or outputs than a kernel takes, unsupported_error for a reduction
+/// that is not defined for the type, cuda_error.
+inline void cuda_ordered_reduce(reduction_kind kind, dtype type, const void* const* inputs, int input_count,
+                                void* const* outputs, int output_count, std::size_t count, at<cuda_space> where = {}) {
+  constexpr int most = detail::ordered_inputs::most;
+  if (input_count < 1 || input_count > most || output_count < 1 || output_count > most)
+    throw usage_error("an ordered reduction of " + std::to_string(input_count) + " buffers into " +
+                      std::to_string(output_count) + "; it takes 1 to " + std::to_string(most) +
+                      ", or any number of inputs side by side");
   detail::ordered_inputs in{};
   std::copy(inputs, inputs + input_count, in.each);
   in.count = input_count;
+  detail::ordered_outputs out{};
+  std::copy(outputs, outputs + output_count, out.each);
+  out.count = output_count;
   detail::launch_ordered_reduce(kind, type, in, out, count, where);
 }
 
-/// The same for inputs that lie side by side: input r at in + r * count elements. Its address is a
+/// The same with one output, for inputs that lie side by side: input r at in + r * count elements. Its address is a
 /// nccl_options::ordered_reduce.
 inline void cuda_ordered_reduce_blocks(reduction_kind kind, dtype type, const void* in, int ranks, void* out,
                                        std::size_t count, cudaStream_t stream) {
@@ -195,7 +207,10 @@ inline void cuda_ordered_reduce_blocks(reduction_kind kind, dtype type, const vo
   inputs.blocks = static_cast<const char*>(in);
   inputs.stride = count * size_of(type);
   inputs.count = ranks;
-  detail::launch_ordered_reduce(kind, type, inputs, out, count, stream);
+  detail::ordered_outputs outputs{};
+  outputs.each[0] = out;
+  outputs.count = 1;
+  detail::launch_ordered_reduce(kind, type, inputs, outputs, count, stream);
 }
 
 }  // namespace shardkit
