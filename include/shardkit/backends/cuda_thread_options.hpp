@@ -15,6 +15,7 @@ namespace shardkit {
 using cuda_reduce_function = void (*)(reduction_kind kind, dtype type, const void* const* inputs, int input_count,
                                       void* const* outputs, int output_count, std::size_t count, at<cuda_space> where);
 
+/// The same on every rank.
 struct cuda_thread_options {
   /// The kernel of the reductions. In a file that nvcc compiles: &cuda_ordered_reduce of cuda/ordered_reduce.cuh; files
   /// of other compilers get its address from there. Null: reductions throw unsupported_error.
