@@ -114,7 +114,7 @@ class cuda_thread_backend {
   std::shared_ptr<detail::cuda_thread_streams> streams_;
 };
 
-/// Thread ranks with a device each, over peer memory; see cuda_thread_backend.
+/// Made by cuda_thread_world.
 using cuda_thread_communicator = communicator<cuda_thread_backend>;
 
 /// The ranks of `threads`, each with the device that is current on its thread; ranks may share one. Collective.
