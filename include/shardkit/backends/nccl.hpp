@@ -59,11 +59,13 @@ class nccl_backend {
   /// The ordinary case of a verb that is one call of NCCL's; see comm/backend.hpp.
   template <class Call>
   [[gnu::always_inline]] inline auto perform_plainly(const Call& call) noexcept
-      -> std::enable_if_t<detail::nccl_has<Call>::value, bool> {
+      -> std::enable_if_t<detail::nccl_has<Call>::value || detail::nccl_may_have<Call>::value, bool> {
     detail::nccl_state& state = *state_;
     const ncclComm_t comm = state.handle();
-    if (comm == nullptr || !detail::nccl_suffices(state, call)) return false;
-    const ncclResult_t result = detail::nccl_enqueue(state, comm, call);
+    if (!detail::nccl_suffices(state, comm, call)) return false;
+    ncclResult_t result;
+    if constexpr (detail::nccl_has<Call>::value) result = detail::nccl_enqueue(state, comm, call);
+    else result = detail::nccl_enqueue_native(state, comm, call);
     if (result == ncclSuccess) return true;
     state.unsettled = result;
     return false;
@@ -89,6 +91,10 @@ class nccl_backend {
   auto perform(const Call& call)
       -> std::enable_if_t<!detail::nccl_has<Call>::value,
                           decltype(detail::nccl_run_composed(std::declval<detail::nccl_state&>(), call))> {
+    const ncclResult_t plain = std::exchange(state_->unsettled, ncclSuccess);
+    if constexpr (detail::nccl_may_have<Call>::value)
+      if (plain != ncclSuccess && detail::nccl_has_native(*state_, call))
+        return state_->conclude(plain, state_->alive(), Call::name);
     composed(call);
   }
   void perform(const group_call& group) {

@@ -21,7 +21,7 @@ class nccl_registration {
     const cuda_device_guard on_device(state_->launch->device);
     const ncclComm_t handle = state_->alive();
     void* const first = const_cast<std::remove_const_t<T>*>(memory.data());
-    state_->check(state_->api->comm_register(handle, first, memory.bytes(), &registered_), "ncclCommRegister");
+    state_->check(state_->api.comm_register(handle, first, memory.bytes(), &registered_), "ncclCommRegister");
   }
   nccl_registration(nccl_registration&& other) noexcept
       : state_(std::move(other.state_)), registered_(std::exchange(other.registered_, nullptr)) {}
@@ -34,7 +34,7 @@ class nccl_registration {
     if (registered_ == nullptr) return;
     // After a failure NCCL has let go of it, and its communicator is touched no more.
     if (const ncclComm_t handle = state_->handle(); handle != nullptr)
-      (void)state_->api->comm_deregister(handle, registered_);
+      (void)state_->api.comm_deregister(handle, registered_);
   }
 
  private:

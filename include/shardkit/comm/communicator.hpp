@@ -69,7 +69,7 @@ class communicator : private detail::started_verbs<Backend> {
   }
 
   /// Returns after every rank has called it.
-  void barrier(where w = {}) { run(describe_barrier(w)); }
+  [[gnu::always_inline]] inline void barrier(where w = {}) { run(describe_barrier(w)); }
 
   /// Every rank's `data` becomes the root's; sizes are equal.
   template <class Data>
@@ -79,17 +79,17 @@ class communicator : private detail::started_verbs<Backend> {
 
   /// The root's `out` = the ranks' `in` combined; elsewhere `out` may be empty.
   template <class In, class Out>
-  void reduce(const In& in, Out&& out, reduction op, int root, where w = {}) {
+  [[gnu::always_inline]] inline void reduce(const In& in, Out&& out, reduction op, int root, where w = {}) {
     run(describe_reduce(in, std::forward<Out>(out), op, root, w));
   }
   template <class T, class Of>
-  void reduce(in_place_view<T, Of> both, reduction op, int root, where w = {}) {
+  [[gnu::always_inline]] inline void reduce(in_place_view<T, Of> both, reduction op, int root, where w = {}) {
     run(describe_reduce(detail::in_place_of<space>(both), op, root, w));
   }
 
   /// `out` = the ranks' `in` combined, the same bits on every rank.
   template <class In, class Out, class = detail::unless_reduction<Out>>
-  void all_reduce(const In& in, Out&& out, reduction op, where w = {}) {
+  [[gnu::always_inline]] inline void all_reduce(const In& in, Out&& out, reduction op, where w = {}) {
     run(describe_all_reduce(in, std::forward<Out>(out), op, w));
   }
   template <class T, class Of>
@@ -111,7 +111,7 @@ class communicator : private detail::started_verbs<Backend> {
     run(describe_all_gather(in, std::forward<Out>(out), w));
   }
   template <class T, class Of>
-  void all_gather(in_place_view<T, Of> all, where w = {}) {
+  [[gnu::always_inline]] inline void all_gather(in_place_view<T, Of> all, where w = {}) {
     run(describe_all_gather(detail::in_place_of<space>(all), w));
   }
   template <class In, class Out>
@@ -126,7 +126,7 @@ class communicator : private detail::started_verbs<Backend> {
   /// `out` on rank r = block r of the ranks' `in` (size * out.size()) combined. With a layout: unequal counts, rank r
   /// gets layout's range r, `in` has layout.total() elements. In place: `out` is this rank's block of `in`.
   template <class In, class Out, class = detail::unless_reduction<Out>>
-  void reduce_scatter(const In& in, Out&& out, reduction op, where w = {}) {
+  [[gnu::always_inline]] inline void reduce_scatter(const In& in, Out&& out, reduction op, where w = {}) {
     run(describe_reduce_scatter(in, std::forward<Out>(out), op, w));
   }
   template <class In, class Out>
@@ -136,7 +136,7 @@ class communicator : private detail::started_verbs<Backend> {
 
   /// The root's `out` (size * in.size()) = the ranks' `in` in rank order; elsewhere `out` may be empty.
   template <class In, class Out>
-  void gather(const In& in, Out&& out, int root, where w = {}) {
+  [[gnu::always_inline]] inline void gather(const In& in, Out&& out, int root, where w = {}) {
     run(describe_gather(in, std::forward<Out>(out), root, w));
   }
   template <class In, class Out>
@@ -146,7 +146,7 @@ class communicator : private detail::started_verbs<Backend> {
 
   /// `out` on rank r = block r of the root's `in` (size * out.size()); elsewhere `in` may be empty.
   template <class In, class Out>
-  void scatter(const In& in, Out&& out, int root, where w = {}) {
+  [[gnu::always_inline]] inline void scatter(const In& in, Out&& out, int root, where w = {}) {
     run(describe_scatter(in, std::forward<Out>(out), root, w));
   }
   template <class In, class Out>
@@ -157,7 +157,7 @@ class communicator : private detail::started_verbs<Backend> {
   /// Block r of `in` goes to rank r, block r of `out` comes from it; the sizes are equal multiples of size(). With
   /// layouts: unequal counts, rank s's to_each.count(r) equals rank r's from_each.count(s).
   template <class In, class Out>
-  void all_to_all(const In& in, Out&& out, where w = {}) {
+  [[gnu::always_inline]] inline void all_to_all(const In& in, Out&& out, where w = {}) {
     run(describe_all_to_all(in, std::forward<Out>(out), w));
   }
   template <class In, class Out>
@@ -167,16 +167,16 @@ class communicator : private detail::started_verbs<Backend> {
 
   /// Messages between two ranks arrive in the order sent; the receiver names the exact size.
   template <class In>
-  void send(const In& in, int peer, where w = {}) {
+  [[gnu::always_inline]] inline void send(const In& in, int peer, where w = {}) {
     run(describe_send(in, peer, w));
   }
   template <class Out>
-  void recv(Out&& out, int peer, where w = {}) {
+  [[gnu::always_inline]] inline void recv(Out&& out, int peer, where w = {}) {
     run(describe_recv(std::forward<Out>(out), peer, w));
   }
   /// Sends to `to` while receiving from `from`, which may be the same rank, or this one.
   template <class In, class Out>
-  void send_recv(const In& in, int to, Out&& out, int from, where w = {}) {
+  [[gnu::always_inline]] inline void send_recv(const In& in, int to, Out&& out, int from, where w = {}) {
     run(describe_send_recv(in, to, std::forward<Out>(out), from, w));
   }
 

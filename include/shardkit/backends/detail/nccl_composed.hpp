@@ -20,17 +20,6 @@ inline bool nccl_is_even(const partition& layout) {
   return true;
 }
 
-// Calls of 2.28: in the table only where headers and library have them.
-inline bool nccl_has_native(const nccl_state& state, const gather_call&) {
-  return state.api->gather != nullptr && state.launch->version >= 22800;
-}
-inline bool nccl_has_native(const nccl_state& state, const scatter_call&) {
-  return state.api->scatter != nullptr && state.launch->version >= 22800;
-}
-inline bool nccl_has_native(const nccl_state& state, const all_to_all_call&) {
-  return state.api->all_to_all != nullptr && state.launch->version >= 22800;
-}
-
 /// `outgoing(r)` are the elements for rank r, `incoming(r)` those from it: an address and a count each.
 template <class Call, class Outgoing, class Incoming>
 void nccl_exchange(nccl_state& state, const Call& call, Outgoing outgoing, Incoming incoming) {
@@ -101,26 +90,18 @@ inline auto nccl_parts(const partition& layout) {
 inline void nccl_compose(nccl_state& state, const gather_call& call) {
   if (call.count == 0) return;
   if (!nccl_has_native(state, call)) return nccl_gather(state, call, nccl_parts(call.count));
-  const nccl_elements moved = nccl_moved(call.type, call.count);
-  const ncclComm_t comm = state.alive();
-  state.check(state.api->gather(call.in, call.out, moved.count, moved.type, call.root, comm, nccl_stream(call)),
-              "ncclGather");
+  state.check(nccl_enqueue_native(state, state.alive(), call), "ncclGather");
 }
 inline void nccl_compose(nccl_state& state, const scatter_call& call) {
   if (call.count == 0) return;
   if (!nccl_has_native(state, call)) return nccl_scatter(state, call, nccl_parts(call.count));
-  const nccl_elements moved = nccl_moved(call.type, call.count);
-  const ncclComm_t comm = state.alive();
-  state.check(state.api->scatter(call.in, call.out, moved.count, moved.type, call.root, comm, nccl_stream(call)),
-              "ncclScatter");
+  state.check(nccl_enqueue_native(state, state.alive(), call), "ncclScatter");
 }
 inline void nccl_compose(nccl_state& state, const all_to_all_call& call) {
   if (call.count == 0) return;
   const auto parts = nccl_parts(call.count);
   if (!nccl_has_native(state, call)) return nccl_all_to_all(state, call, parts, parts);
-  const nccl_elements moved = nccl_moved(call.type, call.count);
-  state.check(state.api->all_to_all(call.in, call.out, moved.count, moved.type, state.alive(), nccl_stream(call)),
-              "ncclAlltoAll");
+  state.check(nccl_enqueue_native(state, state.alive(), call), "ncclAlltoAll");
 }
 inline void nccl_compose(nccl_state& state, const gather_uneven_call& call) {
   if (nccl_is_even(*call.layout))
@@ -147,8 +128,8 @@ inline void nccl_list(nccl_state& state, nccl_batch& batch, const all_gather_une
     if (moved.count == 0) continue;
     char* const place = element_at(call.out, layout.offset(root), call.type);
     batch.add("ncclBroadcast", [&] {
-      return state.api->broadcast(root == state.rank ? call.in : place, place, moved.count, moved.type, root,
-                                  state.alive(), nccl_stream(call));
+      return state.api.broadcast(root == state.rank ? call.in : place, place, moved.count, moved.type, root,
+                                 state.alive(), nccl_stream(call));
     });
   }
 }

@@ -43,16 +43,29 @@ struct nccl_handle {
   bool owned = true;                      ///< else it is never aborted or destroyed
 };
 
+// What stands in the table for a call that the library lacks, so that an ordinary call need not ask: it fails, and the
+// backend composes.
+inline ncclResult_t nccl_lacks_rooted(const void*, void*, std::size_t, ncclDataType_t, int, ncclComm_t, cudaStream_t) {
+  return ncclInvalidUsage;
+}
+inline ncclResult_t nccl_lacks_all_to_all(const void*, void*, std::size_t, ncclDataType_t, ncclComm_t, cudaStream_t) {
+  return ncclInvalidUsage;
+}
+
 class nccl_launch {
  public:
   /// `host` may be null: then failures of peers show by deadlines only.
   nccl_launch(const nccl_options& given, int on_device, int own_rank, std::shared_ptr<nccl_host> on_host)
-      : options(given), device(on_device), version(given.api.version()), rank_(own_rank), host_(std::move(on_host)) {}
+      : options(usable(given)),
+        device(on_device),
+        version(options.api.version()),
+        rank_(own_rank),
+        host_(std::move(on_host)) {}
   nccl_launch(const nccl_launch&) = delete;
   nccl_launch& operator=(const nccl_launch&) = delete;
   ~nccl_launch() = default;
 
-  const nccl_options options;
+  const nccl_options options;  ///< with stand-ins for calls of 2.28 that the library lacks
   const int device;
   const int version;  ///< NCCL_VERSION_CODE of the library
 
@@ -155,6 +168,14 @@ class nccl_launch {
   }
 
  private:
+  static nccl_options usable(nccl_options given) {
+    const bool old = given.api.version() < 22800;
+    if (old || given.api.gather == nullptr) given.api.gather = &nccl_lacks_rooted;
+    if (old || given.api.scatter == nullptr) given.api.scatter = &nccl_lacks_rooted;
+    if (old || given.api.all_to_all == nullptr) given.api.all_to_all = &nccl_lacks_all_to_all;
+    return given;
+  }
+
   void stop(const peer_failed& failure) noexcept {
     std::vector<ncclComm_t> owned;
     {

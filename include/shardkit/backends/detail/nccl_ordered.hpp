@@ -12,21 +12,23 @@ namespace shardkit::detail {
 
 /// Throws where such a reduction cannot be made, before anything is enqueued.
 inline void nccl_require_ordered(const nccl_state& state, dtype type, reduction op, at<cuda_space> on) {
-  const std::string what = std::string(op.by_rank ? "by_rank " : "") + name_of(op.kind) + " of " + name_of(type);
+  const auto what = [&] {
+    return std::string(op.by_rank ? "by_rank " : "") + name_of(op.kind) + " of " + name_of(type);
+  };
   const nccl_options& options = state.launch->options;
   if (options.ordered_reduce == nullptr) {
     const bool extreme = nccl_reduced(type, op).how == nccl_reduction::kind::extremes;
-    throw unsupported_error("NCCL has no " + what + (extreme ? " that propagates NaN" : "") +
+    throw unsupported_error("NCCL has no " + what() + (extreme ? " that propagates NaN" : "") +
                             "; set nccl_options::ordered_reduce to a kernel that combines in rank order" +
                             (extreme      ? ", or nccl_options::native_extremes where no NaN can occur"
                              : op.by_rank ? ", or leave out by_rank where the order does not matter"
                                           : ", or use a type and operation that NCCL has"));
   }
   if (options.workspace_bytes < static_cast<std::size_t>(state.size) * size_of(type))
-    throw usage_error(what + " needs room for an element of each rank: nccl_options::workspace_bytes is " +
+    throw usage_error(what() + " needs room for an element of each rank: nccl_options::workspace_bytes is " +
                       std::to_string(options.workspace_bytes));
   if (on.stream.is_captured(on.site))
-    throw unsupported_error(what +
+    throw unsupported_error(what() +
                             " cannot be captured into a graph: it gathers to memory that all such calls of this "
                             "communicator share; make the call outside the capture, or use a reduction that NCCL has");
 }
@@ -42,8 +44,8 @@ inline void nccl_combine(nccl_state& state, const all_reduce_call& call) {
     for (std::size_t first = 0; first < call.count; first += piece) {
       const std::size_t count = std::min(piece, call.count - first);
       const nccl_elements moved = nccl_moved(call.type, count);
-      state.check(state.api->all_gather(element_at(call.in, first, call.type), gathered, moved.count, moved.type,
-                                        state.alive(), nccl_stream(call)),
+      state.check(state.api.all_gather(element_at(call.in, first, call.type), gathered, moved.count, moved.type,
+                                       state.alive(), nccl_stream(call)),
                   "ncclAllGather");
       state.launch->options.ordered_reduce(call.op.kind, call.type, gathered, state.size,
                                            element_at(call.out, first, call.type), count, nccl_stream(call));

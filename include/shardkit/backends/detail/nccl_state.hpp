@@ -47,7 +47,7 @@ class nccl_state {
  public:
   /// Without a handle yet. `on` may be null: a communicator without a control lane.
   nccl_state(std::shared_ptr<nccl_launch> of, std::shared_ptr<nccl_host> on, bool owned)
-      : launch(std::move(of)), api(&launch->options.api), host(std::move(on)), exceptions_(std::uncaught_exceptions()) {
+      : launch(std::move(of)), api(launch->options.api), host(std::move(on)), exceptions_(std::uncaught_exceptions()) {
     handle_.owned = owned;
     const cuda_device_guard on_device(launch->device);
     word_.reset(cuda_space::allocate(sizeof(int)));
@@ -88,7 +88,7 @@ class nccl_state {
     const cuda_device_guard on_device(launch->device);
     for (const char part : id.internal) order = nccl_scattered(order ^ static_cast<unsigned char>(part));
     ncclComm_t comm = nullptr;
-    const ncclResult_t result = api->comm_init_rank_config(&comm, ranks, id, own_rank, &config);
+    const ncclResult_t result = api.comm_init_rank_config(&comm, ranks, id, own_rank, &config);
     appear(comm, result, "ncclCommInitRankConfig");
   }
   /// Becomes this rank's part of a split of `parent`. Collective.
@@ -97,7 +97,7 @@ class nccl_state {
     const ncclComm_t whole = parent.alive();
     const cuda_device_guard on_device(launch->device);
     ncclComm_t comm = nullptr;
-    ncclResult_t result = api->comm_split(whole, colour, key, &comm, &config);
+    ncclResult_t result = api.comm_split(whole, colour, key, &comm, &config);
     const ncclComm_t early = __atomic_load_n(&comm, __ATOMIC_ACQUIRE);  // NCCL may write it now, or when it is made
     launch->enter(handle_, early);
     try {
@@ -107,7 +107,7 @@ class nccl_state {
     } catch (...) {
       const ncclComm_t late = __atomic_load_n(&comm, __ATOMIC_ACQUIRE);
       if (early == nullptr && late != nullptr)
-        nccl_stop::run(*api, launch->device, {late}, launch->options.limits.abort);
+        nccl_stop::run(api, launch->device, {late}, launch->options.limits.abort);
       throw;
     }
     appear(comm, result, "ncclCommSplit");
@@ -121,7 +121,7 @@ class nccl_state {
     conclude(ncclInProgress, comm, "a communicator handed over");
     identify();
     int device = 0;
-    check(api->comm_cu_device(comm, &device), "ncclCommCuDevice");
+    check(api.comm_cu_device(comm, &device), "ncclCommCuDevice");
     if (device != launch->device)
       launch->fail_with(usage_error("the NCCL communicator handed over is on device " + std::to_string(device) +
                                     ", and the current device is " + std::to_string(launch->device) +
@@ -146,7 +146,7 @@ class nccl_state {
     const ncclComm_t comm = handle();
     if (comm == nullptr) return;
     ncclResult_t verdict = ncclSuccess;
-    const ncclResult_t asked = api->comm_get_async_error(comm, &verdict);
+    const ncclResult_t asked = api.comm_get_async_error(comm, &verdict);
     if (asked != ncclSuccess) verdict = asked;
     if (verdict != ncclSuccess && verdict != ncclInProgress)
       launch->raise(verdict, comm, "an operation of a NCCL communicator");
@@ -181,7 +181,7 @@ class nccl_state {
   }
 
   const std::shared_ptr<nccl_launch> launch;
-  const nccl_api* const api;
+  const nccl_api api;  ///< the functions of the launch once more: a call finds them a step earlier
   const std::shared_ptr<nccl_host> host;
   std::uint64_t order = 0;  ///< the same on all its ranks and of no other communicator: where it stands in a group
   int rank = 0, size = 1;
@@ -203,8 +203,8 @@ class nccl_state {
     if (result != ncclSuccess) launch->raise(result, comm, call);
   }
   void identify() {
-    check(api->comm_user_rank(alive(), &rank), "ncclCommUserRank");
-    check(api->comm_count(alive(), &size), "ncclCommCount");
+    check(api.comm_user_rank(alive(), &rank), "ncclCommUserRank");
+    check(api.comm_count(alive(), &size), "ncclCommCount");
     if (host && (host->comm().rank() != rank || host->comm().size() != size))
       launch->fail_with(usage_error("the NCCL communicator says that this is rank " + std::to_string(rank) + " of " +
                                     std::to_string(size) + ", its host communicator " +
@@ -217,12 +217,12 @@ class nccl_state {
   void finish() noexcept {
     try {
       const ncclComm_t comm = alive();
-      check(api->comm_finalize(comm), "ncclCommFinalize");
+      check(api.comm_finalize(comm), "ncclCommFinalize");
       const ncclComm_t last = handle_.comm.exchange(nullptr);
       if (last == nullptr) return;
-      const ncclResult_t result = api->comm_destroy(last);
+      const ncclResult_t result = api.comm_destroy(last);
       if (result != ncclSuccess)
-        std::fprintf(stderr, "shardkit: ncclCommDestroy failed: %s\n", api->get_error_string(result));
+        std::fprintf(stderr, "shardkit: ncclCommDestroy failed: %s\n", api.get_error_string(result));
     } catch (const std::exception& failure) {
       launch->fail(failure.what());
       std::fprintf(stderr, "%s\n", failure.what());

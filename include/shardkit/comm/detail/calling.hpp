@@ -9,6 +9,7 @@
 #include <shardkit/core/at.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -31,7 +32,7 @@ class calling {
   calling(Backend backend, std::shared_ptr<const std::string> name)
       : backend_(std::move(backend)), self_(backend_.rank(), backend_.size(), std::move(name)) {}
 
-  std::size_t ranks() const noexcept { return static_cast<std::size_t>(size()); }
+  std::size_t ranks() const noexcept { return self_.ranks(); }
   std::size_t index() const noexcept { return static_cast<std::size_t>(rank()); }
 
   // Inlined, together with what a backend does plainly, a call costs a handful of instructions: its descriptor never
@@ -60,9 +61,8 @@ class calling {
       throw;
     }
   }
-  template <class Call>
-  [[gnu::cold, gnu::noinline]] void explain(error& failure, const Call& call) const {
-    failure.attach(context(describe(call), call.site));
+  [[gnu::cold, gnu::noinline]] void explain(error& failure, const described_call& call) const {
+    failure.attach(context(call.text(), call.site()));
   }
   template <class Call>
   request begin(const Call& call) {
@@ -94,19 +94,31 @@ class calling {
 
   template <class View>
   [[gnu::always_inline]] inline View checked(const char* operation, View buffer, const where& w) {
-    if (__builtin_expect(buffer.data() == nullptr, false) && !buffer.empty()) {
+    if (__builtin_expect(buffer.data() == nullptr, false)) {
       const where copy = w;
-      reject_null(operation, buffer.size(), copy);
+      require_empty(operation, buffer.size(), copy);
     }
     return buffer;
   }
+  // Two buffers at once: addresses that have no bit in common, null being one, are looked at one by one.
+  template <class A, class B>
+  [[gnu::always_inline]] inline void require_buffers(const char* operation, const A& a, const B& b, const where& w) {
+    if (__builtin_expect((address(a) & address(b)) != 0, true)) return;
+    const where copy = w;
+    if (a.data() == nullptr) require_empty(operation, a.size(), copy);
+    if (b.data() == nullptr) require_empty(operation, b.size(), copy);
+  }
+  template <class View>
+  [[gnu::always_inline]] static inline std::uintptr_t address(const View& buffer) noexcept {
+    return reinterpret_cast<std::uintptr_t>(buffer.data());
+  }
   [[gnu::always_inline]] inline void require_root(const char* operation, int root, const where& w) {
-    if (root >= 0 && root < size()) return;
+    if (static_cast<unsigned>(root) < static_cast<unsigned>(size())) return;
     const where copy = w;
     reject_rank(operation, "root", root, copy);
   }
   [[gnu::always_inline]] inline int checked_peer(const char* operation, int peer, const where& w) {
-    if (peer >= 0 && peer < size()) return peer;
+    if (static_cast<unsigned>(peer) < static_cast<unsigned>(size())) return peer;
     const where copy = w;
     reject_rank(operation, "peer", peer, copy);
   }
@@ -116,13 +128,10 @@ class calling {
     const where copy = w;
     reject_size(operation, what, given, needed, copy);
   }
-  std::size_t whole_share(const char* operation, std::size_t total, const where& w) {
-    if (ranks() == 0 || total % ranks() != 0)
-      reject(operation,
-             sentence() << total << " elements do not divide by " << size()
-                        << " ranks; pass a partition for unequal parts",
-             w);
-    return total / ranks();
+  [[gnu::always_inline]] inline std::size_t whole_share(const char* operation, std::size_t total, const where& w) {
+    if (total % ranks() == 0) return total / ranks();
+    const where copy = w;
+    reject_share(operation, total, copy);
   }
   void require_layout(const char* operation, const partition& layout, const where& w) {
     if (layout.parts() != size())
@@ -143,18 +152,25 @@ class calling {
   template <class Part, class Whole>
   [[gnu::always_inline]] inline void require_disjoint(const char* operation, const Part& part, const Whole& whole,
                                                       std::size_t place, const where& w) {
-    if (part.size() <= whole.size() && part.data() == whole.data() + place) return;
-    require_apart(operation, part, whole, w);
+    if (lie_apart(part, whole)) return;
+    const where copy = w;
+    if (part.size() > whole.size() || part.data() != whole.data() + place)
+      reject_overlap(operation, part.empty() || whole.empty(), copy);
   }
   template <class A, class B>
   [[gnu::always_inline]] inline void require_apart(const char* operation, const A& a, const B& b, const where& w) {
-    const auto* first = static_cast<const void*>(a.data());
-    const auto* second = static_cast<const void*>(b.data());
-    if (a.empty() || b.empty() || static_cast<const char*>(first) + a.bytes() <= second ||
-        static_cast<const char*>(second) + b.bytes() <= first)
-      return;
+    if (lie_apart(a, b)) return;
     const where copy = w;
-    reject(operation, "input and output overlap", copy);
+    reject_overlap(operation, a.empty() || b.empty(), copy);
+  }
+  // Whether b begins at least a.bytes() behind the beginning of a, or ends before it: one comparison, because unsigned
+  // distances wrap. Also says no where both are empty at one place.
+  template <class A, class B>
+  [[gnu::always_inline]] static inline bool lie_apart(const A& a, const B& b) noexcept {
+    return address(b) - address(a) - a.bytes() <= std::uintptr_t{0} - a.bytes() - b.bytes();
+  }
+  [[gnu::noinline]] void reject_overlap(const char* operation, bool empty, const where& w) {
+    if (!empty) reject(operation, "input and output overlap", w);
   }
 
   // A rank that finds its own arguments bad fails the communicator first, so that no peer waits for it.
@@ -166,7 +182,8 @@ class calling {
     wrong.attach(context(operation, w.site));
     throw wrong;
   }
-  [[noreturn, gnu::cold, gnu::noinline]] void reject_null(const char* operation, std::size_t count, const where& w) {
+  [[gnu::cold, gnu::noinline]] void require_empty(const char* operation, std::size_t count, const where& w) {
+    if (count == 0) return;
     reject(operation, sentence() << "a buffer of " << count << " elements begins at a null pointer", w);
   }
   [[noreturn, gnu::cold, gnu::noinline]] void reject_rank(const char* operation, const char* what, int rank,
@@ -176,6 +193,12 @@ class calling {
   [[noreturn, gnu::cold, gnu::noinline]] void reject_size(const char* operation, const char* what, std::size_t given,
                                                           std::size_t needed, const where& w) {
     reject(operation, sentence() << what << " has " << given << " elements and needs " << needed, w);
+  }
+  [[noreturn, gnu::cold, gnu::noinline]] void reject_share(const char* operation, std::size_t total, const where& w) {
+    reject(
+        operation,
+        sentence() << total << " elements do not divide by " << size() << " ranks; pass a partition for unequal parts",
+        w);
   }
   [[gnu::cold, gnu::noinline]] void reject_reduction(const char* operation, dtype element, reduction op,
                                                      const where& w) {

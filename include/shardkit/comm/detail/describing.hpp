@@ -34,6 +34,7 @@ class describing : public calling<Backend> {
   using base::rank;
   using base::ranks;
   using base::require_apart;
+  using base::require_buffers;
   using base::require_disjoint;
   using base::require_layout;
   using base::require_reduction;
@@ -41,7 +42,7 @@ class describing : public calling<Backend> {
   using base::require_size;
   using base::whole_share;
 
-  barrier_call describe_barrier(where w) { return {space::native(w.stream), w.site}; }
+  [[gnu::always_inline]] inline barrier_call describe_barrier(where w) { return {space::native(w.stream), w.site}; }
 
   template <class Data>
   [[gnu::always_inline]] inline broadcast_call describe_broadcast(Data&& data, int root, where w) {
@@ -51,17 +52,21 @@ class describing : public calling<Backend> {
   }
 
   template <class In, class Out>
-  reduce_call describe_reduce(const In& in, Out&& out, reduction op, int root, where w) {
-    const auto [x, y] = pair("reduce", in, std::forward<Out>(out), w);
-    require_root("reduce", root, w);
+  [[gnu::always_inline]] inline reduce_call describe_reduce(const In& in, Out&& out, reduction op, int root, where w) {
+    const auto [x, y] = pair(in, std::forward<Out>(out));
     if (rank() == root) {
+      require_buffers("reduce", x, y, w);
       require_size("reduce", "out", y.size(), x.size(), w);
       require_disjoint("reduce", x, y, 0, w);
+    } else {
+      require_root("reduce", root, w);
+      checked("reduce", x, w);
     }
     return reduction_of(x, y.data(), op, root, w);
   }
   template <class T>
-  reduce_call describe_reduce(in_place_view<T, space> both, reduction op, int root, where w) {
+  [[gnu::always_inline]] inline reduce_call describe_reduce(in_place_view<T, space> both, reduction op, int root,
+                                                            where w) {
     checked("reduce", both.data, w);
     require_root("reduce", root, w);
     return reduction_of(view<const T, space>(both.data), both.data.data(), op, root, w);
@@ -89,7 +94,7 @@ class describing : public calling<Backend> {
     return {x.data(), y.data(), x.size(), type<decltype(x)>, space::native(w.stream), w.site};
   }
   template <class T>
-  all_gather_call describe_all_gather(in_place_view<T, space> all, where w) {
+  [[gnu::always_inline]] inline all_gather_call describe_all_gather(in_place_view<T, space> all, where w) {
     checked("all_gather", all.data, w);
     const std::size_t count = whole_share("all_gather", all.data.size(), w);
     return {all.data.data() + index() * count, all.data.data(), count, dtype_of<T>, space::native(w.stream), w.site};
@@ -117,7 +122,8 @@ class describing : public calling<Backend> {
   }
 
   template <class In, class Out>
-  reduce_scatter_call describe_reduce_scatter(const In& in, Out&& out, reduction op, where w) {
+  [[gnu::always_inline]] inline reduce_scatter_call describe_reduce_scatter(const In& in, Out&& out, reduction op,
+                                                                            where w) {
     const auto [x, y] = pair("reduce_scatter", in, std::forward<Out>(out), w);
     require_size("reduce_scatter", "in", x.size(), y.size() * ranks(), w);
     require_disjoint("reduce_scatter", y, x, index() * y.size(), w);
@@ -139,12 +145,15 @@ class describing : public calling<Backend> {
   }
 
   template <class In, class Out>
-  gather_call describe_gather(const In& in, Out&& out, int root, where w) {
-    const auto [x, y] = pair("gather", in, std::forward<Out>(out), w);
-    require_root("gather", root, w);
+  [[gnu::always_inline]] inline gather_call describe_gather(const In& in, Out&& out, int root, where w) {
+    const auto [x, y] = pair(in, std::forward<Out>(out));
     if (rank() == root) {
+      require_buffers("gather", x, y, w);
       require_size("gather", "out", y.size(), x.size() * ranks(), w);
       require_disjoint("gather", x, y, index() * x.size(), w);
+    } else {
+      require_root("gather", root, w);
+      checked("gather", x, w);
     }
     return {x.data(), y.data(), x.size(), type<decltype(x)>, root, space::native(w.stream), w.site};
   }
@@ -162,12 +171,15 @@ class describing : public calling<Backend> {
   }
 
   template <class In, class Out>
-  scatter_call describe_scatter(const In& in, Out&& out, int root, where w) {
-    const auto [x, y] = pair("scatter", in, std::forward<Out>(out), w);
-    require_root("scatter", root, w);
+  [[gnu::always_inline]] inline scatter_call describe_scatter(const In& in, Out&& out, int root, where w) {
+    const auto [x, y] = pair(in, std::forward<Out>(out));
     if (rank() == root) {
+      require_buffers("scatter", x, y, w);
       require_size("scatter", "in", x.size(), y.size() * ranks(), w);
       require_disjoint("scatter", y, x, index() * y.size(), w);
+    } else {
+      require_root("scatter", root, w);
+      checked("scatter", y, w);
     }
     return {x.data(), y.data(), y.size(), type<decltype(x)>, root, space::native(w.stream), w.site};
   }
@@ -185,7 +197,7 @@ class describing : public calling<Backend> {
   }
 
   template <class In, class Out>
-  all_to_all_call describe_all_to_all(const In& in, Out&& out, where w) {
+  [[gnu::always_inline]] inline all_to_all_call describe_all_to_all(const In& in, Out&& out, where w) {
     const auto [x, y] = pair("all_to_all", in, std::forward<Out>(out), w);
     require_size("all_to_all", "out", y.size(), x.size(), w);
     require_apart("all_to_all", x, y, w);
@@ -205,17 +217,17 @@ class describing : public calling<Backend> {
   }
 
   template <class In>
-  send_call describe_send(const In& in, int peer, where w) {
+  [[gnu::always_inline]] inline send_call describe_send(const In& in, int peer, where w) {
     const auto x = checked("send", input_of<space>(in), w);
     return {x.data(), x.size(), type<decltype(x)>, checked_peer("send", peer, w), space::native(w.stream), w.site};
   }
   template <class Out>
-  recv_call describe_recv(Out&& out, int peer, where w) {
+  [[gnu::always_inline]] inline recv_call describe_recv(Out&& out, int peer, where w) {
     const auto y = checked("recv", output_of<space>(std::forward<Out>(out)), w);
     return {y.data(), y.size(), type<decltype(y)>, checked_peer("recv", peer, w), space::native(w.stream), w.site};
   }
   template <class In, class Out>
-  send_recv_call describe_send_recv(const In& in, int to, Out&& out, int from, where w) {
+  [[gnu::always_inline]] inline send_recv_call describe_send_recv(const In& in, int to, Out&& out, int from, where w) {
     const auto [x, y] = pair("send_recv", in, std::forward<Out>(out), w);
     require_apart("send_recv", x, y, w);
     return {x.data(),
@@ -240,15 +252,24 @@ class describing : public calling<Backend> {
   }
 
   template <class In, class Out>
-  [[gnu::always_inline]] inline auto pair(const char* operation, const In& in, Out&& out, const where& w) {
-    auto x = checked(operation, input_of<space>(in), w);
-    auto y = checked(operation, output_of<space>(std::forward<Out>(out)), w);
+  [[gnu::always_inline]] inline auto pair(const In& in, Out&& out) {
+    auto x = input_of<space>(in);
+    auto y = output_of<space>(std::forward<Out>(out));
     require_same_element<decltype(x), decltype(y)>();
+    return std::make_pair(x, y);
+  }
+  template <class In, class Out>
+  [[gnu::always_inline]] inline auto pair(const char* operation, const In& in, Out&& out, const where& w) {
+    auto x = input_of<space>(in);  // not by the other one: the optimiser loses sight of views inside of pairs
+    auto y = output_of<space>(std::forward<Out>(out));
+    require_same_element<decltype(x), decltype(y)>();
+    require_buffers(operation, x, y, w);
     return std::make_pair(x, y);
   }
 
   template <class T>
-  reduce_call reduction_of(view<const T, space> in, void* out, reduction op, int root, where w) {
+  [[gnu::always_inline]] inline reduce_call reduction_of(view<const T, space> in, void* out, reduction op, int root,
+                                                         where w) {
     require_reduction("reduce", dtype_of<T>, op, w);
     return {in.data(), out, in.size(), dtype_of<T>, op, combine<decltype(in)>(), root, space::native(w.stream), w.site};
   }

@@ -5,6 +5,7 @@
 #include <shardkit/core/detail/sentence.hpp>
 #include <shardkit/core/error.hpp>
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -17,7 +18,7 @@ namespace shardkit::detail {
 class membership {
  public:
   membership(int rank, int size, std::shared_ptr<const std::string> name) noexcept
-      : rank_(rank), size_(size), calls_(0), name_(std::move(name)) {}
+      : rank_(rank), size_(size), ranks_(static_cast<std::size_t>(size)), calls_(0), name_(std::move(name)) {}
   membership(membership&& other) noexcept { swap(other); }
   membership& operator=(membership&& other) noexcept {
     membership taken(std::move(other));
@@ -27,6 +28,8 @@ class membership {
 
   int rank() const noexcept { return rank_; }
   int size() const noexcept { return size_; }
+  /// To calculate with: never 0, so that a division needs no check of its own.
+  std::size_t ranks() const noexcept { return ranks_; }
   std::uint64_t calls() const noexcept { return calls_; }
   /// Null after a move.
   const std::shared_ptr<const std::string>& name() const noexcept { return name_; }
@@ -55,6 +58,7 @@ class membership {
   void swap(membership& other) noexcept {
     std::swap(rank_, other.rank_);
     std::swap(size_, other.size_);
+    std::swap(ranks_, other.ranks_);
     std::swap(calls_, other.calls_);
     name_.swap(other.name_);
   }
@@ -62,6 +66,7 @@ class membership {
   static constexpr std::uint64_t overflowing = ~std::uint64_t{0};
 
   int rank_ = -1, size_ = 0;
+  std::size_t ranks_ = 1;
   std::uint64_t calls_ = overflowing;
   std::shared_ptr<const std::string> name_;  // shared with the recorders of groups
 };
