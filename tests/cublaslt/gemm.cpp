@@ -75,7 +75,7 @@ constexpr double summing = 1.0 / (1 << 18);  // of 64 products in f32, whatever 
 
 template <class T>
 void check_product(cublaslt_gemm& gemm, std::size_t rows, std::size_t out, std::size_t in, unsigned variant,
-                   double loss = summing) {
+                   double loss = summing, bool has_workspace = false) {
   CAPTURE(rows);
   CAPTURE(out);
   CAPTURE(in);
@@ -85,7 +85,7 @@ void check_product(cublaslt_gemm& gemm, std::size_t rows, std::size_t out, std::
   const auto x = rounded<T>(dense::rough(rows, in, 1)), w = rounded<T>(dense::rough(out, in, 2)),
              b = rounded<T>(dense::rough(1, out, 3)), r = rounded<T>(dense::rough(rows, out, 4));
   const on_device<T> device_x(x, stream.handle(), gap, shift), device_w(w, stream.handle(), gap, shift),
-      device_b(b, stream.handle(), 0, shift), device_r(r, stream.handle(), gap + 1);
+      device_b(b, stream.handle(), 0, has_workspace ? shift : 0), device_r(r, stream.handle(), gap + 1);
   on_device<T> device_y(r, stream.handle(), gap, shift);
   reference expected(x, w);
   gemm_args<T, cuda_space> args;
@@ -151,9 +151,9 @@ TEST_CASE("Products of f32, f16 and bf16 are those of double, on awkward shapes,
   buffer<std::byte, cuda_space> memory(1 << 20);
   for (const bool with_workspace : {false, true}) {
     cublaslt_gemm gemm(with_workspace ? cublaslt_options{.workspace = view_of(memory)} : cublaslt_options{});
-    over_shapes([&](auto... shape) { check_product<float>(gemm, shape...); });
-    over_shapes([&](auto... shape) { check_product<float16>(gemm, shape...); });
-    over_shapes([&](auto... shape) { check_product<bfloat16>(gemm, shape...); });
+    over_shapes([&](auto... shape) { check_product<float>(gemm, shape..., summing, with_workspace); });
+    over_shapes([&](auto... shape) { check_product<float16>(gemm, shape..., summing, with_workspace); });
+    over_shapes([&](auto... shape) { check_product<bfloat16>(gemm, shape..., summing, with_workspace); });
   }
 }
 
@@ -380,6 +380,8 @@ TEST_CASE("Wrong devices, workspaces and arguments are told before anything is e
   args = {};
   args.bias = of.x.flat();
   CHECK(has(refusal<usage_error>([&] { of.run(gemm, args); }), "the bias: [1, 5], and the other operands need [1, 4]"));
+  args.bias = shardkit::view<const float, cuda_space>(of.x.flat().data() + 1, 4);
+  CHECK(has(refusal<usage_error>([&] { of.run(gemm, args); }), "has no room for a copy, which needs 256"));
   CHECK(has(refusal<usage_error>([&] { gemm(of.x.view(), of.y.view(), of.y.view(), {}, of.stream); }), "x: [3, 5]"));
   CHECK(has(refusal<usage_error>([&] { gemm(of.x.view(), of.x.view(), of.y.view(), {}, of.stream); }),
             "weights: [3, 5]"));

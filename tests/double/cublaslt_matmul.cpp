@@ -258,8 +258,9 @@ std::string fault_of(const product& p, const places& at, const cublasLtMatmulAlg
   if (workspace_bytes != 0 && reinterpret_cast<std::uintptr_t>(at.workspace) % 256 != 0)
     return "a workspace that is not aligned to 256 bytes";
   if (at.c == at.d && p.c.stride != p.d.stride) return "C and D at one place with different layouts";
-  if (p.has_bias() && reinterpret_cast<std::uintptr_t>(p.op.bias) % bytes_of(p.bias_type()) != 0)
-    return "a bias that is not aligned to its elements";
+  // No alignment is asked for, and there are kernels and GPUs that fault at less.
+  if (p.has_bias() && reinterpret_cast<std::uintptr_t>(p.op.bias) % 16 != 0)
+    return "a bias that is not aligned to 16 bytes";
   return {};
 }
 

@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <type_traits>
 #include <unordered_map>
 #include <utility>
 
@@ -51,8 +52,9 @@ struct f8_weights {
 };
 
 /// Multiplies f32, f16 and bf16, and 8-bit floats into one of these; sums are kept in f32. Bias and residual cost no
-/// kernel of their own. Belongs to the device that is current when it is made, and to one thread at a time: make one
-/// for each rank. Waits for nothing; allocates only where it meets a shape for the first time.
+/// kernel of their own; a bias that is not aligned to 16 bytes is copied to the workspace first. Belongs to the device
+/// that is current when it is made, and to one thread at a time: make one for each rank. Waits for nothing; allocates
+/// only where it meets a shape for the first time.
 ///
 /// Throws cublas_error where the library refuses, usage_error where the arguments are wrong. 8-bit floats need a device
 /// of compute capability 8.9 (Ada, Hopper and later), in_features and row strides that are multiples of 16 bytes, rows
@@ -133,17 +135,20 @@ class cublaslt_gemm {
       throw wrong("residual and beta",
                   "both were given, and one matrix can be added; put their sum into y, with beta = 1", where.site);
     if (x.columns() == 0) return add_nothing(y, args, where);
-    const view<std::byte, cuda_space> workspace = args.workspace.empty() ? options_.workspace : args.workspace;
+    view<std::byte, cuda_space> workspace = args.workspace.empty() ? options_.workspace : args.workspace;
+    require_workspace(workspace, where.site);
+    T* const bias_copy = room_for_bias(args.bias, workspace, where.site);
+    const T* const bias = bias_copy != nullptr ? bias_copy : args.bias.data();
     const matrix_view<const T, cuda_space> addend = has_residual ? args.residual : matrix_view<const T, cuda_space>(y);
-    const detail::product_operands operands{x.data(),
-                                            weights.data(),
-                                            addend.data(),
-                                            y.data(),
-                                            args.bias.data(),
-                                            x_scale,
-                                            weights_scale,
-                                            static_cast<float>(args.alpha),
-                                            beta};
+    const detail::product_operands operands{.x = x.data(),
+                                            .weights = weights.data(),
+                                            .addend = addend.data(),
+                                            .y = y.data(),
+                                            .bias = bias,
+                                            .x_scale = x_scale,
+                                            .weights_scale = weights_scale,
+                                            .alpha = static_cast<float>(args.alpha),
+                                            .beta = beta};
     const detail::product_kind kind{.rows = y.rows(),
                                     .out_features = y.columns(),
                                     .in_features = x.columns(),
@@ -156,19 +161,37 @@ class cublaslt_gemm {
                                     .weights_alignment = alignment(weights.data()),
                                     .addend_alignment = alignment(addend.data()),
                                     .y_alignment = alignment(y.data()),
-                                    .bias_alignment = args.bias.data() == nullptr ? 0 : alignment(args.bias.data()),
+                                    .bias_alignment = bias == nullptr ? 0 : alignment(bias),
                                     .x = dtype_of<Input>,
                                     .weights = dtype_of<Element>,
                                     .y = dtype_of<T>,
                                     .x_scaled = x_scale != nullptr,
                                     .weights_scaled = weights_scale != nullptr,
                                     .tf32 = options_.tf32 && std::is_same_v<Element, T> && dtype_of<T> == dtype::f32};
-    run(kind, operands, workspace, where);
+    detail::cublaslt_plan& plan = plan_for(kind, operands, where);
+    if (bias_copy != nullptr) cuda_space::copy(bias_copy, args.bias.data(), args.bias.bytes(), where);
+    plan.run(library_, kind, operands, workspace.data(), where);
   }
 
-  void run(const detail::product_kind& kind, const detail::product_operands& operands,
-           view<std::byte, cuda_space> workspace, const at<cuda_space>& where) {
-    require_workspace(workspace, where.site);
+  /// The library may read a bias by 16 bytes, wherever it lies. For one that lies off: room at the start of the
+  /// workspace, of which the rest remains. Otherwise null.
+  template <class T>
+  static T* room_for_bias(view<const T, cuda_space> bias, view<std::byte, cuda_space>& workspace,
+                          const call_site& site) {
+    if (alignment(bias.data()) >= 16) return nullptr;
+    const std::size_t taken = (bias.bytes() + 255) / 256 * 256;
+    if (workspace.size() < taken)
+      throw wrong("the bias",
+                  "it is not aligned to 16 bytes, and the workspace of " + std::to_string(workspace.size()) +
+                      " bytes has no room for a copy, which needs " + std::to_string(taken),
+                  site);
+    T* const room = reinterpret_cast<T*>(workspace.data());
+    workspace = {workspace.data() + taken, workspace.size() - taken};
+    return room;
+  }
+
+  detail::cublaslt_plan& plan_for(const detail::product_kind& kind, const detail::product_operands& operands,
+                                  const at<cuda_space>& where) {
     int device = 0;
     cuda_check(cudaGetDevice(&device), "cudaGetDevice", where.stream.handle, where.site);
     if (device != device_)
@@ -182,7 +205,7 @@ class cublaslt_gemm {
       if (plans_.size() == most_shapes) plans_.clear();
       known = plans_.emplace(kind, detail::cublaslt_plan(library_, kind, operands, where.site)).first;
     }
-    known->second.run(library_, kind, operands, workspace.data(), where);
+    return known->second;
   }
 
   /// A product of no columns: only copies and fills, since the library takes no empty matrices.
