@@ -70,7 +70,8 @@ class cublaslt_gemm {
                site);
     capability_ = 10 * major + minor;
     require_workspace(options_.workspace, site);
-    detail::cublas_check(cublasLtCreate(&library_), "cublasLtCreate", {}, site);
+    if (const cublasStatus_t status = cublasLtCreate(&library_); status != CUBLAS_STATUS_SUCCESS)
+      throw cublas_error(status, "cublasLtCreate", {}, nullptr, site);
   }
   cublaslt_gemm(cublaslt_gemm&& other) noexcept
       : options_(other.options_),
@@ -203,7 +204,7 @@ class cublaslt_gemm {
     if (known == plans_.end()) {
       require_possible(kind, where.site);
       if (plans_.size() == most_shapes) plans_.clear();
-      known = plans_.emplace(kind, detail::cublaslt_plan(library_, kind, operands, where.site)).first;
+      known = plans_.emplace(kind, detail::cublaslt_plan(library_, kind, operands, where)).first;
     }
     return known->second;
   }

@@ -17,10 +17,6 @@
 
 namespace shardkit::detail {
 
-inline void cublas_check(cublasStatus_t status, const char* call, const std::string& what, const call_site& site) {
-  if (status != CUBLAS_STATUS_SUCCESS) throw cublas_error(status, call, what, nullptr, site);
-}
-
 /// All that the choice of an algorithm depends on. Strides in elements, alignments in bytes.
 struct product_kind {
   std::size_t rows, out_features, in_features;
@@ -63,6 +59,12 @@ inline std::string in_words(const product_kind& of) {
   return text + ", workspace of " + std::to_string(of.workspace_bytes) + " bytes";
 }
 
+inline void cublas_check(cublasStatus_t status, const char* call, const product_kind& kind,
+                         const at<cuda_space>& where) {
+  if (status != CUBLAS_STATUS_SUCCESS)
+    throw cublas_error(status, call, in_words(kind), &where.stream.handle, where.site);
+}
+
 inline cudaDataType_t cuda_type(dtype type) noexcept {
   switch (type) {
     case dtype::f16: return CUDA_R_16F;
@@ -88,32 +90,31 @@ struct product_operands {
 class cublaslt_plan {
  public:
   /// Asks for the algorithm. Host work only, some of it slow, and allocates.
-  cublaslt_plan(cublasLtHandle_t library, const product_kind& kind, const product_operands& of, const call_site& site) {
-    const std::string words = in_words(kind);
+  cublaslt_plan(cublasLtHandle_t library, const product_kind& kind, const product_operands& of,
+                const at<cuda_space>& where) {
     const cublasComputeType_t compute = kind.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
     cublasLtMatmulDesc_t operation = nullptr;
-    cublas_check(cublasLtMatmulDescCreate(&operation, compute, CUDA_R_32F), "cublasLtMatmulDescCreate", words, site);
+    cublas_check(cublasLtMatmulDescCreate(&operation, compute, CUDA_R_32F), "cublasLtMatmulDescCreate", kind, where);
     operation_.reset(operation);
-    set(CUBLASLT_MATMUL_DESC_TRANSA, std::int32_t{CUBLAS_OP_T}, words, site);
+    set(CUBLASLT_MATMUL_DESC_TRANSA, std::int32_t{CUBLAS_OP_T}, kind, where);
     if (kind.bias_alignment != 0)
-      set(CUBLASLT_MATMUL_DESC_EPILOGUE, std::uint32_t{CUBLASLT_EPILOGUE_BIAS}, words, site);
-    point_to(of, words, site);
-    weights_ = layout(kind.weights, kind.in_features, kind.out_features, kind.weights_stride, words, site);
-    x_ = layout(kind.x, kind.in_features, kind.rows, kind.x_stride, words, site);
-    addend_ = layout(kind.y, kind.out_features, kind.rows, kind.addend_stride, words, site);
-    y_ = layout(kind.y, kind.out_features, kind.rows, kind.y_stride, words, site);
-    choose(library, kind, words, site);
+      set(CUBLASLT_MATMUL_DESC_EPILOGUE, std::uint32_t{CUBLASLT_EPILOGUE_BIAS}, kind, where);
+    point_to(of, kind, where);
+    weights_ = layout(kind.weights, kind.in_features, kind.out_features, kind.weights_stride, kind, where);
+    x_ = layout(kind.x, kind.in_features, kind.rows, kind.x_stride, kind, where);
+    addend_ = layout(kind.y, kind.out_features, kind.rows, kind.addend_stride, kind, where);
+    y_ = layout(kind.y, kind.out_features, kind.rows, kind.y_stride, kind, where);
+    choose(library, kind, where);
   }
 
   /// Enqueues the product; the operands are of the kind that the plan was made for.
   void run(cublasLtHandle_t library, const product_kind& kind, const product_operands& of, void* workspace,
            const at<cuda_space>& where) {
-    if (kind.bias_alignment != 0 || kind.x_scaled || kind.weights_scaled) point_to(of, {}, where.site);
-    const cublasStatus_t status = cublasLtMatmul(library, operation_.get(), &of.alpha, of.weights, weights_.get(), of.x,
-                                                 x_.get(), &of.beta, of.addend, addend_.get(), of.y, y_.get(),
-                                                 &algorithm_, workspace, workspace_bytes_, where.stream.handle);
-    if (status != CUBLAS_STATUS_SUCCESS)
-      throw cublas_error(status, "cublasLtMatmul", in_words(kind), &where.stream.handle, where.site);
+    if (kind.bias_alignment != 0 || kind.x_scaled || kind.weights_scaled) point_to(of, kind, where);
+    cublas_check(cublasLtMatmul(library, operation_.get(), &of.alpha, of.weights, weights_.get(), of.x, x_.get(),
+                                &of.beta, of.addend, addend_.get(), of.y, y_.get(), &algorithm_, workspace,
+                                workspace_bytes_, where.stream.handle),
+                 "cublasLtMatmul", kind, where);
   }
 
  private:
@@ -127,32 +128,32 @@ class cublaslt_plan {
   using layout_ptr = std::unique_ptr<cublasLtMatrixLayoutOpaque_t, destroy<cublasLtMatrixLayoutDestroy>>;
 
   template <class Value>
-  void set(cublasLtMatmulDescAttributes_t attribute, const Value& value, const std::string& words,
-           const call_site& site) {
+  void set(cublasLtMatmulDescAttributes_t attribute, const Value& value, const product_kind& kind,
+           const at<cuda_space>& where) {
     cublas_check(cublasLtMatmulDescSetAttribute(operation_.get(), attribute, &value, sizeof value),
-                 "cublasLtMatmulDescSetAttribute", words, site);
+                 "cublasLtMatmulDescSetAttribute", kind, where);
   }
-  void point_to(const product_operands& of, const std::string& words, const call_site& site) {
-    if (of.bias != nullptr) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, of.bias, words, site);
-    if (of.weights_scale != nullptr) set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, of.weights_scale, words, site);
-    if (of.x_scale != nullptr) set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, of.x_scale, words, site);
+  void point_to(const product_operands& of, const product_kind& kind, const at<cuda_space>& where) {
+    if (of.bias != nullptr) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, of.bias, kind, where);
+    if (of.weights_scale != nullptr) set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, of.weights_scale, kind, where);
+    if (of.x_scale != nullptr) set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, of.x_scale, kind, where);
   }
 
   static layout_ptr layout(dtype type, std::size_t length, std::size_t columns, std::size_t stride,
-                           const std::string& words, const call_site& site) {
+                           const product_kind& kind, const at<cuda_space>& where) {
     cublasLtMatrixLayout_t made = nullptr;
     cublas_check(cublasLtMatrixLayoutCreate(&made, cuda_type(type), length, columns, static_cast<std::int64_t>(stride)),
-                 "cublasLtMatrixLayoutCreate", words, site);
+                 "cublasLtMatrixLayoutCreate", kind, where);
     return layout_ptr(made);
   }
 
-  void choose(cublasLtHandle_t library, const product_kind& kind, const std::string& words, const call_site& site) {
+  void choose(cublasLtHandle_t library, const product_kind& kind, const at<cuda_space>& where) {
     cublasLtMatmulPreference_t made = nullptr;
-    cublas_check(cublasLtMatmulPreferenceCreate(&made), "cublasLtMatmulPreferenceCreate", words, site);
+    cublas_check(cublasLtMatmulPreferenceCreate(&made), "cublasLtMatmulPreferenceCreate", kind, where);
     const std::unique_ptr<cublasLtMatmulPreferenceOpaque_t, destroy<cublasLtMatmulPreferenceDestroy>> preference(made);
     const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
       cublas_check(cublasLtMatmulPreferenceSetAttribute(made, attribute, &value, sizeof value),
-                   "cublasLtMatmulPreferenceSetAttribute", words, site);
+                   "cublasLtMatmulPreferenceSetAttribute", kind, where);
     };
     prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{kind.workspace_bytes});
     // Parts of a sum are kept in f32, never in y's type.
@@ -165,8 +166,8 @@ class cublaslt_plan {
     int found = 0;
     cublas_check(cublasLtMatmulAlgoGetHeuristic(library, operation_.get(), weights_.get(), x_.get(), addend_.get(),
                                                 y_.get(), made, 1, &best, &found),
-                 "cublasLtMatmulAlgoGetHeuristic", words, site);
-    cublas_check(found == 0 ? CUBLAS_STATUS_NOT_SUPPORTED : best.state, "cublasLtMatmulAlgoGetHeuristic", words, site);
+                 "cublasLtMatmulAlgoGetHeuristic", kind, where);
+    cublas_check(found == 0 ? CUBLAS_STATUS_NOT_SUPPORTED : best.state, "cublasLtMatmulAlgoGetHeuristic", kind, where);
     algorithm_ = best.algo;
     workspace_bytes_ = best.workspaceSize;
   }
