@@ -181,6 +181,28 @@ TEST_CASE("a started call runs on its communication stream and is joined by the 
   CHECK(on_host(copied, compute.handle()) == sums(world.size(), count));
 }
 
+TEST_CASE("what is collective on the host does not overtake started calls of which MPI has not got all pieces") {
+  const clean_machine machine;
+  auto host = shardkit_test::mpi().world();
+  auto world = mpi_cuda_world(host, {.staging_bytes = smallest});
+  shardkit_double::set_schedule({shardkit_double::order::late, 0});
+  const cuda_stream stream;
+  const std::size_t count = 3001;
+  const device_buffer mine = on_device(elements(world.rank(), count), stream.handle());
+  device_buffer got(count);
+  for (int what = 0; what < 4; ++what) {
+    CAPTURE(what);
+    request pending = world.all_reduce_async(mine, got, sum, stream);
+    if (world.is_root()) (void)pending.test();  // which is further with its pieces than the others
+    if (what == 0) CHECK(world.exchange(world.rank()).back() == world.size() - 1);
+    if (what == 1) CHECK(world.split(0).size() == world.size());
+    if (what == 2) (void)world.control();
+    if (what == 3) world.barrier(stream);
+    pending.wait();
+    CHECK(on_host(got, stream.handle()) == sums(world.size(), count));
+  }
+}
+
 TEST_CASE("streams and devices are never synchronised, and a receive does not wait for its stream") {
   const clean_machine machine;
   auto host = shardkit_test::mpi().world();

@@ -67,10 +67,11 @@ bool mpi_cuda_is_direct(const mpi_state& state, const Call& call) noexcept {
 /// - for what the stream held before the call, where the call reads device memory: MPI gets the elements when an event
 ///   behind their copy is reached. A barrier, and every call that MPI makes on device memory itself, waits for the
 ///   stream too; a recv, and a broadcast on other ranks than the root, through staging memory do not;
+/// - for the copies of calls before it that still use the staging memory;
 /// - for MPI, and so for its peers.
 /// It does not wait for the copies back to the device: they are enqueued on the stream when it returns, and whatever is
 /// enqueued from then on sees the result. Started calls return at once; they go on in every test, wait and call of
-/// communicators that come from one mpi_cuda_world.
+/// communicators that come from one mpi_cuda_world. split and exchange wait until MPI has got what was started before.
 ///
 /// Reductions have the bits of mpi_backend: MPI's own sums (which may depend on staging_bytes), rank order where that
 /// is defined. The host combines in rank order, with pageable memory for a piece of each rank. 8-bit floats are
@@ -133,12 +134,18 @@ class mpi_cuda_backend {
 
   /// Collective, and on this device.
   mpi_cuda_backend split(int colour, int key, const call_site& site) {
+    wait_for(detail::mpi_cuda_task::wait_for_order, nullptr, site);
     return mpi_cuda_backend(host_.split(colour, key, site), engine_);
   }
   void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) {
+    wait_for(detail::mpi_cuda_task::wait_for_order, nullptr, site);
     host_.exchange(in, out, bytes, site);
   }
-  control_lane& control() { return host_.control(); }
+  control_lane& control() {
+    if (!has_control_) wait_for(detail::mpi_cuda_task::wait_for_order, nullptr, {});
+    has_control_ = true;
+    return host_.control();
+  }
   void fail(const std::string& reason) noexcept { host_.fail(reason); }
   /// Throws where a rank of this node has failed; moves along what is under way.
   void throw_if_failed(const call_site& = {}) {
@@ -175,12 +182,17 @@ class mpi_cuda_backend {
     }
   }
 
+  /// Until MPI has got all collectives that were started before: a blocking one may not overtake them.
+  void wait_for(detail::mpi_cuda_task task, void* stream, const call_site& site) {
+    request(&engine_->begin(host_.state(), engine_, barrier_call{stream, site}, task)).wait();
+  }
+
   /// MPI works on the device memory itself, behind what the stream holds and what was started before.
   template <class Call>
   void perform_directly(const Call& call) {
     guarded([&] {
       require_possible(call, call.stream, true);
-      request(&engine_->begin(host_.state(), engine_, barrier_call{call.stream, call.site}, false)).wait();
+      wait_for(detail::mpi_cuda_task::wait_for_stream, call.stream, call.site);
     });
     state().run(Call::name, call.site, [&] { detail::mpi_run(state(), call); });
   }
@@ -209,6 +221,7 @@ class mpi_cuda_backend {
 
   mpi_backend host_;
   std::shared_ptr<detail::mpi_cuda_engine> engine_;
+  bool has_control_ = false;
 };
 
 /// CUDA buffers over MPI; see mpi_cuda_backend.

@@ -20,6 +20,9 @@ namespace shardkit::detail {
 
 class mpi_cuda_operation;
 
+/// What is to be done for a call: all of it, or only what comes before MPI gets it.
+enum class mpi_cuda_task { call, wait_for_stream, wait_for_order };
+
 /// What all communicators that are split from one have in common: the device, staging memory, and what is under way.
 /// Threads that may be in calls at once take turns in it.
 class mpi_cuda_engine {
@@ -32,10 +35,9 @@ class mpi_cuda_engine {
         device(current_cuda_device()),
         slots_(may_stage ? bytes : 0, patience) {}
 
-  /// Puts a call behind those that are under way. Both are kept until it is released. With `posts` false MPI gets
-  /// nothing of it: it is complete where it could have been posted.
+  /// Puts a call behind those that are under way. Both are kept until it is released.
   mpi_cuda_operation& begin(const std::shared_ptr<mpi_state>& state, const std::shared_ptr<mpi_cuda_engine>& self,
-                            const any_call& call, bool posts = true);
+                            const any_call& call, mpi_cuda_task task = mpi_cuda_task::call);
   /// Moves everything along; true where `asked` is complete. Throws what went wrong with that; what goes wrong with
   /// others is theirs to throw.
   bool advance(mpi_cuda_operation* asked);
@@ -95,25 +97,11 @@ class mpi_cuda_operation final : public pending_call {
     // This object may go with them.
     const std::shared_ptr<mpi_cuda_engine> engine = engine_;
     const std::shared_ptr<mpi_state> state = state_;
-    if (!over_ && !error_) {
-      char text[100];  // not a string: nothing may be thrown here
-      std::snprintf(text, sizeof text, "a request of %s was dropped before it completed", name_);
-      state->launch->fail(text);
-    }
     engine->end(*this);
   }
 
  private:
   friend class mpi_cuda_engine;
-  /// After a failure MPI may still read and write staging memory, for as long as it waits for peers. That keeps no
-  /// caller: the call stays, and keeps engine and communicator until the process ends.
-  bool is_left_to_mpi() const noexcept {
-    if (over_ || direct_) return false;
-    for (const round_in_work& one : rounds_in_work_)
-      if (one.pending != nullptr) return true;
-    return false;
-  }
-
   friend class call_pool<mpi_cuda_operation>;
 
   static constexpr std::size_t at_once = 2;
@@ -124,12 +112,27 @@ class mpi_cuda_operation final : public pending_call {
 
   mpi_cuda_operation() = default;
 
+  /// Peers would wait for ever.
+  void fail_as_dropped() noexcept {
+    char text[100];  // not a string: nothing may be thrown here
+    std::snprintf(text, sizeof text, "a request of %s was dropped before it completed", name_);
+    state_->launch->fail(text);
+  }
+  /// After a failure MPI may still read and write staging memory, for as long as it waits for peers. That keeps no
+  /// caller: the call stays, and keeps engine and communicator until the process ends.
+  bool is_left_to_mpi() const noexcept {
+    if (over_ || direct_) return false;
+    for (const round_in_work& one : rounds_in_work_)
+      if (one.pending != nullptr) return true;
+    return false;
+  }
+
   void open(const std::shared_ptr<mpi_state>& state, const std::shared_ptr<mpi_cuda_engine>& engine,
-            const any_call& call, bool posts) {
+            const any_call& call, mpi_cuda_task task) {
     state_ = state;
     engine_ = engine;
     call_ = call;
-    posts_ = posts;
+    posts_ = task == mpi_cuda_task::call;
     rounds_ = fetched_ = posted_ = finished_ = 0;
     over_ = false;
     error_ = nullptr;
@@ -143,6 +146,7 @@ class mpi_cuda_operation final : public pending_call {
           if constexpr (is_message<call_type> && !std::is_same_v<call_type, send_recv_call>) peer_ = one.peer;
         },
         call_);
+    if (task == mpi_cuda_task::wait_for_order) sides_.follows_stream = false;
     direct_ = engine_->direct && peer_ >= 0;
     each_ = engine_->round_bytes / (sides_.shares * size_of(sides_.type));
     if (direct_) each_ = sides_.longest;
@@ -245,10 +249,10 @@ class mpi_cuda_operation final : public pending_call {
 
 inline mpi_cuda_operation& mpi_cuda_engine::begin(const std::shared_ptr<mpi_state>& state,
                                                   const std::shared_ptr<mpi_cuda_engine>& self, const any_call& call,
-                                                  bool posts) {
+                                                  mpi_cuda_task task) {
   const holding held(lock_);
   mpi_cuda_operation& one = operations_.take();
-  one.open(state, self, call, posts);
+  one.open(state, self, call, task);
   active_.push_back(&one);
   return one;
 }
@@ -284,6 +288,7 @@ inline void mpi_cuda_engine::end(mpi_cuda_operation& one) noexcept {
       active_.erase(active_.begin() + static_cast<std::ptrdiff_t>(i));
       break;
     }
+  if (!one.over_ && !one.error_) one.fail_as_dropped();
   if (one.is_left_to_mpi()) return;
   one.close();
   one.state_.reset();
