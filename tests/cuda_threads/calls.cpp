@@ -121,9 +121,24 @@ TEST_CASE("Buffers may be filled just before a call and overwritten just after i
         CHECK(run(is_last ? values : std::vector<float>(), layout.count(me), [&](buffer_ref in, buffer_ref out) {
                 world.scatter(in, out, layout, last, stream);
               }) == part(values_of(last, n), layout.offset(me), layout.count(me)));
-        CHECK(run(values_of(me, n * ranks), n * ranks, [&](buffer_ref in, buffer_ref out) {
-                world.all_to_all(in, out, stream);
-              }).size() == n * ranks);
+        std::vector<float> turned, taken;
+        for (int rank = 0; rank < size; ++rank) {
+          const auto theirs = values_of(rank, n * ranks);
+          const auto block = part(theirs, mine * n, n), share = part(theirs, layout.offset(me), layout.count(me));
+          turned.insert(turned.end(), block.begin(), block.end());
+          taken.insert(taken.end(), share.begin(), share.end());
+        }
+        CHECK(run(values_of(me, n * ranks), n * ranks,
+                  [&](buffer_ref in, buffer_ref out) { world.all_to_all(in, out, stream); }) == turned);
+        std::vector<std::size_t> bounds(ranks + 1);
+        for (std::size_t rank = 0; rank <= ranks; ++rank) bounds[rank] = rank * layout.count(me);
+        const auto from_each = partition::from_bounds(bounds);
+        CHECK(run(part(values_of(me, n * ranks), 0, n), taken.size(), [&](buffer_ref in, buffer_ref out) {
+                world.all_to_all(in, layout, out, from_each, stream);
+              }) == taken);
+        CHECK(run(part(values_of(0, n), layout.offset(me), layout.count(me)), is_last ? n : 0,
+                  [&](buffer_ref in, buffer_ref out) { world.gather(in, out, layout, last, stream); }) ==
+              (is_last ? values_of(0, n) : std::vector<float>()));
         CHECK(run(is_last ? values : std::vector<float>(n), n, [&](buffer_ref in, buffer_ref out) {
                 world.broadcast(in, last, stream);
                 cuda_space::copy(out.data(), in.data(), n * sizeof(float), stream);
