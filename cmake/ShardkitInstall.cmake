@@ -20,7 +20,9 @@ install(TARGETS shardkit shardkit_cxx17 EXPORT shardkit-targets INCLUDES DESTINA
 install(EXPORT shardkit-targets NAMESPACE shardkit:: DESTINATION "${package_dir}")
 install(FILES
   "${generated}/shardkit-config.cmake" "${generated}/shardkit-config-version.cmake"
-  cmake/shardkit-components.cmake cmake/FindCBLAS.cmake cmake/FindNCCL.cmake
+  cmake/shardkit-components.cmake cmake/shardkit-cuda-double.cmake cmake/FindCBLAS.cmake cmake/FindNCCL.cmake
   DESTINATION "${package_dir}")
+install(DIRECTORY tests/double DESTINATION "${package_dir}/cuda_double" FILES_MATCHING
+  PATTERN "*.hpp" PATTERN "*.cpp" PATTERN "exports.map" PATTERN "README.md" PATTERN stub EXCLUDE)
 install(FILES "${generated}/shardkit.pc" DESTINATION "${CMAKE_INSTALL_DATADIR}/pkgconfig")
 install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DATADIR}/licenses/shardkit")

@@ -13,11 +13,16 @@ if(DELETE)
 endif()
 
 set(expected share/licenses/shardkit/LICENSE share/pkgconfig/shardkit.pc)
-foreach(file shardkit-config shardkit-config-version shardkit-targets shardkit-components FindCBLAS FindNCCL)
+foreach(file shardkit-config shardkit-config-version shardkit-targets shardkit-components shardkit-cuda-double
+    FindCBLAS FindNCCL)
   list(APPEND expected "share/cmake/shardkit/${file}.cmake")
 endforeach()
 file(GLOB_RECURSE headers RELATIVE "${SOURCE}" "${SOURCE}/include/*")
 list(APPEND expected ${headers})
+file(GLOB double RELATIVE "${SOURCE}/tests" "${SOURCE}/tests/double/*.[ch]pp" "${SOURCE}/tests/double/exports.map"
+  "${SOURCE}/tests/double/README.md")
+list(TRANSFORM double PREPEND share/cmake/shardkit/cuda_double/)
+list(APPEND expected ${double})
 file(GLOB_RECURSE installed RELATIVE "${PREFIX}" "${PREFIX}/*")
 
 set(missing ${expected})
