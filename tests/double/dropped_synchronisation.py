@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Leaves out every synchronisation of the library's CUDA headers in turn, and asks whether the tests notice.
 
-    tests/double/dropped_synchronisation.py --work /tmp/dropped [--only event.hpp] [-D SHARDKIT_NVCC=...] [--list]
+    tests/double/dropped_synchronisation.py --work FOLDER [--only event.hpp] [--tests cuda_memory] [--list]
 
 A synchronisation is what orders a stream, or the host, behind something: recording an event, waiting for it, asking
 whether it or a stream is done, waiting for NCCL. They are found by what they call, in every header that has to do with
@@ -26,7 +26,8 @@ import sys
 # (header, text of the synchronisation): why nothing changes without it.
 REDUNDANT = {}
 
-# What is looked for, and the value that says "nothing to wait for". Matched where the call begins.
+# What is looked for, matched where the call begins, and the value that says "nothing to wait for"; None: nothing, or
+# the zero of its type.
 CODES = (
     r"\bcuda(?:EventRecord|EventRecordWithFlags|StreamWaitEvent|EventQuery|StreamQuery|EventSynchronize"
     r"|StreamSynchronize|DeviceSynchronize)\s*\("
@@ -38,12 +39,15 @@ SYNCHRONISATIONS = [
     (r"(?<![\w.>:~])(?:record|join)\((?=\);)", "(void)0"),
     (r"(?<![\w.>:])synchronize\((?!at<)", "(void)0"),
     (OBJECT + r"+settle\(", "ncclSuccess"),
-    (r"(?<![.>:\w])(?:detail::)?wait_for\(", "::shardkit::detail::wait_result::ready"),
+    (r"(?<![.>:\w])(?:detail::)?wait_for\(", None),
 ]
 ABOUT_CUDA = re.compile(r"cuda|nccl|event_pool")
 # The double's own tests do not use the library.
 NOT_OURS = {"cuda_double", "nccl_double"}
-KINDS = "race|out_of_bounds|use_after_free|free_in_flight|wrong_device|bad_handle|bad_argument|capture|mismatch|communicator|leak|unfinished"
+KINDS = (
+    "race|out_of_bounds|use_after_free|free_in_flight|wrong_device|bad_handle|bad_argument|capture|mismatch"
+    "|communicator|leak|unfinished"
+)
 
 SWITCH = """#pragma once
 #include <atomic>
@@ -66,6 +70,11 @@ inline bool is(int site) {
   static reached_sites all;
   all.reached[site].store(true, std::memory_order_relaxed);
   return site == all.left_out;
+}
+template <class Wait>
+auto unless(int site, Wait wait) -> decltype(wait()) {
+  if (is(site)) return decltype(wait())();
+  return wait();
 }
 }
 """
@@ -120,9 +129,13 @@ def put_switches(include, only):
         for start, end, value in edits:
             site = Site(len(sites) + 1, header, code.count("\n", 0, start) + 1, text[start:end])
             sites.append(site)
-            whole = "(void)(" if value == "(void)0" else "("
-            before[start] = before.get(start, "") + f"(::shardkit_left_out::is({site.number}) ? {value} : {whole}"
-            after[end] = "))" + after.get(end, "")
+            if value is None:
+                opening, closing = f"::shardkit_left_out::unless({site.number}, [&] {{ return ", "; })"
+            else:
+                whole = "(void)(" if value == "(void)0" else "("
+                opening, closing = f"(::shardkit_left_out::is({site.number}) ? {value} : {whole}", "))"
+            before[start] = before.get(start, "") + opening
+            after[end] = closing + after.get(end, "")
         pieces = [after.get(i, "") + before.get(i, "") + character for i, character in enumerate(text)]
         if edits:
             path.write_text("".join(pieces).replace("#pragma once", "#pragma once\n#include <left_out.hpp>", 1))
@@ -137,24 +150,34 @@ def run(command, **how):
 class Build:
     """The tests on the double, built from the tree with switches."""
 
-    def __init__(self, tree, folder, definitions, jobs):
-        self.folder = folder
+    def __init__(self, tree, folder, definitions, tests, jobs):
+        self.folder, self.tests, self.jobs = folder, tests, jobs
         options = ["-GNinja", "-DCMAKE_BUILD_TYPE=Release", "-DSHARDKIT_BUILD_EXAMPLES=OFF", "-DSHARDKIT_INSTALL=OFF"]
         options.append("-DSHARDKIT_BUILD_BENCHMARKS=OFF")
         self.need(["cmake", "-S", tree, "-B", folder, *options, *(f"-D{one}" for one in definitions)])
-        listed = json.loads(run(["ctest", "--test-dir", folder, "-L", "cuda_double", "--show-only=json-v1"]).stdout)
-        self.programs = {}
-        for test in listed["tests"]:
-            properties = {one["name"]: one["value"] for one in test["properties"]}
-            suite = pathlib.Path(properties.get("WORKING_DIRECTORY", "")).name
-            labels = set(properties.get("LABELS", []))
-            schedule = dict(one.split("=", 1) for one in properties.get("ENVIRONMENT", [])).get("SHARDKIT_DOUBLE_SCHEDULE")
-            if schedule and suite not in NOT_OURS and "nightly" not in labels:
-                program = self.programs.setdefault(test["name"].split(".")[0], {"labels": labels, "schedules": []})
-                program["schedules"].append(schedule)
+        self.programs = self.listed()
         if not self.programs:
             sys.exit("there are no tests on the double here; are CUDA and NCCL found?")
-        self.jobs = jobs
+
+    def listed(self):
+        """The tests: under ten schedules one program, under MPI one for each number of ranks."""
+        tests = json.loads(run(["ctest", "--test-dir", self.folder, "-L", "cuda_double", "--show-only=json-v1"]).stdout)
+        programs = {}
+        for test in tests["tests"]:
+            properties = {one["name"]: one["value"] for one in test["properties"]}
+            environment = dict(one.split("=", 1) for one in properties.get("ENVIRONMENT", []))
+            schedule = environment.pop("SHARDKIT_DOUBLE_SCHEDULE", None)
+            suite = pathlib.Path(properties.get("WORKING_DIRECTORY", "")).name
+            labels = set(properties.get("LABELS", []))
+            runs = schedule or ".ranks_" in test["name"]
+            if self.tests not in test["name"] or suite in NOT_OURS or "nightly" in labels or not runs:
+                continue
+            name = test["name"].rsplit(".", 1)[0] if schedule else test["name"]
+            one = programs.setdefault(name, {"labels": labels, "environment": environment, "schedules": []})
+            one["target"] = test["name"].split(".")[0]
+            one["command"] = test.get("command")  # known once it is built
+            one["schedules"].append(schedule)
+        return programs
 
     @staticmethod
     def need(command):
@@ -165,17 +188,24 @@ class Build:
     def build(self, label=None):
         if label:
             self.programs = {name: one for name, one in self.programs.items() if label in one["labels"]}
-        self.need(["cmake", "--build", self.folder, "-j", str(self.jobs), "--target", *self.programs])
+        targets = sorted({one["target"] for one in self.programs.values()})
+        self.need(["cmake", "--build", self.folder, "-j", str(self.jobs), "--target", *targets])
+        built = self.listed()
+        self.programs = {name: built[name] for name in self.programs}
+
+    def has_schedule(self, name, schedule):
+        return schedule in self.programs[name]["schedules"] or None in self.programs[name]["schedules"]
 
     def try_one(self, name, schedule, left_out, reached=None):
         """None where the program ends well, else by what it is caught."""
-        environment = dict(os.environ, SHARDKIT_DOUBLE_SCHEDULE=schedule, SHARDKIT_LEFT_OUT=str(left_out))
+        one = self.programs[name]
+        environment = {**os.environ, **one["environment"]}
+        environment.update(SHARDKIT_DOUBLE_SCHEDULE=schedule, SHARDKIT_LEFT_OUT=str(left_out))
         environment["TSAN_OPTIONS"] = "exitcode=66:halt_on_error=1:atexit_sleep_ms=0"
         if reached:
             environment["SHARDKIT_REACHED"] = str(reached)
-        command = [*FIXED_ADDRESSES, self.folder / "bin" / name, "--deadline=60", "--case-deadline=30"]
         try:
-            done = run(command, env=environment, timeout=90)
+            done = run([*FIXED_ADDRESSES, *one["command"]], env=environment, timeout=90)
         except subprocess.TimeoutExpired:
             return f"{name} ({schedule}): it hangs"
         if done.returncode == 0:
@@ -202,7 +232,7 @@ FIXED_ADDRESSES = fixed_addresses()
 def first_catch(build, site, programs, schedules):
     for name in programs:
         for schedule in schedules:
-            if schedule in build.programs[name]["schedules"]:
+            if build.has_schedule(name, schedule):
                 caught = build.try_one(name, schedule, site.number)
                 if caught:
                     return caught
@@ -213,6 +243,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=pathlib.Path, required=True, help="a folder for the copy and its builds")
     parser.add_argument("--only", default="", help="only headers whose path contains this")
+    parser.add_argument("--tests", default="", help="only tests whose name contains this")
     parser.add_argument("--schedules", nargs="+", default=["late", "eager", "jitter:1", "jitter:2"])
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--list", action="store_true", help="only tell what would be left out")
@@ -228,14 +259,14 @@ def main():
         print(*sites, f"{len(sites)} synchronisations", sep="\n")
         return 0
 
-    build = Build(tree, options.work.resolve() / "build", options.definitions, options.jobs)
+    build = Build(tree, options.work.resolve() / "build", options.definitions, options.tests, options.jobs)
     build.build()
     reached = {}
     for name in build.programs:
         file = options.work.resolve() / f"reached.{name}"
         file.unlink(missing_ok=True)
         for schedule in options.schedules:
-            if schedule in build.programs[name]["schedules"]:
+            if build.has_schedule(name, schedule):
                 wrong = build.try_one(name, schedule, 0, file)
                 if wrong:
                     sys.exit(f"nothing is left out, and yet: {wrong}")
@@ -254,7 +285,7 @@ def main():
     suspects = [site for site in sites if not caught[site] and not site.reason]
     if suspects:
         watched = Build(tree, options.work.resolve() / "watched", [*options.definitions, "SHARDKIT_SANITIZE=thread"],
-                        options.jobs)
+                        options.tests, options.jobs)
         watched.build("threads")
         for site in suspects:
             programs = [name for name in watched.programs if site.number in reached.get(name, ())]

@@ -8,7 +8,9 @@
 
 namespace shardkit {
 
-/// What a call becomes on NCCL.
+/// What a call becomes on NCCL. Unequal counts are never padded to the longest: that takes device memory for one
+/// longest part of every rank and a copy of all of it, which a call may not allocate and a captured one may not share.
+/// Groups move exactly the elements there are.
 enum class nccl_lowering {
   nothing,             ///< there is nothing to do
   one_call,            ///< NCCL's call of that name, or its equal-count call where the counts of a layout are equal
