@@ -2,11 +2,13 @@
 // many as a test likes, on a machine with GPUs as many as it has.
 #pragma once
 
+#include "../cuda_threads/reduce_on_host.hpp"
+
 #include <doctest/doctest.h>
 #include <double/control.hpp>
 #include <shardkit/backends/nccl.hpp>
 #include <shardkit/core/buffer.hpp>
-#include <shardkit/core/ordered_reduce.hpp>
+#include <shardkit/core/detail/element_at.hpp>
 #include <shardkit/cuda/device.hpp>
 #include <shardkit/cuda/stream.hpp>
 #include <shardkit/cuda/synchronize.hpp>
@@ -15,9 +17,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <functional>
-#include <map>
-#include <memory>
-#include <mutex>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -29,65 +28,13 @@ using namespace shardkit;
 template <class T>
 using device_buffer = buffer<T, cuda_space>;
 
-/// nccl_options::ordered_reduce for machines without nvcc: the host combines, on the stream.
+/// nccl_options::ordered_reduce for machines without nvcc.
 inline void reduce_on_host(reduction_kind kind, dtype type, const void* in, int ranks, void* out, std::size_t count,
                            cudaStream_t stream) {
-  struct work {
-    reduction_kind kind;
-    reduce_function combine;
-    std::size_t count;
-    std::vector<char> in, out;
-    std::vector<const void*> inputs;
-  };
-  constexpr reduce_function combinations[] = {detail::ordered_reduce_of<dtype::f64>(),
-                                              detail::ordered_reduce_of<dtype::f32>(),
-                                              detail::ordered_reduce_of<dtype::f16>(),
-                                              detail::ordered_reduce_of<dtype::bf16>(),
-                                              nullptr,
-                                              nullptr,
-                                              detail::ordered_reduce_of<dtype::i64>(),
-                                              detail::ordered_reduce_of<dtype::i32>(),
-                                              detail::ordered_reduce_of<dtype::i16>(),
-                                              detail::ordered_reduce_of<dtype::i8>(),
-                                              detail::ordered_reduce_of<dtype::u64>(),
-                                              detail::ordered_reduce_of<dtype::u32>(),
-                                              detail::ordered_reduce_of<dtype::u16>(),
-                                              detail::ordered_reduce_of<dtype::u8>(),
-                                              detail::ordered_reduce_of<dtype::boolean>()};
-  const std::size_t bytes = count * size_of(type);
-  if (combinations[static_cast<std::size_t>(type)] == nullptr)
-    throw unsupported_error(std::string("this kernel does not combine ") + name_of(type));
-  // Where a call fails, the stream may or may not come to what was queued before it: such a job stays here.
-  static std::mutex lock;
-  static auto& jobs = *new std::map<work*, std::unique_ptr<work>>;
-  work* const job = new work{kind, combinations[static_cast<std::size_t>(type)], count, {}, {}, {}};
-  {
-    const std::lock_guard<std::mutex> held(lock);
-    jobs[job].reset(job);
-  }
-  job->in.resize(bytes * static_cast<std::size_t>(ranks));
-  job->out.resize(bytes);
+  std::vector<const void*> inputs;
   for (std::size_t rank = 0; rank < static_cast<std::size_t>(ranks); ++rank)
-    job->inputs.push_back(job->in.data() + rank * bytes);
-  cuda_space::copy(job->in.data(), in, job->in.size(), stream);
-  cuda_check(cudaLaunchHostFunc(
-                 stream,
-                 [](void* given) {
-                   auto& the = *static_cast<work*>(given);
-                   void* to = the.out.data();
-                   the.combine(the.kind, the.inputs.data(), static_cast<int>(the.inputs.size()), &to, 1, the.count);
-                 },
-                 job),
-             "cudaLaunchHostFunc", stream);
-  cuda_space::copy(out, job->out.data(), bytes, stream);
-  cuda_check(cudaLaunchHostFunc(
-                 stream,
-                 [](void* given) {
-                   const std::lock_guard<std::mutex> held(lock);
-                   jobs.erase(static_cast<work*>(given));
-                 },
-                 job),
-             "cudaLaunchHostFunc", stream);
+    inputs.push_back(shardkit::detail::element_at(in, rank * count, type));
+  cuda_threads_test::reduce_on_host(kind, type, inputs.data(), ranks, &out, 1, count, stream);
 }
 
 inline nccl_options options_with_kernel() {
