@@ -189,6 +189,8 @@ class Build:
         if label:
             self.programs = {name: one for name, one in self.programs.items() if label in one["labels"]}
         targets = sorted({one["target"] for one in self.programs.values()})
+        if not targets:
+            return
         self.need(["cmake", "--build", self.folder, "-j", str(self.jobs), "--target", *targets])
         built = self.listed()
         self.programs = {name: built[name] for name in self.programs}
