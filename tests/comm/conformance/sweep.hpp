@@ -2,7 +2,7 @@
 #pragma once
 
 #include <shardkit/core/partition.hpp>
-#include "values.hpp"
+#include "called_types.hpp"
 
 #include <algorithm>
 #include <array>

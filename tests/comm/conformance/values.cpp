@@ -140,12 +140,6 @@ T ordered_reduction(reduction_kind kind, const T* begin, const T* end) {
 
 }  // namespace
 
-dtype dtype_at(std::size_t index) {
-  dtype result{};
-  with_type(index, [&](auto element) { result = shardkit::dtype_of<decltype(element)>; });
-  return result;
-}
-
 std::uint64_t draw(std::uint64_t seed, int rank, std::size_t index) {
   // The finaliser of splitmix64.
   std::uint64_t x = seed * 0x9e3779b97f4a7c15u + static_cast<std::uint64_t>(rank + 1) * 0xd1b54a32d192ed03u +

@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <string>
 #include <tuple>
-#include <utility>
 #include <vector>
 
 namespace conformance {
@@ -22,26 +21,7 @@ using shardkit::reduction_kind;
 /// Every element type that reduces, the floating ones first.
 using element_types = std::tuple<double, float, float16, bfloat16, std::int64_t, std::int32_t, std::int16_t,
                                  std::int8_t, std::uint64_t, std::uint32_t, std::uint16_t, std::uint8_t, bool>;
-/// Those that the verbs are called with, in that order: all, or where values are not what is looked for a few.
-#ifdef SHARDKIT_TEST_FEW_TYPES
-using called_types = std::tuple<float, bfloat16, std::int64_t, std::int8_t>;
-inline constexpr std::size_t float_type_count = 2;
-#else
-using called_types = element_types;
-inline constexpr std::size_t float_type_count = 4;
-#endif
-inline constexpr std::size_t type_count = std::tuple_size_v<called_types>;
 inline constexpr std::size_t kind_count = 8;
-
-/// Calls visit(T{}) with the index-th of the called types.
-template <std::size_t I = 0, class Visit>
-void with_type(std::size_t index, Visit&& visit) {
-  if constexpr (I < type_count) {
-    if (index == I) visit(std::tuple_element_t<I, called_types>{});
-    else with_type<I + 1>(index, std::forward<Visit>(visit));
-  }
-}
-dtype dtype_at(std::size_t index);
 
 /// 64 random bits for each (seed, rank, index).
 std::uint64_t draw(std::uint64_t seed, int rank, std::size_t index);
