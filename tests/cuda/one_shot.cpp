@@ -49,7 +49,7 @@ void check_all_reduce(thread_communicator& threads, cuda_thread_communicator& wo
     buffer<T, pinned_space> got(count);
     copy(got, to, stream);
     synchronize(stream, deadline, world);
-    CHECK(std::memcmp(got.data(), wanted.data(), count * sizeof(T)) == 0);
+    CHECK((count == 0 || std::memcmp(got.data(), wanted.data(), count * sizeof(T)) == 0));
   }
 }
 

@@ -33,6 +33,9 @@ extern "C" char __executable_start, etext;
 [[gnu::noinline]] void* operator new(std::size_t bytes) {
   return allocated(std::malloc(bytes == 0 ? 1 : bytes), __builtin_return_address(0));
 }
+[[gnu::noinline]] void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {  // as std::stable_sort does
+  return allocated(std::malloc(bytes == 0 ? 1 : bytes), __builtin_return_address(0));
+}
 [[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
 [[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 

@@ -37,6 +37,9 @@ inline void released(void* memory) {
 [[gnu::noinline]] void* operator new(std::size_t bytes) {
   return counted_heap::allocated(std::malloc(bytes == 0 ? 1 : bytes));
 }
+[[gnu::noinline]] void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {  // as std::stable_sort does
+  return counted_heap::allocated(std::malloc(bytes == 0 ? 1 : bytes));
+}
 [[gnu::noinline]] void* operator new(std::size_t bytes, std::align_val_t alignment) {
   const std::size_t unit = static_cast<std::size_t>(alignment);
   return counted_heap::allocated(std::aligned_alloc(unit, (bytes + unit - 1) / unit * unit));
