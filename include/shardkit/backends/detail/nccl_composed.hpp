@@ -13,13 +13,6 @@
 
 namespace shardkit::detail {
 
-/// Whether every rank has as many elements, one after the other.
-inline bool nccl_is_even(const partition& layout) {
-  for (int rank = 1; rank < layout.parts(); ++rank)
-    if (layout.count(rank) != layout.count(0)) return false;
-  return true;
-}
-
 /// `outgoing(r)` are the elements for rank r, `incoming(r)` those from it: an address and a count each.
 template <class Call, class Outgoing, class Incoming>
 void nccl_exchange(nccl_state& state, const Call& call, Outgoing outgoing, Incoming incoming) {
@@ -104,13 +97,13 @@ inline void nccl_compose(nccl_state& state, const all_to_all_call& call) {
   state.check(nccl_enqueue_native(state, state.alive(), call), "ncclAlltoAll");
 }
 inline void nccl_compose(nccl_state& state, const gather_uneven_call& call) {
-  if (nccl_is_even(*call.layout))
+  if (call.layout->uniform())
     return nccl_compose(
         state, gather_call{call.in, call.out, call.layout->count(0), call.type, call.root, call.stream, call.site});
   nccl_gather(state, call, nccl_parts(*call.layout));
 }
 inline void nccl_compose(nccl_state& state, const scatter_uneven_call& call) {
-  if (nccl_is_even(*call.layout))
+  if (call.layout->uniform())
     return nccl_compose(
         state, scatter_call{call.in, call.out, call.layout->count(0), call.type, call.root, call.stream, call.site});
   nccl_scatter(state, call, nccl_parts(*call.layout));

@@ -104,7 +104,7 @@ void nccl_collect(nccl_state& state, nccl_batch& batch, const Call& call) {
     batch.add(call);
   } else if constexpr (std::is_same_v<Call, reduce_scatter_uneven_call>) {
     const bool native = nccl_combines_natively(state, call.type, call.op);
-    if (nccl_is_even(*call.layout))
+    if (call.layout->uniform())
       return nccl_collect(state, batch,
                           reduce_scatter_call{call.in, call.out, call.layout->count(0), call.type, call.op, nullptr,
                                               call.stream, call.site});
@@ -112,7 +112,7 @@ void nccl_collect(nccl_state& state, nccl_batch& batch, const Call& call) {
     batch.close();
     nccl_combine(state, call);
   } else if constexpr (std::is_same_v<Call, all_gather_uneven_call>) {
-    if (!nccl_is_even(*call.layout)) return nccl_list(state, batch, call);
+    if (!call.layout->uniform()) return nccl_list(state, batch, call);
     nccl_collect(state, batch,
                  all_gather_call{call.in, call.out, call.layout->count(0), call.type, call.stream, call.site});
   } else if constexpr (nccl_has<Call>::value) {

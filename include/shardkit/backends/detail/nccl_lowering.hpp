@@ -42,17 +42,17 @@ nccl_lowering nccl_lowering_of(const nccl_state& state, const Call& call) {
     if (call.layout->total() == 0) return nccl_lowering::nothing;
     if (!nccl_combines_natively(state, call.type, call.op))
       return state.size == 1 ? nccl_lowering::copy : nccl_lowering::gather_and_combine;
-    return nccl_is_even(*call.layout) ? nccl_lowering::one_call : nccl_lowering::grouped_reductions;
+    return call.layout->uniform() ? nccl_lowering::one_call : nccl_lowering::grouped_reductions;
   } else if constexpr (std::is_same_v<Call, all_gather_uneven_call>) {
     if (call.layout->total() == 0) return nccl_lowering::nothing;
-    return nccl_is_even(*call.layout) ? nccl_lowering::one_call : nccl_lowering::grouped_broadcasts;
+    return call.layout->uniform() ? nccl_lowering::one_call : nccl_lowering::grouped_broadcasts;
   } else if constexpr (std::is_same_v<Call, gather_uneven_call>) {
     if (call.layout->total() == 0) return nccl_lowering::nothing;
-    if (!nccl_is_even(*call.layout)) return nccl_lowering::grouped_messages;
+    if (!call.layout->uniform()) return nccl_lowering::grouped_messages;
     return nccl_has_native(state, gather_call{}) ? nccl_lowering::one_call : nccl_lowering::grouped_messages;
   } else if constexpr (std::is_same_v<Call, scatter_uneven_call>) {
     if (call.layout->total() == 0) return nccl_lowering::nothing;
-    if (!nccl_is_even(*call.layout)) return nccl_lowering::grouped_messages;
+    if (!call.layout->uniform()) return nccl_lowering::grouped_messages;
     return nccl_has_native(state, scatter_call{}) ? nccl_lowering::one_call : nccl_lowering::grouped_messages;
   } else if constexpr (std::is_same_v<Call, gather_call> || std::is_same_v<Call, scatter_call> ||
                        std::is_same_v<Call, all_to_all_call>) {
