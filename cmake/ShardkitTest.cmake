@@ -73,6 +73,17 @@ function(shardkit_label_target target)
   endforeach()
 endfunction()
 
+# A test of one process that starts MPI jobs of `program`: SHARDKIT_TEST_MPIEXEC is the launcher up to the number of
+# ranks, and `definition` the program.
+function(shardkit_let_start_jobs test processors definition program)
+  add_dependencies(${test} ${program})
+  list(JOIN shardkit_mpi_flags " " flags)
+  target_compile_definitions(${test} PRIVATE
+    SHARDKIT_TEST_MPIEXEC="${MPIEXEC_EXECUTABLE} ${flags} ${MPIEXEC_NUMPROC_FLAG}"
+    ${definition}="$<TARGET_FILE:${program}>")
+  set_tests_properties(${test} PROPERTIES PROCESSORS ${processors} ENVIRONMENT "${shardkit_mpi_environment}")
+endfunction()
+
 # A test that only says why it is not there.
 function(shardkit_add_skipped_test name reason)
   add_test(NAME ${name} COMMAND "${CMAKE_COMMAND}" -E echo "skipped: ${reason}")

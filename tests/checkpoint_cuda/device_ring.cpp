@@ -9,6 +9,7 @@
 #include <shardkit/cuda/stream.hpp>
 #include <shardkit/cuda/synchronize.hpp>
 #include <shardkit/launch/run_ranks.hpp>
+#include <support/expect_clean.hpp>
 
 #include <doctest/doctest.h>
 
@@ -33,11 +34,7 @@ using device_arena = buffer<std::byte, cuda_space>;
 /// First in every case: at its end, nothing may be wrong and nothing left over.
 struct clean_machine {
   clean_machine() { cuda_check(cudaSetDevice(0), "cudaSetDevice"); }
-  ~clean_machine() {
-    std::string found;
-    for (const auto& one : shardkit_double::reset()) found += std::string(to_string(one.kind)) + ": " + one.text + "\n";
-    CHECK_MESSAGE(found.empty(), found);
-  }
+  ~clean_machine() { shardkit_test::expect_clean(); }
 };
 
 /// [rows, columns] elements with the numbers of their places, exact in bf16 where there are no more than 256.

@@ -14,6 +14,7 @@
 #include <shardkit/cuda/synchronize.hpp>
 
 #include <doctest/doctest.h>
+#include <support/expect_clean.hpp>
 
 #include <cstddef>
 #include <initializer_list>
@@ -32,11 +33,7 @@ using extents = std::initializer_list<std::size_t>;
 /// First in every case: at its end, nothing may be wrong and nothing left over.
 struct clean_machine {
   clean_machine() { shardkit::cuda_check(cudaSetDevice(0), "cudaSetDevice"); }
-  ~clean_machine() {
-    std::string found;
-    for (const auto& one : shardkit_double::reset()) found += std::string(to_string(one.kind)) + ": " + one.text + "\n";
-    CHECK_MESSAGE(found.empty(), found);
-  }
+  ~clean_machine() { shardkit_test::expect_clean(); }
 };
 
 /// Bytes of which no two neighbours are alike.

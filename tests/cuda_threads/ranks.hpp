@@ -8,6 +8,7 @@
 #include <shardkit/backends/cuda_threads.hpp>
 #include <shardkit/cuda/copy.hpp>
 #include <shardkit/launch/run_ranks.hpp>
+#include <support/expect_clean.hpp>
 
 #include <cstddef>
 #include <cstring>
@@ -53,10 +54,7 @@ inline void on_devices(const placement& where, const std::function<void(thread_c
     cuda_check(cudaSetDevice(threads.rank() % devices), "cudaSetDevice");
     body(threads);
   });
-  if (!shardkit_double::active()) return;
-  std::string text;
-  for (const auto& one : shardkit_double::reset()) text += std::string("\n  ") + to_string(one.kind) + ": " + one.text;
-  CHECK_MESSAGE(text.empty(), text);
+  shardkit_test::expect_clean();
 }
 /// The same with a communicator of all ranks and a stream.
 inline void over_world(const placement& where,

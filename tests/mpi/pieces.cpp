@@ -3,7 +3,7 @@
 #include <doctest/doctest.h>
 #include <shardkit/backends/mpi.hpp>
 #include <shardkit/comm/any_communicator.hpp>
-#include "comm/conformance.hpp"
+#include "comm/conformance/run_all.hpp"
 #include "comm/started_calls.hpp"
 #include "support/mpi_world.hpp"
 
@@ -19,15 +19,7 @@ void run_suite(erased& world) {
   conformance::sweep how;
   how.points = world.size() > 2 ? 8 : 60;  // a collective takes milliseconds where ranks outnumber cores
   how.large = 20011;
-#define RUN(function, name)                                                                                         \
-  {                                                                                                                 \
-    conformance::report report;                                                                                     \
-    conformance::function(world, report, how);                                                                      \
-    CHECK_MESSAGE(report.failures() == 0, name, ": ", report.failures(), " of ", report.checks(), " checks failed", \
-                  report.what());                                                                                   \
-  }
-  SHARDKIT_CONFORMANCE_CASES(RUN)
-#undef RUN
+  conformance::run_all(world, how);
 }
 
 shardkit::mpi_options options_with(std::size_t piece_bytes) {

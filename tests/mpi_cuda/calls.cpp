@@ -7,6 +7,7 @@
 #include <shardkit/cuda/managed_space.hpp>
 #include <shardkit/cuda/stream.hpp>
 #include <shardkit/cuda/synchronize.hpp>
+#include <support/expect_clean.hpp>
 #include <support/mpi_world.hpp>
 
 #include <algorithm>
@@ -77,12 +78,7 @@ std::vector<std::uint32_t> on_host(const device_buffer& device, cudaStream_t str
 
 /// At the end of a case, nothing may be wrong and nothing left over.
 struct clean_machine {
-  ~clean_machine() {
-    std::string text;
-    for (const auto& one : shardkit_double::reset())
-      text += std::string("\n  ") + to_string(one.kind) + ": " + one.text;
-    CHECK_MESSAGE(text.empty(), text);
-  }
+  ~clean_machine() { shardkit_test::expect_clean(); }
 };
 
 int around(int rank, int size) { return (rank + size) % size; }

@@ -1,6 +1,6 @@
 // The conformance suite over MPI with buffers on a device: through staging memory that holds a small part of most
 // calls, and handed to MPI as they are, which managed memory allows on every library.
-#include "../comm/conformance.hpp"
+#include "../comm/conformance/run_all.hpp"
 #include "../nccl/on_device.hpp"
 
 #include <doctest/doctest.h>
@@ -8,6 +8,7 @@
 #include <shardkit/backends/mpi_cuda.hpp>
 #include <shardkit/comm/any_communicator.hpp>
 #include <shardkit/cuda/managed_space.hpp>
+#include <support/expect_clean.hpp>
 #include <support/mpi_world.hpp>
 
 #include <string>
@@ -22,22 +23,10 @@ void run_suite(erased& world) {
   conformance::sweep how;
   how.points = world.size() > 2 ? 8 : 20;  // a collective takes milliseconds where ranks outnumber cores
   how.large = 5003;
-#define RUN(function, name)                                                                                         \
-  {                                                                                                                 \
-    conformance::report report;                                                                                     \
-    conformance::function(world, report, how);                                                                      \
-    CHECK_MESSAGE(report.failures() == 0, name, ": ", report.failures(), " of ", report.checks(), " checks failed", \
-                  report.what());                                                                                   \
-  }
-  SHARDKIT_CONFORMANCE_CASES(RUN)
-#undef RUN
+  conformance::run_all(world, how);
 }
 
-void expect_clean() {
-  std::string text;
-  for (const auto& one : shardkit_double::reset()) text += std::string("\n  ") + to_string(one.kind) + ": " + one.text;
-  CHECK_MESSAGE(text.empty(), text);
-}
+using shardkit_test::expect_clean;
 
 template <class Memory>
 erased device_world(mpi_communicator& host, const mpi_cuda_options& options) {

@@ -13,6 +13,7 @@
 #include <shardkit/cuda/stream.hpp>
 #include <shardkit/cuda/synchronize.hpp>
 #include <shardkit/launch/run_ranks.hpp>
+#include <support/expect_clean.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -68,12 +69,7 @@ inline void on_devices(int ranks, const std::function<void(thread_communicator&)
 }
 
 /// Ends a case: whatever the double has to say is a failure.
-inline void expect_clean() {
-  if (!shardkit_double::active()) return;
-  std::string text;
-  for (const auto& one : shardkit_double::reset()) text += std::string("\n  ") + to_string(one.kind) + ": " + one.text;
-  CHECK_MESSAGE(text.empty(), text);
-}
+using shardkit_test::expect_clean;
 
 /// Enqueues a copy of `from`, which stays until the stream has made it.
 template <class T>
