@@ -123,7 +123,7 @@ using mpi_communicator = communicator<mpi_backend>;
 
 /// The same on every rank.
 struct mpi_options {
-  deadlines limits;
+  deadlines limits;  ///< of every wait in the launch
   /// The most that MPI's functions with int counts get in one call: more goes in pieces, or from MPI 4 on, to those
   /// with large counts. At most INT_MAX, and no less than 8.
   std::size_t piece_bytes = std::size_t{1} << 30;
@@ -141,7 +141,10 @@ struct mpi_options {
 /// to see the failure, report and exit themselves.
 class mpi_environment {
  public:
+  /// Initialises MPI where the program has not. Throws usage_error where the launcher belongs to another MPI, or the
+  /// thread level is not to be had. Where a rank has not come by the init deadline, the job is aborted.
   mpi_environment(int& argc, char**& argv, const mpi_options& options = {}) : mpi_environment(&argc, &argv, options) {}
+  /// The same where the program's arguments are not at hand.
   explicit mpi_environment(const mpi_options& options = {}) : mpi_environment(nullptr, nullptr, options) {}
   mpi_environment(const mpi_environment&) = delete;
   mpi_environment& operator=(const mpi_environment&) = delete;

@@ -34,8 +34,8 @@ enum class mpi_cuda_aware { ask, yes, no };
 
 /// The same on every rank.
 struct mpi_cuda_options {
-  mpi_cuda_aware aware = mpi_cuda_aware::ask;
-  shardkit::staging staging = shardkit::staging::allowed;
+  mpi_cuda_aware aware = mpi_cuda_aware::ask;              ///< whether MPI takes device memory
+  shardkit::staging staging = shardkit::staging::allowed;  ///< whether host memory may stand in
   /// Pinned memory of a call under way, in two halves, each of them a piece. It is made in advance for one call; calls
   /// under way beside it add what they need, which is kept. At least 4096, and 64 for each rank.
   std::size_t staging_bytes = std::size_t{8} << 20;

@@ -42,10 +42,13 @@ struct nccl_api {
 #undef SHARDKIT_NCCL_ENTRY
 
   // Of later versions, with types written out: the headers at hand may not have them.
+  /// ncclGather and ncclScatter.
   using rooted_function = ncclResult_t (*)(const void* in, void* out, std::size_t count, ncclDataType_t type, int root,
                                            ncclComm_t comm, cudaStream_t stream);
+  /// ncclAlltoAll.
   using all_to_all_function = ncclResult_t (*)(const void* in, void* out, std::size_t count, ncclDataType_t type,
                                                ncclComm_t comm, cudaStream_t stream);
+  /// ncclCommRevoke.
   using revoke_function = ncclResult_t (*)(ncclComm_t comm, int flags);
   rooted_function gather = nullptr;          ///< 2.28
   rooted_function scatter = nullptr;         ///< 2.28

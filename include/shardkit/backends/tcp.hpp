@@ -95,10 +95,10 @@ using tcp_communicator = communicator<tcp_backend>;
 
 /// The same on every rank, but for the rank.
 struct tcp_options {
-  int rank = 0;
-  int size = 1;
-  tcp_rendezvous where;
-  deadlines limits;
+  int rank = 0;          ///< of this process, from 0
+  int size = 1;          ///< ranks of the launch
+  tcp_rendezvous where;  ///< how they find each other
+  deadlines limits;      ///< of every wait in the launch
 };
 
 /// The connections of a launch, from here to the end of the scope. Nothing listens any more once all ranks have come.

@@ -22,7 +22,7 @@ struct tcp_rendezvous {
   std::string token;                 ///< at most 128 bytes; a secret where strangers can reach the port
   std::function<void(int port)> on_listening = {};  ///< told on rank 0 which port it has taken
 
-  static constexpr std::size_t longest_token = 128;
+  static constexpr std::size_t longest_token = 128;  ///< bytes
 
   /// Throws usage_error.
   void require_valid(int rank, int size) const {

@@ -21,12 +21,12 @@ namespace shardkit {
 
 /// Where a tensor lies and what it is.
 struct tensor_info {
-  std::string name;
-  dtype type = dtype::u8;
+  std::string name;                ///< as in the file
+  dtype type = dtype::u8;          ///< as stored
   std::vector<std::size_t> shape;  ///< [] for a single number
   std::size_t file = 0;            ///< index into archive::files()
   std::uint64_t offset = 0;        ///< of its first byte within the file
-  std::uint64_t bytes = 0;
+  std::uint64_t bytes = 0;         ///< of its elements
 };
 
 /// Copies are cheap and share what was read. No file stays open. Safe to use from several threads at once.
@@ -43,6 +43,7 @@ class archive {
   std::size_t size() const noexcept { return contents_->by_name.size(); }
   /// Name of the i-th tensor; names ascend. Valid while any copy of the archive lives.
   std::string_view name(std::size_t i) const noexcept { return contents_->name(contents_->by_name[i]); }
+  /// Whether any file holds a tensor of that name.
   bool contains(std::string_view name) const noexcept { return find(name) != nullptr; }
 
   /// Throws checkpoint_error that lists similar names where there is no such tensor, or that names the type where
@@ -63,8 +64,9 @@ class archive {
             header.bytes(found->index)};
   }
 
-  /// Number of safetensors files, and the path of each.
+  /// Number of safetensors files.
   std::size_t files() const noexcept { return contents_->shards.size(); }
+  /// Path of the i-th of them; i < files().
   const std::string& file(std::size_t i) const noexcept { return contents_->shards[i].path; }
   /// The file's __metadata__, ordered by key.
   const std::vector<std::pair<std::string, std::string>>& metadata(std::size_t i = 0) const noexcept {

@@ -16,10 +16,11 @@ namespace shardkit {
 /// Some consecutive elements of one tensor on their way from the file into the arena.
 struct element_block {
   std::string_view tensor;  ///< its name in the checkpoint
-  dtype stored, wanted;
-  std::size_t count;      ///< elements
-  const std::byte* from;  ///< count elements of `stored`, at any alignment
-  std::byte* to;          ///< room for count elements of `wanted`, at any alignment
+  dtype stored;             ///< type in the file
+  dtype wanted;             ///< type in the arena
+  std::size_t count;        ///< elements
+  const std::byte* from;    ///< count elements of `stored`, at any alignment
+  std::byte* to;            ///< room for count elements of `wanted`, at any alignment
 };
 
 /// Whether convert_elements can do it: equal types, and any two of f64, f32, f16 and bf16.

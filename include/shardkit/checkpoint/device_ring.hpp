@@ -29,14 +29,15 @@ struct device_ring_options {
   /// Seconds that the host may wait for the stream to take a block.
   double deadline = deadlines().operation;
 
-  static constexpr std::size_t least_bytes = 8192, most_bytes = std::size_t{64} << 20;
+  static constexpr std::size_t least_bytes = 8192;                  ///< the least that may be asked for
+  static constexpr std::size_t most_bytes = std::size_t{64} << 20;  ///< the most that may be asked for
 };
 
 /// Pinned memory for loading to the device that was current when it was made. One load at a time; loads may follow each
 /// other on any streams. The destructor waits until the last copies are done, at most for the deadline.
 class device_ring {
  public:
-  using device_space = cuda_space;
+  using device_space = cuda_space;  ///< where the arena lies
 
   /// Throws usage_error where the options are out of range.
   explicit device_ring(const device_ring_options& options = {}, const call_site& site = call_site::current())

@@ -34,10 +34,10 @@ namespace shardkit {
 
 /// Where a planned tensor lies in the arena, and what it is there.
 struct arena_slot {
-  dtype type = dtype::u8;
+  dtype type = dtype::u8;          ///< in the arena
   std::vector<std::size_t> shape;  ///< of this rank's part
   std::size_t offset = 0;          ///< bytes from the beginning of the arena
-  std::size_t bytes = 0;
+  std::size_t bytes = 0;           ///< of its elements
 
   /// Its elements. Throws usage_error where T is another type, or the arena is too small.
   template <class T, class Arena>
@@ -64,9 +64,9 @@ struct arena_slot {
 
 /// A stored tensor, the shape it must have there, and the slice of it to keep.
 struct tensor_part {
-  std::string name;
-  std::vector<std::size_t> shape;
-  slice kept;
+  std::string name;                ///< in the archive
+  std::vector<std::size_t> shape;  ///< of the whole tensor, as the engine expects it
+  slice kept;                      ///< what this rank reads
 };
 
 /// One rank's part of a checkpoint; see the top of this file.
@@ -143,6 +143,7 @@ class load_plan {
         comm, "loading the checkpoint " + detail::in_quotes(from_.path()),
         [&] { return load(arena, staging, options); }, site);
   }
+  /// The same into the memory of a device.
   template <class Communicator, class Arena, class Ring>
   requires requires { typename Communicator::where; }
   load_report load(Communicator& comm, Arena&& arena, Ring& ring, at<typename Ring::device_space> where,

@@ -27,6 +27,7 @@ class safetensors_header {
  public:
   /// Longer headers are refused, as by the reference implementation.
   static constexpr std::uint64_t longest = 100'000'000;
+  /// No index: what `find` returns where there is no such tensor.
   static constexpr std::size_t npos = detail::header_table::npos;
 
   /// Reads and checks the header of the file at `path`. Throws checkpoint_error that names file, tensor and rule.
@@ -50,11 +51,15 @@ class safetensors_header {
 
   /// Number of tensors. Index 0 has its data first in the file.
   std::size_t size() const noexcept { return tensors_.size(); }
+  /// Valid as long as the header.
   std::string_view name(std::size_t index) const noexcept { return tensors_.name(index); }
+  /// Of its elements, as stored.
   stored_dtype type(std::size_t index) const noexcept { return tensors_[index].type; }
+  /// [] for a single number.
   std::vector<std::size_t> shape(std::size_t index) const { return tensors_.shape(index); }
   /// First byte within the file.
   std::uint64_t offset(std::size_t index) const noexcept { return data_begin_ + tensors_[index].begin; }
+  /// Of its elements.
   std::uint64_t bytes(std::size_t index) const noexcept { return tensors_[index].end - tensors_[index].begin; }
 
   /// Index of the tensor called `name`, or npos.

@@ -30,9 +30,9 @@ namespace shardkit {
 
 /// What the header says of a tensor.
 struct tensor_declaration {
-  std::string name;
-  dtype type = dtype::f32;
-  std::vector<std::size_t> shape;
+  std::string name;                ///< UTF-8, once in a file
+  dtype type = dtype::f32;         ///< of the elements as written
+  std::vector<std::size_t> shape;  ///< [] for a single number
 };
 
 /// One file under way; see the top of this file.

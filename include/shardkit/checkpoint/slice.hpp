@@ -16,7 +16,8 @@ namespace shardkit {
 
 /// Items [first, first + count).
 struct index_range {
-  std::size_t first, count;
+  std::size_t first;  ///< the first item
+  std::size_t count;  ///< how many; may be 0
 };
 
 /// Made by whole, rows, columns and along. Several partitions stand for a fused weight: its segments follow one
@@ -32,12 +33,13 @@ class slice {
   /// The whole tensor.
   slice() = default;
 
+  /// A slice of one tensor, in numbers.
+  struct resolved {
+    std::size_t dimension = 0;        ///< the one that is cut
+    std::vector<index_range> ranges;  ///< kept of it; empty for a single number, which has no dimension
+  };
   /// How `name`, a tensor of this shape, is cut for `rank` of `size`: dimension and ranges, ascending or not.
   /// Throws usage_error where partitions are over another number of ranks, or do not cover the dimension.
-  struct resolved {
-    std::size_t dimension = 0;
-    std::vector<index_range> ranges;  // empty for a single number, which has no dimension
-  };
   resolved resolve(const std::string& name, const std::vector<std::size_t>& shape, int rank, int size) const {
     resolved result;
     if (kind_ == kind::whole) {

@@ -70,6 +70,7 @@ class stored_dtype {
     return stored_dtype(i);
   }
 
+  /// As in the file: "F32", "BF16", "F8_E4M3".
   constexpr std::string_view name() const noexcept { return detail::stored_dtypes[index_].name; }
   /// Bits of one element: 4 and 6 occur beside whole bytes.
   constexpr unsigned bits() const noexcept { return detail::stored_dtypes[index_].bits; }

@@ -12,7 +12,8 @@ namespace shardkit {
 /// a timeout_error that names the ranks which never came. Afterwards the bootstrap is of no further use.
 class bootstrap {
  public:
-  using blob = std::vector<char>;
+  using blob = std::vector<char>;  ///< bytes that mean something to the caller alone
+  /// Bytes that a blob may have.
   static constexpr std::size_t largest_blob = std::size_t{1} << 20;
 
   virtual ~bootstrap() = default;

@@ -28,6 +28,7 @@ class complete {
 
   int rank() const noexcept { return base_.rank(); }
   int size() const noexcept { return base_.size(); }
+  /// The backend itself.
   Backend& base() noexcept { return base_; }
 
   template <class Call>

@@ -25,7 +25,7 @@ inline constexpr std::size_t control_topics = 3;
 /// Waits end at the launch's operation deadline (timeout_error) and with the launch's failure (peer_failed).
 class control_lane {
  public:
-  using blob = std::vector<char>;
+  using blob = std::vector<char>;  ///< one message, of any length
 
   virtual ~control_lane() = default;
   virtual int rank() const noexcept = 0;

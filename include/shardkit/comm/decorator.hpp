@@ -56,7 +56,7 @@ class decorator {
  protected:
   explicit decorator(Backend backend) : next_(std::move(backend)) {}
 
-  complete<Backend> next_;
+  complete<Backend> next_;  ///< where calls go on
 };
 
 }  // namespace shardkit

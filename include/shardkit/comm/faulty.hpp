@@ -28,10 +28,10 @@ enum class fault_kind {
 /// What is to go wrong; the same on every rank. Ranks are those of the communicator that is decorated, calls are
 /// counted per rank from 1, those on children of `split` included.
 struct fault_plan {
-  fault_kind kind = fault_kind::none;
-  int rank = 0;                  ///< which rank it happens to
-  std::uint64_t call = 1;        ///< at which of its calls
-  double seconds = 0;            ///< how late a delayed rank is
+  fault_kind kind = fault_kind::none;  ///< what happens
+  int rank = 0;                        ///< which rank it happens to
+  std::uint64_t call = 1;              ///< at which of its calls
+  double seconds = 0;                  ///< how late a delayed rank is
   double longest_absence = 300;  ///< seconds after which a rank that has dropped out throws, where nobody misses it
 
   double longest_jitter = 0;  ///< seconds; besides, every rank is late to some calls by up to this

@@ -11,7 +11,7 @@ namespace shardkit {
 /// A buffer that is input and output of one call; made by in_place.
 template <class T, class Space>
 struct in_place_view {
-  view<T, Space> data;
+  view<T, Space> data;  ///< read, then written
 };
 
 namespace detail {

@@ -19,6 +19,7 @@ class launch_state {
   launch_state(int size, const deadlines& limits)
       : limits_(limits), left_(std::make_unique<std::atomic<bool>[]>(static_cast<std::size_t>(size))) {}
 
+  /// The deadlines of every wait in this launch.
   const deadlines& limits() const noexcept { return limits_; }
 
   /// Records that `culprit` (a rank of the launch) failed. The first report counts; later ones are ignored. On return
@@ -35,22 +36,27 @@ class launch_state {
     phase_.store(published);
   }
 
+  /// Whether a failure has been recorded, by any rank.
+  //
   // Sequentially consistent, as is raise: a rank that exposes its buffers and then sees no failure can rely on every
   // rank that raises one later to see it exposed.
   bool failed() const noexcept { return phase_.load() == published; }
 
   /// Valid once failed() is true.
   int culprit() const noexcept { return culprit_; }
+  /// Throws peer_failed with culprit and reason. Valid once failed() is true.
   [[noreturn]] void throw_failure() const { throw peer_failed(culprit_, reason_); }
 
   /// The rank's function has returned: it will take part in no further call.
   void leave(int rank) noexcept { left_[static_cast<std::size_t>(rank)].store(true, std::memory_order_release); }
+  /// Whether that rank's function has returned.
   bool has_left(int rank) const noexcept {
     return left_[static_cast<std::size_t>(rank)].load(std::memory_order_acquire);
   }
 
   /// Wishes that all ranks stop, which is no failure.
   void ask_to_stop() noexcept { stop_.store(true, std::memory_order_release); }
+  /// Whether any rank wishes so.
   bool stop_asked() const noexcept { return stop_.load(std::memory_order_acquire); }
 
  private:

@@ -14,8 +14,8 @@ namespace shardkit {
 
 /// One axis of a mesh.
 struct mesh_axis {
-  std::string name;
-  int size;
+  std::string name;  ///< differs from those of the other axes
+  int size;          ///< ranks along it
 };
 
 /// Arranges the ranks of `world` as a grid, the last axis fastest, and makes one communicator along each axis:
@@ -44,6 +44,7 @@ class mesh {
   Communicator& operator[](const std::string& axis) { return *communicators_[index(axis)]; }
   /// This rank's place along the axis.
   int coordinate(const std::string& axis) const { return coordinates_[index(axis)]; }
+  /// As given, the last one fastest.
   const std::vector<mesh_axis>& axes() const noexcept { return axes_; }
 
  private:

@@ -32,14 +32,15 @@ struct operation {
   std::size_t received = 0;    ///< elements that send_recv receives
   bool typed = false;          ///< whether `type` means anything
   bool reduces = false;        ///< whether `op` means anything
-  dtype type = dtype::u8;
-  reduction op;
-  int partner = -1;  ///< root or peer; whom send_recv sends to
-  int source = -1;   ///< whom send_recv receives from
-  operation_state state = operation_state::begun;
-  void* stream = nullptr;
-  call_site site;
+  dtype type = dtype::u8;      ///< of the elements
+  reduction op;                ///< by which they are combined
+  int partner = -1;            ///< root or peer; whom send_recv sends to
+  int source = -1;             ///< whom send_recv receives from
+  operation_state state = operation_state::begun;  ///< so far
+  void* stream = nullptr;                          ///< native handle; null on the host
+  call_site site;                                  ///< of the user's line
 
+  /// Of what this rank passes and receives; 0 where nothing is typed.
   std::size_t bytes() const noexcept { return typed ? (count + received) * size_of(type) : 0; }
 };
 

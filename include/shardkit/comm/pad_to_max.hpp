@@ -15,9 +15,10 @@ namespace shardkit {
 /// A rank's elements, followed by zero bytes up to the largest count of any rank.
 template <class T, class Space>
 struct padded {
-  buffer<T, Space> values;
+  buffer<T, Space> values;          ///< largest() elements
   std::vector<std::size_t> counts;  ///< of every rank, before padding
 
+  /// The largest count of any rank.
   std::size_t largest() const noexcept { return values.size(); }
 };
 

@@ -126,6 +126,7 @@ class joined_requests final : public pending_call {
   }
   virtual ~joined_requests() = default;
 
+  /// Takes one more part; an empty request is left out.
   void add(request part) {
     if (part.active()) parts_.push_back(std::move(part));
   }

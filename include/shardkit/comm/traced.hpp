@@ -18,9 +18,9 @@ namespace shardkit {
 /// Called on the rank that makes the operation, as it begins and as it ends (operation::state says how). What was
 /// started ends when its request is found complete. `context` outlives communicators and requests.
 struct operation_hook {
-  void (*begin)(void* context, const operation&) noexcept = nullptr;
-  void (*end)(void* context, const operation&) noexcept = nullptr;
-  void* context = nullptr;
+  void (*begin)(void* context, const operation&) noexcept = nullptr;  ///< null: not told
+  void (*end)(void* context, const operation&) noexcept = nullptr;    ///< null: not told
+  void* context = nullptr;                                            ///< passed to both
 };
 
 namespace detail {

@@ -28,6 +28,7 @@ class captured_calls {
   /// Verbs and, of messages, ends.
   std::size_t size() const noexcept { return list_.calls.size(); }
   bool empty() const noexcept { return list_.calls.empty(); }
+  /// What verify_replay compares.
   const detail::captured_list& list() const noexcept { return list_; }
 
  private:

@@ -13,8 +13,8 @@ namespace shardkit {
 ///   comm.all_reduce(in_place(x), sum, stream);    // device
 template <class Space>
 struct at {
-  typename Space::stream stream;
-  call_site site;
+  typename Space::stream stream;  ///< on which the call runs
+  call_site site;                 ///< of the user's line, for errors
 
   constexpr at(typename Space::stream on = {}, call_site from = call_site::current()) noexcept
       : stream(on), site(from) {}

@@ -7,9 +7,9 @@ namespace shardkit {
 
 /// File, function and line of a call. The strings are literals: they live as long as the program.
 struct call_site {
-  const char* file = "";
-  const char* function = "";
-  int line = 0;
+  const char* file = "";      ///< as the compiler was given it
+  const char* function = "";  ///< without its class
+  int line = 0;               ///< 0: not known
 
   /// The place where this default argument is filled in.
   static constexpr call_site current(const char* file = __builtin_FILE(), const char* function = __builtin_FUNCTION(),

@@ -29,8 +29,11 @@ class error : public std::exception {
  public:
   [[gnu::cold]] explicit error(std::string message) : message_(std::move(message)) { compose(); }
 
+  /// "shardkit: ", the message, the context in brackets where it is known, then the history.
   const char* what() const noexcept override { return text_.c_str(); }
+  /// What went wrong, in the words of the place that found it.
   const std::string& message() const noexcept { return message_; }
+  /// Its rank is -1 where none is attached yet.
   const error_context& context() const noexcept { return context_; }
 
   /// Adds the context where none is attached yet: the innermost call is the one to report.

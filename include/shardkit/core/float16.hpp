@@ -58,12 +58,13 @@ inline std::uint16_t bfloat_bits(float value) noexcept {
 
 /// IEEE 754 binary16.
 struct float16 {
-  std::uint16_t bits = 0;
+  std::uint16_t bits = 0;  ///< sign, 5 of the exponent, 10 of the fraction
 
   float16() = default;
   explicit float16(float value) noexcept : bits(detail::half_bits(value)) {}
   operator float() const noexcept { return detail::float_from_half(bits); }
 
+  /// The number that these bits stand for.
   static float16 from_bits(std::uint16_t bits) noexcept {
     float16 value;
     value.bits = bits;
@@ -73,12 +74,13 @@ struct float16 {
 
 /// The upper half of a binary32.
 struct bfloat16 {
-  std::uint16_t bits = 0;
+  std::uint16_t bits = 0;  ///< sign, 8 of the exponent, 7 of the fraction
 
   bfloat16() = default;
   explicit bfloat16(float value) noexcept : bits(detail::bfloat_bits(value)) {}
   operator float() const noexcept { return detail::float_of(static_cast<std::uint32_t>(bits) << 16); }
 
+  /// The number that these bits stand for.
   static bfloat16 from_bits(std::uint16_t bits) noexcept {
     bfloat16 value;
     value.bits = bits;

@@ -19,12 +19,14 @@ namespace shardkit {
 /// A score and the index where it was found. Plain bytes without padding, so that it can travel between ranks.
 template <class T>
 struct candidate {
-  using score_type = detail::accumulator<T>;
+  using score_type = detail::accumulator<T>;  ///< float for 16-bit floats, else T
+  /// As wide as the score, so that there is no padding.
   using index_type = std::conditional_t<sizeof(score_type) == 8, std::int64_t, std::int32_t>;
 
-  score_type score;
+  score_type score;  ///< by which candidates are chosen
   index_type index;  ///< -1: no candidate
 
+  /// Fills up where there are fewer candidates than places; chosen last.
   SHARDKIT_HOST_DEVICE static constexpr candidate none() noexcept { return {score_type(), -1}; }
 };
 

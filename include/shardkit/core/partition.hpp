@@ -47,6 +47,7 @@ class partition {
     result.total_ = bounds[count - 1];
     return result;
   }
+  /// The same, written out: from_bounds({0, 3, 3, 10}).
   static partition from_bounds(std::initializer_list<std::size_t> bounds) {
     return from_bounds(bounds.begin(), bounds.size());
   }
@@ -63,6 +64,7 @@ class partition {
     for (std::size_t count : counts) bounds.add(count);
     return from_bounds(bounds.data(), bounds.size());
   }
+  /// The same, written out: from_counts({3, 0, 7}).
   static partition from_counts(std::initializer_list<std::size_t> counts) {
     return from_counts<std::initializer_list<std::size_t>>(counts);
   }
@@ -134,7 +136,9 @@ class partition {
     return result;
   }
 
+  /// Number of ranges, one for each rank.
   SHARDKIT_CONSTEXPR20 int parts() const noexcept { return parts_; }
+  /// Items in all, each counted once.
   SHARDKIT_CONSTEXPR20 std::size_t total() const noexcept { return units_of(total_, unit_) * scale_; }
   /// First item of rank r.
   SHARDKIT_CONSTEXPR20 std::size_t offset(int rank) const noexcept { return range(rank).first * scale_; }
@@ -258,8 +262,8 @@ class partition {
 
 /// The cuts of attention heads and of the key/value heads they read.
 struct grouped_heads {
-  partition heads;
-  partition kv_heads;
+  partition heads;     ///< query heads
+  partition kv_heads;  ///< key/value heads; ranges of several ranks may coincide or overlap
 };
 
 /// How query heads are dealt where they share key/value heads and the number of ranks does not suit.

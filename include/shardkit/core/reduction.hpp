@@ -13,7 +13,7 @@ enum class reduction_kind : std::uint8_t { sum, product, minimum, maximum, avera
 
 /// A reduction and whether its order is fixed.
 struct reduction {
-  reduction_kind kind = reduction_kind::sum;
+  reduction_kind kind = reduction_kind::sum;  ///< which one
   /// Combine in rank order on every backend: bitwise the same everywhere. Thread ranks always do.
   bool by_rank = false;
 };

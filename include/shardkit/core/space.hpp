@@ -15,17 +15,21 @@ namespace shardkit {
 struct host_space {
   struct stream {};
 
+  /// For messages.
   static constexpr const char* name = "host";
   /// Alignment of every allocation: a cache line, and enough for any vector unit.
   static constexpr std::size_t alignment = 64;
 
   /// The handle that a call descriptor carries.
   static void* native(stream) noexcept { return nullptr; }
+  /// The stream that a descriptor's handle stands for.
   static stream from_native(void*) noexcept { return {}; }
 
+  /// Uninitialised memory. Throws std::bad_alloc.
   static void* allocate(std::size_t bytes, const call_site& = {}) {
     return ::operator new (bytes, std::align_val_t{alignment});
   }
+  /// Frees what `allocate` gave; null is fine.
   static void deallocate(void* memory) noexcept { ::operator delete (memory, std::align_val_t{alignment}); }
 
   /// Copies `bytes`; the ranges may not overlap unless they are the same.
@@ -41,6 +45,7 @@ struct host_space {
       copy(static_cast<char*>(to) + row * to_stride, static_cast<const char*>(from) + row * from_stride, row_bytes);
   }
 
+  /// Sets each of `bytes` bytes to `value`.
   static void fill_bytes(void* to, int value, std::size_t bytes, stream = {}) noexcept {
     if (bytes != 0) std::memset(to, value, bytes);
   }

@@ -36,6 +36,7 @@ class view {
 
   constexpr T* data() const noexcept { return data_; }
   constexpr std::size_t size() const noexcept { return size_; }
+  /// size() in bytes.
   constexpr std::size_t bytes() const noexcept { return size_ * sizeof(T); }
   constexpr bool empty() const noexcept { return size_ == 0; }
   constexpr T* begin() const noexcept { return data_; }
@@ -71,7 +72,9 @@ class matrix_view {
       : matrix_view(other.data(), other.rows(), other.columns(), other.row_stride()) {}
 
   constexpr T* data() const noexcept { return data_; }
+  /// Extent of the first dimension.
   constexpr std::size_t rows() const noexcept { return rows_; }
+  /// Elements of a row, without the gap behind it.
   constexpr std::size_t columns() const noexcept { return columns_; }
   /// Elements from one row to the next.
   constexpr std::size_t row_stride() const noexcept { return row_stride_; }
@@ -82,6 +85,7 @@ class matrix_view {
   constexpr T& operator()(std::size_t row, std::size_t column) const noexcept {
     return data_[row * row_stride_ + column];
   }
+  /// The elements of one row; index < rows().
   constexpr view<T, Space> row(std::size_t index) const noexcept { return {data_ + index * row_stride_, columns_}; }
   /// Rows [first, first + count).
   constexpr matrix_view row_range(std::size_t first, std::size_t count) const noexcept {

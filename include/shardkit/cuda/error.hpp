@@ -39,6 +39,7 @@ class cuda_error : public transport_error {
   cuda_error(cudaError_t code, const char* call, int device, const cudaStream_t* stream, const call_site& site)
       : transport_error(compose(code, call, device, stream, site)), code_(code), device_(device) {}
 
+  /// What CUDA returned.
   cudaError_t code() const noexcept { return code_; }
   /// The calling thread's current device; -1: CUDA could not tell.
   int device() const noexcept { return device_; }

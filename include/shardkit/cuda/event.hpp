@@ -15,7 +15,7 @@ namespace shardkit {
 
 /// An event of the user's. Recording and waiting can be captured; asking cannot.
 struct cuda_event_view {
-  cudaEvent_t handle = nullptr;
+  cudaEvent_t handle = nullptr;  ///< CUDA's own; belongs to the user
 
   /// The event is reached when everything is done that the stream holds now.
   void record(at<cuda_space> on) const {
@@ -53,10 +53,14 @@ class cuda_event {
     if (view_.handle != nullptr) detail::report_cuda_error(cudaEventDestroy(view_.handle), "cudaEventDestroy");
   }
 
+  /// CUDA's own; it lives as long as this object.
   cudaEvent_t handle() const noexcept { return view_.handle; }
   operator cuda_event_view() const noexcept { return view_; }
+  /// See cuda_event_view::record.
   void record(at<cuda_space> on) const { view_.record(on); }
+  /// See cuda_event_view::order_before.
   void order_before(at<cuda_space> later) const { view_.order_before(later); }
+  /// See cuda_event_view::reached.
   bool reached(const call_site& site = call_site::current()) const { return view_.reached(site); }
 
  private:
@@ -66,7 +70,7 @@ class cuda_event {
 /// Events of one device, made in advance. Not for several threads at once.
 class cuda_event_pool {
  public:
-  using event = cuda_event_view;
+  using event = cuda_event_view;  ///< borrowed from the pool, which owns all of them
 
   /// `count` events of the current device.
   explicit cuda_event_pool(std::size_t count, const call_site& site = call_site::current()) { add(count, site); }
@@ -87,6 +91,7 @@ class cuda_event_pool {
     idle_.pop_back();
     return taken;
   }
+  /// Lets others have what `take` gave.
   void give_back(event one) noexcept { idle_.push_back(one); }
 
   /// What is enqueued on `later` from now on runs after what `first` holds now.

@@ -13,8 +13,9 @@ namespace shardkit {
 /// writes it directly, copies from and to it run beside the host, and kernels reach it over the bus. Copies and fills
 /// run on streams as those of device memory do; the order between host and streams is the caller's business.
 struct pinned_space : cuda_space {
-  using also = spaces<host_space, cuda_space>;
+  using also = spaces<host_space, cuda_space>;  ///< as which its views pass, too
 
+  /// For messages.
   static constexpr const char* name = "pinned";
 
   /// Slow, as locking pages is: for buffers that are kept.
@@ -23,6 +24,7 @@ struct pinned_space : cuda_space {
     cuda_check(cudaMallocHost(&memory, bytes), "cudaMallocHost", site);
     return memory;
   }
+  /// Frees what `allocate` gave.
   static void deallocate(void* memory) noexcept { detail::report_cuda_error(cudaFreeHost(memory), "cudaFreeHost"); }
 };
 

@@ -20,7 +20,7 @@ class cuda_event_pool;
 struct cuda_space {
   /// A stream of the user's: a cudaStream_t converts to it. Null is CUDA's default stream.
   struct stream {
-    cudaStream_t handle = nullptr;
+    cudaStream_t handle = nullptr;  ///< CUDA's own; belongs to the user
 
     constexpr stream(cudaStream_t of = nullptr) noexcept : handle(of) {}
 
@@ -36,16 +36,19 @@ struct cuda_space {
   /// when it is started; waiting for its request makes `compute` wait, not the host:
   ///   auto pending = comm.all_reduce_async(in_place(x), sum, fork{compute, communication});
   struct fork {
-    stream compute, communication;
+    stream compute;        ///< makes what the call reads, and waits for its result
+    stream communication;  ///< the call runs here
   };
-  using event_pool = cuda_event_pool;
+  using event_pool = cuda_event_pool;  ///< where forks get the events that order their streams
 
+  /// For messages.
   static constexpr const char* name = "cuda";
   /// Alignment of every allocation, as CUDA promises it.
   static constexpr std::size_t alignment = 256;
 
   /// The handle that a call descriptor carries: the cudaStream_t.
   static void* native(stream on) noexcept { return on.handle; }
+  /// The stream that a descriptor's handle stands for.
   static stream from_native(void* handle) noexcept { return static_cast<cudaStream_t>(handle); }
 
   /// Memory of the current device. CUDA may wait for the device here; not for use during capture.
@@ -54,6 +57,7 @@ struct cuda_space {
     cuda_check(cudaMalloc(&memory, bytes), "cudaMalloc", site);
     return memory;
   }
+  /// Frees what `allocate` gave. CUDA may wait for the device here; not for use during capture.
   static void deallocate(void* memory) noexcept { detail::report_cuda_error(cudaFree(memory), "cudaFree"); }
 
   /// Copies `bytes`; the ranges may not overlap unless they are the same. CUDA tells from the pointers where each
@@ -81,6 +85,7 @@ struct cuda_space {
                "cudaMemcpy2DAsync", on, where.site);
   }
 
+  /// Sets each of `bytes` bytes to `value`.
   static void fill_bytes(void* to, int value, std::size_t bytes, at<cuda_space> where = {}) {
     if (bytes == 0) return;
     const cudaStream_t on = where.stream.handle;

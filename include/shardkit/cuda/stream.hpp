@@ -28,6 +28,7 @@ class cuda_stream {
     if (handle_ != nullptr) detail::report_cuda_error(cudaStreamDestroy(handle_), "cudaStreamDestroy");
   }
 
+  /// CUDA's own; it lives as long as this object.
   cudaStream_t handle() const noexcept { return handle_; }
   operator cuda_space::stream() const noexcept { return handle_; }
 

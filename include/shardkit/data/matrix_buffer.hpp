@@ -17,14 +17,18 @@ class matrix_buffer {
   matrix_buffer() noexcept = default;
   matrix_buffer(std::size_t rows, std::size_t columns) : storage_(rows * columns), rows_(rows), columns_(columns) {}
 
+  /// Extent of the first dimension.
   std::size_t rows() const noexcept { return rows_; }
+  /// Elements of a row; rows follow each other without gaps.
   std::size_t columns() const noexcept { return columns_; }
   /// All elements, rows * columns.
   std::size_t size() const noexcept { return storage_.size(); }
   T* data() noexcept { return storage_.data(); }
   const T* data() const noexcept { return storage_.data(); }
 
+  /// A view [rows(), columns()] of the elements.
   matrix_view<T, Space> matrix() noexcept { return {data(), rows_, columns_}; }
+  /// The same, to be read only.
   matrix_view<const T, Space> matrix() const noexcept { return {data(), rows_, columns_}; }
 
  private:

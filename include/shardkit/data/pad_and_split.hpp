@@ -23,7 +23,7 @@ struct repeat_last {};
 /// that lies there, one element or one row: fill_with{view(pointer, columns)}.
 template <class Value>
 struct fill_with {
-  Value value;
+  Value value;  ///< one element, or a view of a whole item
 };
 template <class Value>
 fill_with(Value) -> fill_with<Value>;

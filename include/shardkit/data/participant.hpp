@@ -45,6 +45,7 @@ class participant {
 
   constexpr int rank() const noexcept { return rank_; }
   constexpr int size() const noexcept { return size_; }
+  /// The line that made this participant, for errors.
   constexpr const call_site& site() const noexcept { return site_; }
 
   /// Fails the communicator, where there is one, so that no peer waits for this rank.

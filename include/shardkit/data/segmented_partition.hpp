@@ -14,9 +14,9 @@ namespace shardkit {
 
 /// Items [source_offset, + count) of the fused tensor are items [shard_offset, + count) of a rank's shard.
 struct segment_range {
-  std::size_t source_offset = 0;
-  std::size_t shard_offset = 0;
-  std::size_t count = 0;
+  std::size_t source_offset = 0;  ///< first item in the fused tensor
+  std::size_t shard_offset = 0;   ///< first item in the rank's shard
+  std::size_t count = 0;          ///< items of the range
 
   friend constexpr bool operator==(const segment_range& a, const segment_range& b) noexcept {
     return a.source_offset == b.source_offset && a.shard_offset == b.shard_offset && a.count == b.count;
@@ -49,7 +49,9 @@ class segmented_partition {
     return segmented_partition({cut.heads.scaled(head_size), key, key});
   }
 
+  /// Number of ranks.
   int parts() const noexcept { return segments_.empty() ? 1 : segments_.front().parts(); }
+  /// The partitions, in the order of the blocks.
   const std::vector<partition>& segments() const noexcept { return segments_; }
 
   /// Items of the fused tensor.

@@ -34,8 +34,8 @@ struct consecutive_indices {
     std::size_t index_ = 0;
   };
 
-  std::size_t first = 0;
-  std::size_t last = 0;
+  std::size_t first = 0;  ///< the smallest of them
+  std::size_t last = 0;   ///< one beyond the largest; first: there are none
 
   constexpr std::size_t size() const noexcept { return last - first; }
   constexpr bool empty() const noexcept { return first == last; }

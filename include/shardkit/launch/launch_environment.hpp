@@ -21,8 +21,8 @@ using environment_lookup = std::function<const char*(const char* variable)>;
 
 /// A plain value: programs with another way of starting fill it themselves and call `require_valid`.
 struct launch_environment {
-  int rank = 0;
-  int size = 1;
+  int rank = 0;                      ///< of this process, from 0
+  int size = 1;                      ///< ranks of the launch
   int local_rank = 0;                ///< among the ranks of this node; -1: the launcher does not say
   int local_size = 1;                ///< ranks of this node; -1: the launcher does not say
   std::string launcher;              ///< "torchrun", "srun", ...; empty: nothing was found, a process by itself

@@ -27,7 +27,7 @@ enum class pinning {
 
 /// How run_ranks starts its ranks.
 struct launch_options {
-  deadlines limits;
+  deadlines limits;  ///< of every wait in the launch
   /// Only processors that the calling thread may use are given out.
   pinning pin = pinning::none;
   /// Called on each rank's thread before the function, already pinned: to set the number of threads that a BLAS uses

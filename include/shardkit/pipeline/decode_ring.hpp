@@ -31,7 +31,7 @@ class decode_ring {
  public:
   using space = typename Communicator::space;
   using where = typename Communicator::where;
-  using hop_type = hop<space>;
+  using hop_type = hop<space>;  ///< what the engine's function gets and fills
 
   /// Collective. `ports` pass from stage to stage. `feedback` passes from the last stage to the first after every step,
   /// always with all of its max_rows rows. Room for `groups` groups. Errors as those of `stage`.
@@ -53,10 +53,15 @@ class decode_ring {
       for (int group = 0; group < groups; ++group) feedback_.emplace_back(layout, self, w.stream);
   }
 
+  /// Groups of sequences that there is room for.
   int groups() const noexcept { return static_cast<int>(ended_.size()); }
+  /// Which stage this rank is, from 0.
   int index() const noexcept { return stage_.index(); }
+  /// Number of stages.
   int count() const noexcept { return stage_.count(); }
+  /// Whether this stage reads the feedback.
   bool is_first() const noexcept { return stage_.is_first(); }
+  /// Whether this stage writes the feedback.
   bool is_last() const noexcept { return stage_.is_last(); }
 
   /// Collective: decodes `active` groups, at most groups(), to their ends. Calls, in this order for each group:

@@ -26,22 +26,26 @@ class hop {
  public:
   hop(hop&&) = default;
 
+  /// Rows of this microbatch or step; 0 where the hop carries nothing.
   std::size_t rows() const noexcept { return rows_; }
 
   /// The port's matrix [rows(), row_elements], or [max_rows, row_elements] where its rows are fixed; by index in the
-  /// declaration or by name. Throws usage_error where there is no such port, or where T is not its type.
+  /// declaration. Throws usage_error where there is no such port, or where T is not its type.
   template <class T>
   matrix_view<T, Space> matrix(std::size_t port, call_site site = call_site::current()) {
     return matrix_of<T>(port, site);
   }
+  /// The same by name.
   template <class T>
   matrix_view<T, Space> matrix(std::string_view port, call_site site = call_site::current()) {
     return matrix_of<T>(index_of(port, site), site);
   }
+  /// The same, to be read only.
   template <class T>
   matrix_view<const T, Space> matrix(std::size_t port, call_site site = call_site::current()) const {
     return matrix_of<T>(port, site);
   }
+  /// The same by name, to be read only.
   template <class T>
   matrix_view<const T, Space> matrix(std::string_view port, call_site site = call_site::current()) const {
     return matrix_of<T>(index_of(port, site), site);

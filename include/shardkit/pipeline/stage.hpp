@@ -27,7 +27,7 @@ namespace shardkit {
 
 /// Some of the rows of a batch, computed by all stages one after the other.
 struct microbatch {
-  int index;
+  int index;          ///< from 0, in the order computed
   std::size_t first;  ///< row of the batch
   std::size_t rows;   ///< may be 0
 };
@@ -43,7 +43,7 @@ class stage {
  public:
   using space = typename Communicator::space;
   using where = typename Communicator::where;
-  using hop_type = hop<space>;
+  using hop_type = hop<space>;  ///< what the engine's function gets and fills
 
   /// Collective. Compares the ports over all ranks: where they differ, every rank throws usage_error naming the first
   /// rank that does. Allocates everything that the stage will ever need.
@@ -61,10 +61,15 @@ class stage {
   }
   stage(stage&&) = default;
 
+  /// Which stage this rank is, from 0.
   int index() const noexcept { return comm_->rank(); }
+  /// Number of stages.
   int count() const noexcept { return comm_->size(); }
+  /// Whether this stage begins the pipeline; `in` carries nothing there.
   bool is_first() const noexcept { return index() == 0; }
+  /// Whether this stage ends the pipeline; `out` is sent nowhere.
   bool is_last() const noexcept { return index() == count() - 1; }
+  /// The one that the stages are ranks of.
   Communicator& communicator() noexcept { return *comm_; }
 
   /// Starts to receive the next hop, of `rows`, into a free slot. The hop that `receive` gave last keeps its slot until

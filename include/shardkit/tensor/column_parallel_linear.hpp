@@ -29,7 +29,7 @@ class column_parallel_linear {
  public:
   using space = typename Communicator::space;
   using where = at<space>;
-  using input = detail::input_element<Weights, T>;
+  using input = detail::input_element<Weights, T>;  ///< of x: T, unless the weights name another
 
   /// `out_features` says which features each rank makes; ranks without any take part all the same.
   column_parallel_linear(Communicator& comm, Weights weights, partition out_features,
@@ -79,8 +79,11 @@ class column_parallel_linear {
     return {out};
   }
 
+  /// The one that the layer was made on.
   Communicator& communicator() const noexcept { return *comm_; }
+  /// This rank's rows, as given.
   const Weights& weights() const noexcept { return weights_; }
+  /// Which output features each rank makes.
   const partition& cut() const noexcept { return cut_; }
 
  private:

@@ -19,6 +19,7 @@ class cublas_error : public transport_error {
                const call_site& site)
       : transport_error(compose(status, call, what, stream, site)), status_(status) {}
 
+  /// What the library returned.
   cublasStatus_t status() const noexcept { return status_; }
 
  private:

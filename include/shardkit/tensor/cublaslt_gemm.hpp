@@ -40,14 +40,16 @@ struct cublaslt_options {
 /// takes x of Input; gated_mlp, within which nobody could convert, is written as its two layers.
 template <class Element, class Output = bfloat16, class Input = Element>
 struct f8_weights {
-  using value_type = Output;
-  using input_type = Input;
+  using value_type = Output;  ///< of y, by which a layer is typed
+  using input_type = Input;   ///< of x
 
-  matrix_view<const Element, cuda_space> values;
-  const float* scale = nullptr;
-  const float* input_scale = nullptr;
+  matrix_view<const Element, cuda_space> values;  ///< [out_features, in_features]
+  const float* scale = nullptr;                   ///< of the values
+  const float* input_scale = nullptr;             ///< of x
 
+  /// Output features.
   std::size_t rows() const noexcept { return values.rows(); }
+  /// Input features.
   std::size_t columns() const noexcept { return values.columns(); }
 };
 

@@ -58,7 +58,7 @@ class gated_mlp {
  public:
   using space = typename Communicator::space;
   using where = at<space>;
-  using summand = matrix_view<const T, space>;
+  using summand = matrix_view<const T, space>;  ///< a residual, or null for none
 
   /// `gate_up` [2 * features.count(rank), hidden]: the rank's gate rows, below them its up rows. `down`
   /// [hidden, features.count(rank)].
@@ -77,15 +77,16 @@ class gated_mlp {
   /// Bytes that forward needs on this rank for so many rows.
   std::size_t workspace_bytes(std::size_t rows) const noexcept { return rows * columns() * sizeof(T); }
 
-  /// y [rows, hidden] from x [rows, hidden], replicated or plain, the same bits on every rank; `residual` is added
-  /// once. activation(gate, up, where) gets two matrices [rows, features.count(rank)] and leaves the product in
-  /// gate. x, y and residual may not overlap. `workspace` has workspace_bytes(rows) and is free again when the stream
-  /// has passed the call.
+  /// y [rows, hidden] from x [rows, hidden], replicated or plain, the same bits on every rank.
+  /// activation(gate, up, where) gets two matrices [rows, features.count(rank)] and leaves the product in
+  /// gate. x and y (and a residual) may not overlap. `workspace` has workspace_bytes(rows) and is free again when the
+  /// stream has passed the call.
   template <class X, class Y, class Gemm, class Activation>
   replicated<T, space> forward(const X& x, const Y& y, Gemm&& gemm, Activation&& activation,
                                view<std::byte, space> workspace, where w = {}) const {
     return forward(x, y, gemm, activation, workspace, summand(), w);
   }
+  /// The same with `residual` [rows, hidden], the same on every rank, added once.
   template <class X, class Y, class Gemm, class Activation>
   replicated<T, space> forward(const X& x, const Y& y, Gemm&& gemm, Activation&& activation,
                                view<std::byte, space> workspace, summand residual, where w = {}) const {
@@ -99,6 +100,7 @@ class gated_mlp {
     return down_.partial(activated(x, gemm, activation, workspace, w), y, gemm, w);
   }
 
+  /// The second layer, whose `finish` ends what `partial` began.
   const row_parallel_linear<Communicator, Weights, T>& down() const noexcept { return down_; }
 
  private:

@@ -20,10 +20,10 @@ namespace shardkit {
 /// Factors and summands of a GEMM. Where beta is 0, y is not read.
 template <class T, class Space = host_space>
 struct gemm_args {
-  using factor = detail::accumulator<T>;
+  using factor = detail::accumulator<T>;  ///< float for 16-bit floats, else T
 
-  factor alpha = 1;
-  factor beta = 0;
+  factor alpha = 1;                           ///< of the product
+  factor beta = 0;                            ///< of what y holds
   view<const T, Space> bias = {};             ///< [N], or null
   matrix_view<const T, Space> residual = {};  ///< [M, N], or null; may not overlap y (use beta = 1)
   view<std::byte, Space> workspace = {};      ///< scratch memory for a GEMM that needs some

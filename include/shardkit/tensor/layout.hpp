@@ -13,20 +13,20 @@ namespace shardkit {
 /// [rows, features], the same on every rank.
 template <class T, class Space = host_space>
 struct replicated {
-  matrix_view<T, Space> data;
+  matrix_view<T, Space> data;  ///< this rank's copy
 };
 
 /// [rows, cut.count(rank)] on each rank: its range of the features, which the cut divides.
 template <class T, class Space = host_space>
 struct sharded {
-  matrix_view<T, Space> data;
-  partition cut;
+  matrix_view<T, Space> data;  ///< this rank's range
+  partition cut;               ///< of the features
 };
 
 /// [rows, features] on each rank: a summand. The sum over the ranks is the value.
 template <class T, class Space = host_space>
 struct partial {
-  matrix_view<T, Space> data;
+  matrix_view<T, Space> data;  ///< this rank's summand
 };
 
 template <class T, class Space>

@@ -20,9 +20,11 @@ class sharded_segments {
   sharded_segments(matrix_view<T, Space> data, const segmented_partition& cut, int rank) noexcept
       : data_(data), cut_(&cut), rank_(rank) {}
 
+  /// Number of segments.
   std::size_t size() const noexcept { return cut_->segments().size(); }
   /// All segments, side by side.
   matrix_view<T, Space> data() const noexcept { return data_; }
+  /// One segment, [rows, its count(rank)].
   sharded<T, Space> operator[](std::size_t segment) const noexcept {
     const segment_range range = cut_->range(rank_, segment);
     return {data_.column_range(range.shard_offset, range.count), cut_->segments()[segment]};
@@ -53,8 +55,9 @@ class packed_column_linear {
  public:
   using space = typename Communicator::space;
   using where = at<space>;
-  using input = detail::input_element<Weights, T>;
+  using input = detail::input_element<Weights, T>;  ///< of x: T, unless the weights name another
 
+  /// `fused` [cut.count(rank), in_features]: the rank's rows of each segment, one segment below the other.
   packed_column_linear(Communicator& comm, Weights fused, segmented_partition out_features,
                        fused_options<T, space> options = {}, call_site site = call_site::current())
       : comm_(&comm), cut_(std::move(out_features)) {
@@ -63,6 +66,7 @@ class packed_column_linear {
     add(who, std::move(fused), options.bias, 0, cut_.count(comm.rank()));
   }
 
+  /// `separate`: the rank's rows of each segment, [segment's count(rank), in_features].
   packed_column_linear(Communicator& comm, std::vector<Weights> separate, segmented_partition out_features,
                        separate_options<T, space> options = {}, call_site site = call_site::current())
       : comm_(&comm), cut_(std::move(out_features)) {
@@ -99,7 +103,9 @@ class packed_column_linear {
     return {out, cut_, comm_->rank()};
   }
 
+  /// The one that the layer was made on.
   Communicator& communicator() const noexcept { return *comm_; }
+  /// Which output features of each segment each rank makes.
   const segmented_partition& cut() const noexcept { return cut_; }
 
  private:

@@ -31,12 +31,15 @@ class qkv_cut {
         group_(heads / kv_heads),
         head_size_(head_size) {}
 
+  /// Elements of one head.
   std::size_t head_size() const noexcept { return head_size_; }
-  /// Query heads of a rank, and the first of them.
+  /// Query heads of a rank.
   std::size_t heads(int rank) const noexcept { return groups_.heads.count(rank); }
+  /// The first of them among all query heads.
   std::size_t first_head(int rank) const noexcept { return groups_.heads.offset(rank); }
-  /// Key/value heads of a rank, and the first of them.
+  /// Key/value heads of a rank.
   std::size_t kv_heads(int rank) const noexcept { return groups_.kv_heads.count(rank); }
+  /// The first of them among all key/value heads.
   std::size_t first_kv_head(int rank) const noexcept { return groups_.kv_heads.offset(rank); }
   /// The rank's key/value head, counted from its first, that its query head `head`, counted likewise, reads.
   std::size_t kv_head(int rank, std::size_t head) const noexcept {
@@ -56,10 +59,12 @@ class qkv_cut {
   std::size_t group_, head_size_;
 };
 
-/// The projections of a rank's heads: [rows, heads * head_size], twice [rows, kv_heads * head_size].
+/// The projections of a rank's heads, side by side in one matrix.
 template <class T, class Space = host_space>
 struct qkv_shards {
-  sharded<T, Space> q, k, v;
+  sharded<T, Space> q;  ///< [rows, heads * head_size]
+  sharded<T, Space> k;  ///< [rows, kv_heads * head_size]
+  sharded<T, Space> v;  ///< [rows, kv_heads * head_size]
 };
 
 /// Query, key and value projections in one call, from one fused weight or from three.

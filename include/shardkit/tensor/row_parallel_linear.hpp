@@ -32,10 +32,10 @@ enum class row_input {
 /// What a row-parallel layer may have beside its weights.
 template <class T, class Space = host_space>
 struct row_options {
-  view<const T, Space> bias = {};  ///< [out_features], whole on every rank, or null
-  bias_placement placement = bias_placement::after_reduce;
-  row_input input = row_input::sharded;
-  reduction combine = sum;  ///< or by_rank(sum)
+  view<const T, Space> bias = {};                           ///< [out_features], whole on every rank, or null
+  bias_placement placement = bias_placement::after_reduce;  ///< who adds bias and residual
+  row_input input = row_input::sharded;                     ///< what a plain x is
+  reduction combine = sum;                                  ///< or by_rank(sum)
 };
 
 /// Y = X W^T + b with W [out_features, in_features] divided by columns. T is the type of the activations and of what
@@ -45,8 +45,8 @@ class row_parallel_linear {
  public:
   using space = typename Communicator::space;
   using where = at<space>;
-  using input = detail::input_element<Weights, T>;
-  using summand = matrix_view<const T, space>;
+  using input = detail::input_element<Weights, T>;  ///< of x: T, unless the weights name another
+  using summand = matrix_view<const T, space>;      ///< a residual, or null for none
 
   /// `in_features` says which features each rank reads; ranks without any contribute zeros.
   row_parallel_linear(Communicator& comm, Weights weights, partition in_features, row_options<T, space> options = {},
@@ -93,6 +93,7 @@ class row_parallel_linear {
   shardkit::partial<T, space> partial(const X& x, const Y& y, Gemm&& gemm, where w = {}) const {
     return partial(x, y, gemm, summand(), w);
   }
+  /// The same with a residual, which only rank0_epilogue adds here; otherwise it belongs to `finish`.
   template <class X, class Y, class Gemm>
   shardkit::partial<T, space> partial(const X& x, const Y& y, Gemm&& gemm, summand residual, where w = {}) const {
     const participant who(*comm_, w.site);
@@ -118,6 +119,7 @@ class row_parallel_linear {
   replicated<T, space> finish(const Y& y, where w = {}) const {
     return finish(y, summand(), w);
   }
+  /// The same with `residual` [rows, out_features], the same on every rank, added once.
   template <class Y>
   replicated<T, space> finish(const Y& y, summand residual, where w = {}) const {
     const participant who(*comm_, w.site);
@@ -131,8 +133,11 @@ class row_parallel_linear {
     return {out};
   }
 
+  /// The one that the layer was made on.
   Communicator& communicator() const noexcept { return *comm_; }
+  /// This rank's columns, as given.
   const Weights& weights() const noexcept { return weights_; }
+  /// Which input features each rank reads.
   const partition& cut() const noexcept { return cut_; }
 
  private:

@@ -18,7 +18,7 @@ class vocabulary_embedding {
  public:
   using space = typename Communicator::space;
   using where = at<space>;
-  using table_type = matrix_view<const T, space>;
+  using table_type = matrix_view<const T, space>;  ///< of a rank: [vocabulary.count(rank), hidden]
 
   /// `table` [vocabulary.count(rank), hidden].
   vocabulary_embedding(Communicator& comm, matrix_view<const T, space> table, partition vocabulary,
@@ -55,6 +55,7 @@ class vocabulary_embedding {
     return {out};
   }
 
+  /// Which words each rank holds.
   const partition& cut() const noexcept { return cut_; }
 
  private:
@@ -114,6 +115,7 @@ class vocabulary_head {
     search("top_k", logits, scores, words, workspace, w);
   }
 
+  /// Which words each rank holds.
   const partition& cut() const noexcept { return linear_.cut(); }
 
  private:
