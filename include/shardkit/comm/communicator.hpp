@@ -34,7 +34,7 @@ class communicator : private detail::started_verbs<Backend> {
   using base = detail::started_verbs<Backend>;
 
  public:
-  using backend_type = Backend;
+  using backend_type = Backend;  ///< what carries the calls
   using space = typename base::space;
   using where = typename base::where;
   /// Where a call is started without waiting: on a device also a fork of two streams.
@@ -47,7 +47,9 @@ class communicator : private detail::started_verbs<Backend> {
 
   using base::rank;
   using base::size;
+  /// Whether this rank is the root; by convention rank 0.
   bool is_root(int root = 0) const noexcept { return rank() == root; }
+  /// Whether this rank has the highest number.
   bool is_last() const noexcept { return rank() == size() - 1; }
   /// Appears in error messages.
   const std::string& name() const noexcept {
@@ -82,6 +84,7 @@ class communicator : private detail::started_verbs<Backend> {
   [[gnu::always_inline]] inline void reduce(const In& in, Out&& out, reduction op, int root, where w = {}) {
     run(describe_reduce(in, std::forward<Out>(out), op, root, w));
   }
+  /// The same in place.
   template <class T, class Of>
   [[gnu::always_inline]] inline void reduce(in_place_view<T, Of> both, reduction op, int root, where w = {}) {
     run(describe_reduce(detail::in_place_of<space>(both), op, root, w));
@@ -92,6 +95,7 @@ class communicator : private detail::started_verbs<Backend> {
   [[gnu::always_inline]] inline void all_reduce(const In& in, Out&& out, reduction op, where w = {}) {
     run(describe_all_reduce(in, std::forward<Out>(out), op, w));
   }
+  /// The same in place.
   template <class T, class Of>
   [[gnu::always_inline]] inline void all_reduce(in_place_view<T, Of> both, reduction op, where w = {}) {
     run(describe_all_reduce(detail::in_place_of<space>(both), op, w));
@@ -104,31 +108,34 @@ class communicator : private detail::started_verbs<Backend> {
     return value;
   }
 
-  /// `out` (size * in.size()) = the ranks' `in` in rank order. In place: each rank's part already lies at its place.
-  /// With a layout: unequal counts, rank r's `in` has layout.count(r) elements, `out` has layout.total().
+  /// `out` (size * in.size()) = the ranks' `in` in rank order.
   template <class In, class Out, class = detail::unless_partition<Out, where>>
   [[gnu::always_inline]] inline void all_gather(const In& in, Out&& out, where w = {}) {
     run(describe_all_gather(in, std::forward<Out>(out), w));
   }
+  /// In place: each rank's part already lies at its place.
   template <class T, class Of>
   [[gnu::always_inline]] inline void all_gather(in_place_view<T, Of> all, where w = {}) {
     run(describe_all_gather(detail::in_place_of<space>(all), w));
   }
+  /// Unequal counts: rank r's `in` has layout.count(r) elements, `out` has layout.total().
   template <class In, class Out>
   void all_gather(const In& in, Out&& out, const partition& layout, where w = {}) {
     run(describe_all_gather(in, std::forward<Out>(out), layout, w));
   }
+  /// Unequal counts in place.
   template <class T, class Of>
   void all_gather(in_place_view<T, Of> all, const partition& layout, where w = {}) {
     run(describe_all_gather(detail::in_place_of<space>(all), layout, w));
   }
 
-  /// `out` on rank r = block r of the ranks' `in` (size * out.size()) combined. With a layout: unequal counts, rank r
-  /// gets layout's range r, `in` has layout.total() elements. In place: `out` is this rank's block of `in`.
+  /// `out` on rank r = block r of the ranks' `in` (size * out.size()) combined. In place: `out` is this rank's block of
+  /// `in`.
   template <class In, class Out, class = detail::unless_reduction<Out>>
   [[gnu::always_inline]] inline void reduce_scatter(const In& in, Out&& out, reduction op, where w = {}) {
     run(describe_reduce_scatter(in, std::forward<Out>(out), op, w));
   }
+  /// Unequal counts: rank r gets layout's range r, `in` has layout.total() elements.
   template <class In, class Out>
   void reduce_scatter(const In& in, Out&& out, reduction op, const partition& layout, where w = {}) {
     run(describe_reduce_scatter(in, std::forward<Out>(out), op, layout, w));
@@ -139,6 +146,7 @@ class communicator : private detail::started_verbs<Backend> {
   [[gnu::always_inline]] inline void gather(const In& in, Out&& out, int root, where w = {}) {
     run(describe_gather(in, std::forward<Out>(out), root, w));
   }
+  /// Unequal counts: rank r's `in` has layout.count(r) elements, the root's `out` layout.total().
   template <class In, class Out>
   void gather(const In& in, Out&& out, const partition& layout, int root, where w = {}) {
     run(describe_gather(in, std::forward<Out>(out), layout, root, w));
@@ -149,27 +157,29 @@ class communicator : private detail::started_verbs<Backend> {
   [[gnu::always_inline]] inline void scatter(const In& in, Out&& out, int root, where w = {}) {
     run(describe_scatter(in, std::forward<Out>(out), root, w));
   }
+  /// Unequal counts: the root's `in` has layout.total() elements, rank r's `out` layout.count(r).
   template <class In, class Out>
   void scatter(const In& in, Out&& out, const partition& layout, int root, where w = {}) {
     run(describe_scatter(in, std::forward<Out>(out), layout, root, w));
   }
 
-  /// Block r of `in` goes to rank r, block r of `out` comes from it; the sizes are equal multiples of size(). With
-  /// layouts: unequal counts, rank s's to_each.count(r) equals rank r's from_each.count(s).
+  /// Block r of `in` goes to rank r, block r of `out` comes from it; the sizes are equal multiples of size().
   template <class In, class Out>
   [[gnu::always_inline]] inline void all_to_all(const In& in, Out&& out, where w = {}) {
     run(describe_all_to_all(in, std::forward<Out>(out), w));
   }
+  /// Unequal counts: rank s's to_each.count(r) equals rank r's from_each.count(s).
   template <class In, class Out>
   void all_to_all(const In& in, const partition& to_each, Out&& out, const partition& from_each, where w = {}) {
     run(describe_all_to_all(in, to_each, std::forward<Out>(out), from_each, w));
   }
 
-  /// Messages between two ranks arrive in the order sent; the receiver names the exact size.
+  /// Sends `in` to `peer`, which has to receive exactly so many elements. Messages between two ranks arrive in order.
   template <class In>
   [[gnu::always_inline]] inline void send(const In& in, int peer, where w = {}) {
     run(describe_send(in, peer, w));
   }
+  /// Receives exactly out.size() elements from `peer`.
   template <class Out>
   [[gnu::always_inline]] inline void recv(Out&& out, int peer, where w = {}) {
     run(describe_recv(std::forward<Out>(out), peer, w));
@@ -207,6 +217,7 @@ class communicator : private detail::started_verbs<Backend> {
     if (listed.others_.empty()) return run(listed.as_one(recorded_, w));
     start_all(listed, w).wait();
   }
+  /// The same without waiting: one request for all of them.
   template <class Body>
   request group_async(Body&& body, start_where w = {}) {
     grouping<space> listed(*this);
