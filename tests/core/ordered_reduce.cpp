@@ -1,3 +1,4 @@
+#include <shardkit/core/buffer.hpp>
 #include <shardkit/core/ordered_reduce.hpp>
 
 #include <doctest/doctest.h>
@@ -288,7 +289,7 @@ void compare_units(int divisor = 1) {
     const void* inputs[ranks];
     for (std::size_t rank = 0; rank < ranks; ++rank) inputs[rank] = rows[rank].data() + first;
     void* const outputs[] = {out};
-    decltype(kernel)::template run<Kind, T>(inputs, ranks, outputs, 1, count, divisor);
+    decltype(kernel)::template run<Kind, T>(inputs, ranks, outputs, 1, 0, count, divisor);
   };
   std::vector<T> one_by_one(n), vectors(n);
   for (std::size_t i = 0; i < n; ++i) run(baseline_reduce(), i, 1, &one_by_one[i]);
@@ -333,6 +334,59 @@ TEST_CASE("Every vector unit gives the bits of elements combined one by one") {
   compare_integers<std::int8_t>();
   compare_integers<std::int64_t>();
 }
+
+#if defined(SHARDKIT_STREAMING_STORES)
+namespace {
+
+// Sums of `n` elements, written to two places that begin `skipped` elements after a line, with the bytes around them.
+template <class T>
+void compare_streamed(std::size_t n, std::size_t skipped) {
+  using namespace shardkit::detail;
+  constexpr std::size_t line = 64 / sizeof(T);
+  std::vector<T> rows[2];
+  for (int rank = 0; rank < 2; ++rank)
+    for (std::size_t i = 0; i < n; ++i) rows[rank].push_back(any_value<T>(rank, i));
+  const void* const inputs[] = {rows[0].data(), rows[1].data()};
+  shardkit::buffer<T> plain(n + 3 * line), first(n + 3 * line), second(n + 3 * line);
+  for (auto* memory : {&plain, &first, &second}) std::fill_n(memory->data(), memory->size(), T(7));
+  void* const alone[] = {plain.data() + skipped};
+  void* const both[] = {first.data() + skipped, second.data() + line + skipped};
+  baseline_reduce::run<reduction_kind::sum, T>(inputs, 2, alone, 1, 0, n, 2);
+  reduce_past_caches<reduction_kind::sum, T>(inputs, 2, both, 2, n, 2);
+  CHECK(std::equal(plain.data(), plain.data() + n + 2 * line, first.data(), same_value<T>));
+  CHECK(std::equal(plain.data(), plain.data() + n + 2 * line, second.data() + line, same_value<T>));
+}
+
+}  // namespace
+
+TEST_CASE("Sums written past the caches are those written through them, wherever they begin and end") {
+  if (shardkit::detail::best_vector_unit() == shardkit::detail::vector_unit::baseline) return;
+  for (std::size_t n : {0u, 1u, 31u, 64u, 127u, 1031u})
+    for (std::size_t skipped : {0u, 1u, 3u, 7u}) {
+      compare_streamed<double>(n, skipped);
+      compare_streamed<float>(n, skipped);
+      compare_streamed<float16>(n, skipped);
+      compare_streamed<bfloat16>(n, skipped);
+    }
+}
+
+TEST_CASE("Results are written past the caches where no cache holds them and lines are written whole") {
+  using shardkit::detail::streams_outputs;
+  alignas(64) static char memory[256];
+  const std::size_t large = std::size_t{1} << 40;
+  const void* const inputs[] = {memory, memory + 64};
+  const auto streams = [&](void* first, void* second, std::size_t bytes, std::size_t element) {
+    void* const outputs[] = {first, second};
+    return streams_outputs(inputs, 2, outputs, 2, bytes, element);
+  };
+  CHECK(streams(memory + 128, memory + 192, large, 4));
+  CHECK(streams(memory + 132, memory + 196, large, 4));
+  CHECK_FALSE(streams(memory + 128, memory + 192, 4096, 4));   // small
+  CHECK_FALSE(streams(memory + 128, memory + 196, large, 4));  // not alike
+  CHECK_FALSE(streams(memory + 130, memory + 194, large, 4));  // in the middle of an element
+  CHECK_FALSE(streams(memory + 128, memory + 64, large, 4));   // in place
+}
+#endif
 
 TEST_CASE("Every reducible dtype has its function, and 8-bit floats have none") {
   using shardkit::dtype;

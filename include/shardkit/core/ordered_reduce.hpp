@@ -18,6 +18,35 @@ using reduce_function = void (*)(reduction_kind kind, const void* const* inputs,
 
 namespace detail {
 
+#if defined(SHARDKIT_STREAMING_STORES)
+// Whether the outputs should be written past the caches, and can: all of them lie alike to a line of 64 bytes, and none
+// is an input, whose lines have been read already.
+inline bool streams_outputs(const void* const* inputs, int input_count, void* const* outputs, int output_count,
+                            std::size_t bytes, std::size_t element) noexcept {
+  // Every rank works on a share of this size, so the number of inputs tells what all of them write.
+  if (!goes_past_caches(bytes * static_cast<std::size_t>(input_count) * static_cast<std::size_t>(output_count)))
+    return false;
+  const auto place = [](const void* output) { return reinterpret_cast<std::uintptr_t>(output) % 64; };
+  for (int target = 0; target < output_count; ++target) {
+    if (place(outputs[target]) != place(outputs[0]) || place(outputs[0]) % element != 0) return false;
+    for (int rank = 0; rank < input_count; ++rank)
+      if (outputs[target] == inputs[rank]) return false;
+  }
+  return true;
+}
+
+template <reduction_kind Kind, class T>
+void reduce_past_caches(const void* const* inputs, int input_count, void* const* outputs, int output_count,
+                        std::size_t count, int divisor) {
+  const std::size_t rest = (0 - reinterpret_cast<std::uintptr_t>(outputs[0])) % 64 / sizeof(T);
+  const std::size_t head = rest < count ? rest : count;
+  baseline_reduce::run<Kind, T>(inputs, input_count, outputs, output_count, 0, head, divisor);
+  const auto run =
+      best_vector_unit() == vector_unit::avx512 ? avx512_reduce::run<Kind, T, true> : avx2_reduce::run<Kind, T, true>;
+  run(inputs, input_count, outputs, output_count, head, count, divisor);
+}
+#endif
+
 // The widest vectors serve what layers and gradients reduce; each further kernel would cost every user compile time.
 template <reduction_kind Kind, class T>
 void reduce_all(const void* const* inputs, int input_count, void* const* outputs, int output_count, std::size_t count,
@@ -25,13 +54,18 @@ void reduce_all(const void* const* inputs, int input_count, void* const* outputs
 #if defined(__x86_64__)
   const vector_unit unit = count * sizeof(T) < 256 ? vector_unit::baseline : best_vector_unit();
   if constexpr (Kind == reduction_kind::sum && !std::is_integral<T>::value) {
+#if defined(SHARDKIT_STREAMING_STORES)
+    if (unit != vector_unit::baseline &&
+        streams_outputs(inputs, input_count, outputs, output_count, count * sizeof(T), sizeof(T)))
+      return reduce_past_caches<Kind, T>(inputs, input_count, outputs, output_count, count, divisor);
+#endif
     if (unit == vector_unit::avx512)
-      return avx512_reduce::run<Kind, T>(inputs, input_count, outputs, output_count, count, divisor);
+      return avx512_reduce::run<Kind, T>(inputs, input_count, outputs, output_count, 0, count, divisor);
   }
   if (unit != vector_unit::baseline)
-    return avx2_reduce::run<Kind, T>(inputs, input_count, outputs, output_count, count, divisor);
+    return avx2_reduce::run<Kind, T>(inputs, input_count, outputs, output_count, 0, count, divisor);
 #endif
-  baseline_reduce::run<Kind, T>(inputs, input_count, outputs, output_count, count, divisor);
+  baseline_reduce::run<Kind, T>(inputs, input_count, outputs, output_count, 0, count, divisor);
 }
 
 // The type in which sums, products and bit operations wrap around, and that of comparisons: bool is a byte of 0 or 1.

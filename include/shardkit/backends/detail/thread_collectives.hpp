@@ -193,21 +193,7 @@ class thread_collectives : private thread_contributions {
       const void* in = peer == rank() ? call.in : meeting_.line(peer).direct.in;
       inputs_[index(peer)] = element_at(in, first, call.type);
     }
-    if (inputs_[0] == outputs_[0] || !goes_past_caches(call.count * index(outputs) * size_of(call.type)))
-      return call.combine(call.op.kind, inputs_.data(), size(), outputs_.data(), outputs, count);
-    // Block by block in the first-level cache, and from there past the others.
-    alignas(64) unsigned char block[4096];
-    void* const result = block;
-    const std::size_t step = sizeof block / size_of(call.type);
-    for (std::size_t done = 0; done < count; done += step) {
-      const std::size_t n = std::min(step, count - done);
-      call.combine(call.op.kind, inputs_.data(), size(), &result, 1, n);
-      for (int target = 0; target < outputs; ++target) {
-        copy(call, outputs_[index(target)], block, n, true);
-        outputs_[index(target)] = element_at(outputs_[index(target)], n, call.type);
-      }
-      for (const void*& input : inputs_) input = element_at(input, n, call.type);
-    }
+    call.combine(call.op.kind, inputs_.data(), size(), outputs_.data(), outputs, count);
   }
 
   // Every rank's part to its place in `out`.

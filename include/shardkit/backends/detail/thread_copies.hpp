@@ -21,9 +21,6 @@ struct thread_limits {
   static constexpr std::size_t piece = 64 << 10;       ///< copied to all peers while it is in the cache
 };
 
-/// Whether a call that writes so much, on all ranks together, should leave the caches alone.
-inline bool goes_past_caches(std::size_t written) noexcept { return written >= last_level_cache_bytes(); }
-
 /// For contributions, which often are a single number: without a call.
 inline void copy_small(void* to, const void* from, std::size_t bytes) noexcept {
   if (bytes == 8) std::memcpy(to, from, 8);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <shardkit/core/detail/host_device.hpp>
+#include <shardkit/core/detail/streaming_stores.hpp>
 #include <shardkit/core/detail/vector_unit.hpp>
 #include <shardkit/core/reduction.hpp>
 
@@ -15,17 +16,6 @@ namespace shardkit::detail {
 /// 16-bit floats are combined in float and rounded once.
 template <class T>
 using accumulator = std::conditional_t<std::is_same<T, float16>::value || std::is_same<T, bfloat16>::value, float, T>;
-
-template <class T, std::size_t Bytes>
-struct lanes_of {
-  typedef T type __attribute__((vector_size(Bytes)));
-  // May lie anywhere: a pair of bfloat16 is aligned as one of them.
-  typedef T loose __attribute__((vector_size(Bytes), aligned(1), may_alias));
-};
-template <class T, std::size_t Bytes>
-using lanes = typename lanes_of<T, Bytes>::type;
-template <class T, std::size_t Bytes>
-using loose_lanes = typename lanes_of<T, Bytes>::loose;
 
 template <reduction_kind Kind, class A>
 SHARDKIT_HOST_DEVICE A combine_one(A a, A b) noexcept {
@@ -86,132 +76,136 @@ inline lanes<short, 8> round_half(const lanes<float, 16>& values) noexcept {
 // The kernel is a macro: GCC cuts vectors down to what the enclosing function's target has before it inlines, so each
 // target needs a body of its own.
 //
-// `run` reads each element of the inputs once, combines them in order, divides by `divisor` unless it is 1, and writes
-// the result to all outputs.
-#define SHARDKIT_REDUCE_KERNEL(kernel, vector_bytes, attribute)                                                        \
-  struct kernel {                                                                                                      \
-    template <class T>                                                                                                 \
-    using vector = lanes<accumulator<T>, vector_bytes>;                                                                \
-    using words = lanes<std::uint32_t, vector_bytes>;                                                                  \
-                                                                                                                       \
-    /* Four vectors of accumulators. Of 16-bit floats, bfloat16 go by the even and the odd ones. */                    \
-    template <class T>                                                                                                 \
-    struct block {                                                                                                     \
-      vector<T> a, b, c, d;                                                                                            \
-    };                                                                                                                 \
-    template <class T>                                                                                                 \
-    [[gnu::always_inline]] attribute static block<T> load(const void* from) noexcept {                                 \
-      if constexpr (std::is_same<T, float16>::value) {                                                                 \
-        const auto* bits = static_cast<const loose_lanes<short, vector_bytes / 2>*>(from);                             \
-        const lanes<short, vector_bytes / 2> a = bits[0], b = bits[1], c = bits[2], d = bits[3];                       \
-        return {widen_half(a), widen_half(b), widen_half(c), widen_half(d)};                                           \
-      } else if constexpr (std::is_same<T, bfloat16>::value) {                                                         \
-        const auto* bits = static_cast<const loose_lanes<std::uint32_t, vector_bytes>*>(from);                         \
-        const words low = bits[0], high = bits[1];                                                                     \
-        return {(vector<T>)(low << 16), (vector<T>)(low & 0xffff0000u), (vector<T>)(high << 16),                       \
-                (vector<T>)(high & 0xffff0000u)};                                                                      \
-      } else {                                                                                                         \
-        const auto* values = static_cast<const loose_lanes<T, vector_bytes>*>(from);                                   \
-        return {values[0], values[1], values[2], values[3]};                                                           \
-      }                                                                                                                \
-    }                                                                                                                  \
-    /* A rounded bfloat16 in the upper half of each lane. */                                                           \
-    [[gnu::always_inline]] attribute static words rounded(const lanes<float, vector_bytes>& value) noexcept {          \
-      const words bits = (words)value;                                                                                 \
-      return value == value ? bits + 0x7fffu + ((bits >> 16) & 1u) : bits | 0x00400000u;                               \
-    }                                                                                                                  \
-    /* A block as it lies in memory. */                                                                                \
-    struct halves {                                                                                                    \
-      lanes<short, vector_bytes / 2> a, b, c, d;                                                                       \
-    };                                                                                                                 \
-    struct pairs {                                                                                                     \
-      words a, b;                                                                                                      \
-    };                                                                                                                 \
-    template <class T>                                                                                                 \
-    [[gnu::always_inline]] attribute static auto packed(const block<T>& x) noexcept {                                  \
-      if constexpr (std::is_same<T, float16>::value)                                                                   \
-        return halves{round_half(x.a), round_half(x.b), round_half(x.c), round_half(x.d)};                             \
-      else if constexpr (std::is_same<T, bfloat16>::value)                                                             \
-        return pairs{rounded(x.a) >> 16 | (rounded(x.b) & 0xffff0000u),                                                \
-                     rounded(x.c) >> 16 | (rounded(x.d) & 0xffff0000u)};                                               \
-      else return x;                                                                                                   \
-    }                                                                                                                  \
-    template <class T, class Packed>                                                                                   \
-    [[gnu::always_inline]] attribute static void store(void* to, const Packed& x) noexcept {                           \
-      if constexpr (std::is_same<T, bfloat16>::value) {                                                                \
-        auto* out = static_cast<loose_lanes<std::uint32_t, vector_bytes>*>(to);                                        \
-        out[0] = x.a;                                                                                                  \
-        out[1] = x.b;                                                                                                  \
-      } else {                                                                                                         \
-        using element = std::conditional_t<std::is_same<T, float16>::value, short, T>;                                 \
-        auto* out = static_cast<loose_lanes<element, sizeof x.a>*>(to);                                                \
-        out[0] = x.a;                                                                                                  \
-        out[1] = x.b;                                                                                                  \
-        out[2] = x.c;                                                                                                  \
-        out[3] = x.d;                                                                                                  \
-      }                                                                                                                \
-    }                                                                                                                  \
-    template <reduction_kind Kind, class T>                                                                            \
-    [[gnu::always_inline]] attribute static void combine(vector<T>& a, const vector<T>& b) noexcept {                  \
-      if constexpr (Kind == reduction_kind::minimum || Kind == reduction_kind::maximum) {                              \
-        vector<T> best = (Kind == reduction_kind::minimum ? b < a : a < b) ? b : a;                                    \
-        if constexpr (std::is_floating_point<accumulator<T>>::value) {                                                 \
-          using signs = lanes<std::conditional_t<sizeof(accumulator<T>) == 4, int, long long>, vector_bytes>;          \
-          const signs zero = Kind == reduction_kind::minimum ? (signs)a | (signs)b : (signs)a & (signs)b;              \
-          best = a == b ? (vector<T>)zero : best;                                                                      \
-          best = b == b ? best : b;                                                                                    \
-          best = a == a ? best : a;                                                                                    \
-        }                                                                                                              \
-        a = best;                                                                                                      \
-      } else if constexpr (Kind == reduction_kind::product) {                                                          \
-        a *= b;                                                                                                        \
-      } else if constexpr (Kind == reduction_kind::bit_and) {                                                          \
-        a &= b;                                                                                                        \
-      } else if constexpr (Kind == reduction_kind::bit_or) {                                                           \
-        a |= b;                                                                                                        \
-      } else if constexpr (Kind == reduction_kind::bit_xor) {                                                          \
-        a ^= b;                                                                                                        \
-      } else {                                                                                                         \
-        a += b;                                                                                                        \
-      }                                                                                                                \
-    }                                                                                                                  \
-    template <reduction_kind Kind, class T>                                                                            \
-    [[gnu::noinline]] attribute static void run(const void* const* inputs, int input_count, void* const* outputs,      \
-                                                int output_count, std::size_t count, int divisor) noexcept {           \
-      using A = accumulator<T>;                                                                                        \
-      constexpr std::size_t step = 4 * vector_bytes / sizeof(A);                                                       \
-      std::size_t at = 0;                                                                                              \
-      for (; at + step <= count; at += step) {                                                                         \
-        block<T> x = load<T>(static_cast<const T*>(inputs[0]) + at);                                                   \
-        for (int rank = 1; rank < input_count; ++rank) {                                                               \
-          const block<T> y = load<T>(static_cast<const T*>(inputs[rank]) + at);                                        \
-          combine<Kind, T>(x.a, y.a);                                                                                  \
-          combine<Kind, T>(x.b, y.b);                                                                                  \
-          combine<Kind, T>(x.c, y.c);                                                                                  \
-          combine<Kind, T>(x.d, y.d);                                                                                  \
-        }                                                                                                              \
-        if constexpr (std::is_floating_point<A>::value && Kind == reduction_kind::sum) {                               \
-          if (divisor != 1) {                                                                                          \
-            x.a /= static_cast<A>(divisor);                                                                            \
-            x.b /= static_cast<A>(divisor);                                                                            \
-            x.c /= static_cast<A>(divisor);                                                                            \
-            x.d /= static_cast<A>(divisor);                                                                            \
-          }                                                                                                            \
-        }                                                                                                              \
-        const auto result = packed<T>(x);                                                                              \
-        for (int target = 0; target < output_count; ++target) store<T>(static_cast<T*>(outputs[target]) + at, result); \
-      }                                                                                                                \
-      for (; at < count; ++at) {                                                                                       \
-        A one = static_cast<A>(static_cast<const T*>(inputs[0])[at]);                                                  \
-        for (int rank = 1; rank < input_count; ++rank)                                                                 \
-          one = combine_one<Kind>(one, static_cast<A>(static_cast<const T*>(inputs[rank])[at]));                       \
-        if constexpr (std::is_floating_point<A>::value) {                                                              \
-          if (divisor != 1) one /= static_cast<A>(divisor);                                                            \
-        }                                                                                                              \
-        for (int target = 0; target < output_count; ++target)                                                          \
-          static_cast<T*>(outputs[target])[at] = static_cast<T>(one);                                                  \
-      }                                                                                                                \
-    }                                                                                                                  \
+// `run` reads the elements [at, count) of the inputs once, combines them in order, divides by `divisor` unless it is 1,
+// and writes the result to all outputs; past the caches only where the outputs are aligned for it at `at`.
+#define SHARDKIT_REDUCE_KERNEL(kernel, vector_bytes, attribute)                                                   \
+  struct kernel {                                                                                                 \
+    template <class T>                                                                                            \
+    using vector = lanes<accumulator<T>, vector_bytes>;                                                           \
+    using words = lanes<std::uint32_t, vector_bytes>;                                                             \
+                                                                                                                  \
+    /* Four vectors of accumulators. Of 16-bit floats, bfloat16 go by the even and the odd ones. */               \
+    template <class T>                                                                                            \
+    struct block {                                                                                                \
+      vector<T> a, b, c, d;                                                                                       \
+    };                                                                                                            \
+    template <class T>                                                                                            \
+    [[gnu::always_inline]] attribute static block<T> load(const void* from) noexcept {                            \
+      if constexpr (std::is_same<T, float16>::value) {                                                            \
+        const auto* bits = static_cast<const loose_lanes<short, vector_bytes / 2>*>(from);                        \
+        const lanes<short, vector_bytes / 2> a = bits[0], b = bits[1], c = bits[2], d = bits[3];                  \
+        return {widen_half(a), widen_half(b), widen_half(c), widen_half(d)};                                      \
+      } else if constexpr (std::is_same<T, bfloat16>::value) {                                                    \
+        const auto* bits = static_cast<const loose_lanes<std::uint32_t, vector_bytes>*>(from);                    \
+        const words low = bits[0], high = bits[1];                                                                \
+        return {(vector<T>)(low << 16), (vector<T>)(low & 0xffff0000u), (vector<T>)(high << 16),                  \
+                (vector<T>)(high & 0xffff0000u)};                                                                 \
+      } else {                                                                                                    \
+        const auto* values = static_cast<const loose_lanes<T, vector_bytes>*>(from);                              \
+        return {values[0], values[1], values[2], values[3]};                                                      \
+      }                                                                                                           \
+    }                                                                                                             \
+    /* A rounded bfloat16 in the upper half of each lane. */                                                      \
+    [[gnu::always_inline]] attribute static words rounded(const lanes<float, vector_bytes>& value) noexcept {     \
+      const words bits = (words)value;                                                                            \
+      return value == value ? bits + 0x7fffu + ((bits >> 16) & 1u) : bits | 0x00400000u;                          \
+    }                                                                                                             \
+    /* A block as it lies in memory. */                                                                           \
+    struct halves {                                                                                               \
+      lanes<short, vector_bytes / 2> a, b, c, d;                                                                  \
+    };                                                                                                            \
+    struct pairs {                                                                                                \
+      words a, b;                                                                                                 \
+    };                                                                                                            \
+    template <class T>                                                                                            \
+    [[gnu::always_inline]] attribute static auto packed(const block<T>& x) noexcept {                             \
+      if constexpr (std::is_same<T, float16>::value)                                                              \
+        return halves{round_half(x.a), round_half(x.b), round_half(x.c), round_half(x.d)};                        \
+      else if constexpr (std::is_same<T, bfloat16>::value)                                                        \
+        return pairs{rounded(x.a) >> 16 | (rounded(x.b) & 0xffff0000u),                                           \
+                     rounded(x.c) >> 16 | (rounded(x.d) & 0xffff0000u)};                                          \
+      else return x;                                                                                              \
+    }                                                                                                             \
+    template <class T, bool PastCaches, class Vector>                                                             \
+    [[gnu::always_inline]] attribute static void put(void* to, const Vector& value) noexcept {                    \
+      using A = std::conditional_t<std::is_same<T, bfloat16>::value, std::uint32_t,                               \
+                                   std::conditional_t<std::is_same<T, float16>::value, short, T>>;                \
+      if constexpr (PastCaches) store_past_caches(to, (lanes<long long, sizeof value>)value);                     \
+      else *static_cast<loose_lanes<A, sizeof value>*>(to) = value;                                               \
+    }                                                                                                             \
+    template <class T, bool PastCaches, class Packed>                                                             \
+    [[gnu::always_inline]] attribute static void store(void* to, const Packed& x) noexcept {                      \
+      auto* out = static_cast<unsigned char*>(to);                                                                \
+      put<T, PastCaches>(out, x.a);                                                                               \
+      put<T, PastCaches>(out + sizeof x.a, x.b);                                                                  \
+      if constexpr (!std::is_same<T, bfloat16>::value) {                                                          \
+        put<T, PastCaches>(out + 2 * sizeof x.a, x.c);                                                            \
+        put<T, PastCaches>(out + 3 * sizeof x.a, x.d);                                                            \
+      }                                                                                                           \
+    }                                                                                                             \
+    template <reduction_kind Kind, class T>                                                                       \
+    [[gnu::always_inline]] attribute static void combine(vector<T>& a, const vector<T>& b) noexcept {             \
+      if constexpr (Kind == reduction_kind::minimum || Kind == reduction_kind::maximum) {                         \
+        vector<T> best = (Kind == reduction_kind::minimum ? b < a : a < b) ? b : a;                               \
+        if constexpr (std::is_floating_point<accumulator<T>>::value) {                                            \
+          using signs = lanes<std::conditional_t<sizeof(accumulator<T>) == 4, int, long long>, vector_bytes>;     \
+          const signs zero = Kind == reduction_kind::minimum ? (signs)a | (signs)b : (signs)a & (signs)b;         \
+          best = a == b ? (vector<T>)zero : best;                                                                 \
+          best = b == b ? best : b;                                                                               \
+          best = a == a ? best : a;                                                                               \
+        }                                                                                                         \
+        a = best;                                                                                                 \
+      } else if constexpr (Kind == reduction_kind::product) {                                                     \
+        a *= b;                                                                                                   \
+      } else if constexpr (Kind == reduction_kind::bit_and) {                                                     \
+        a &= b;                                                                                                   \
+      } else if constexpr (Kind == reduction_kind::bit_or) {                                                      \
+        a |= b;                                                                                                   \
+      } else if constexpr (Kind == reduction_kind::bit_xor) {                                                     \
+        a ^= b;                                                                                                   \
+      } else {                                                                                                    \
+        a += b;                                                                                                   \
+      }                                                                                                           \
+    }                                                                                                             \
+    template <reduction_kind Kind, class T, bool PastCaches = false>                                              \
+    [[gnu::noinline]] attribute static void run(const void* const* inputs, int input_count, void* const* outputs, \
+                                                int output_count, std::size_t at, std::size_t count,              \
+                                                int divisor) noexcept {                                           \
+      using A = accumulator<T>;                                                                                   \
+      constexpr std::size_t step = 4 * vector_bytes / sizeof(A);                                                  \
+      for (; at + step <= count; at += step) {                                                                    \
+        block<T> x = load<T>(static_cast<const T*>(inputs[0]) + at);                                              \
+        for (int rank = 1; rank < input_count; ++rank) {                                                          \
+          const block<T> y = load<T>(static_cast<const T*>(inputs[rank]) + at);                                   \
+          combine<Kind, T>(x.a, y.a);                                                                             \
+          combine<Kind, T>(x.b, y.b);                                                                             \
+          combine<Kind, T>(x.c, y.c);                                                                             \
+          combine<Kind, T>(x.d, y.d);                                                                             \
+        }                                                                                                         \
+        if constexpr (std::is_floating_point<A>::value && Kind == reduction_kind::sum) {                          \
+          if (divisor != 1) {                                                                                     \
+            x.a /= static_cast<A>(divisor);                                                                       \
+            x.b /= static_cast<A>(divisor);                                                                       \
+            x.c /= static_cast<A>(divisor);                                                                       \
+            x.d /= static_cast<A>(divisor);                                                                       \
+          }                                                                                                       \
+        }                                                                                                         \
+        const auto result = packed<T>(x);                                                                         \
+        for (int target = 0; target < output_count; ++target)                                                     \
+          store<T, PastCaches>(static_cast<T*>(outputs[target]) + at, result);                                    \
+      }                                                                                                           \
+      if constexpr (PastCaches) end_streaming();                                                                  \
+      for (; at < count; ++at) {                                                                                  \
+        A one = static_cast<A>(static_cast<const T*>(inputs[0])[at]);                                             \
+        for (int rank = 1; rank < input_count; ++rank)                                                            \
+          one = combine_one<Kind>(one, static_cast<A>(static_cast<const T*>(inputs[rank])[at]));                  \
+        if constexpr (std::is_floating_point<A>::value) {                                                         \
+          if (divisor != 1) one /= static_cast<A>(divisor);                                                       \
+        }                                                                                                         \
+        for (int target = 0; target < output_count; ++target)                                                     \
+          static_cast<T*>(outputs[target])[at] = static_cast<T>(one);                                             \
+      }                                                                                                           \
+    }                                                                                                             \
   };
 
 namespace shardkit::detail {

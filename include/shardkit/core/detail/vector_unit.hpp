@@ -1,6 +1,8 @@
-// Which vector instructions this machine has. Kernels are compiled for several units and chosen while running, so that
-// no -march is needed.
+// Which vector instructions this machine has, and vectors. Kernels are compiled for several units and chosen while
+// running, so that no -march is needed.
 #pragma once
+
+#include <cstddef>
 
 #if defined(__x86_64__)
 #define SHARDKIT_AVX512 __attribute__((target("avx512f")))
@@ -24,5 +26,16 @@ inline vector_unit best_vector_unit() noexcept {
   return vector_unit::baseline;
 #endif
 }
+
+template <class T, std::size_t Bytes>
+struct lanes_of {
+  typedef T type __attribute__((vector_size(Bytes)));
+  // May lie anywhere: a pair of bfloat16 is aligned as one of them.
+  typedef T loose __attribute__((vector_size(Bytes), aligned(1), may_alias));
+};
+template <class T, std::size_t Bytes>
+using lanes = typename lanes_of<T, Bytes>::type;
+template <class T, std::size_t Bytes>
+using loose_lanes = typename lanes_of<T, Bytes>::loose;
 
 }  // namespace shardkit::detail
