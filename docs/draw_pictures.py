@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Draws the pictures of the documentation: docs/draw_pictures.py [FOLDER], by default docs/pictures.
+"""Draws the pictures of the documentation: docs/draw_pictures.py [FOLDER] [--plan PROGRAM], by default docs/pictures.
 
 Standard library only. What the pictures show is computed here: cuts by the rule of partition::balanced, timelines by
-playing the schedule, curves by their formula.
+playing the schedule, curves by their formula. The speed-up of models is what examples/plan says, and is drawn only where
+that program is given.
 """
 
+import argparse
 import pathlib
-import sys
+import re
+import subprocess
 from xml.sax.saxutils import escape
 
 COLOURS = ["#4e79a7", "#f28e2b", "#59a14f", "#b07aa1", "#76b7b2", "#e15759"]
@@ -261,11 +264,71 @@ def wire():
     return picture
 
 
+def speed_up(plan):
+    """Speed-up of two models over ranks, as the program `plan` computes it."""
+    most = 8
+    models = pathlib.Path(__file__).parent.parent / "examples" / "plan" / "models"
+
+    def ideal(model, *mesh):
+        text = subprocess.run([plan, models / f"{model}.json", *map(str, mesh)], check=True, capture_output=True, text=True)
+        token, step = re.search(r"ideal speed-up: ([0-9.]+) for one token, ([0-9.]+) for", text.stdout).groups()
+        return float(token), float(step)
+
+    def over_tensor(model):
+        return [ideal(model, "--tensor", n)[0] for n in range(1, most + 1)]
+
+    def over_pipeline(microbatches):
+        return [ideal("llama-3-8b", "--pipeline", n, "--microbatches", microbatches)[1] for n in range(1, most + 1)]
+
+    picture = Picture(860, 400, "Ideal speed-up over tensor ranks and over pipeline stages")
+    top, width, height = 62, 250, 260
+
+    def panel(left, heading, axis, curves):
+        picture.text(left, 24, heading, 15, anchor="start", weight="bold")
+        picture.text(left, 44, "ideal speed-up", 12, anchor="start")
+
+        def place(n, gain):
+            return left + width * (n - 1) / (most - 1), top + height * (1 - gain / most)
+
+        for n in range(most + 1):
+            y = place(1, n)[1]
+            picture.path([(left, y), (left + width, y)], "#dddddd", 1)
+            picture.text(left - 8, y + 4, str(n), 12, anchor="end")
+            if n > 0:
+                picture.text(place(n, 0)[0], top + height + 20, str(n), 12)
+        picture.text(left + width / 2, top + height + 42, axis, 13)
+        picture.path([place(1, 1), place(most, most)], LINE, 1.5, dash="5,4")
+        for number, (gains, name, words) in enumerate(curves):
+            picture.path([place(n + 1, gain) for n, gain in enumerate(gains)], COLOURS[number], 2.5)
+            y = place(most, gains[-1])[1]
+            picture.text(left + width + 10, y + 4, name, 13, anchor="start", fill=COLOURS[number], weight="bold")
+            picture.text(left + width + 10, y + 20, words, 12, anchor="start")
+
+    panel(50, "One token", "tensor ranks", [
+        (over_tensor("llama-3-8b"), "Llama 3 8B", "32 heads, 8 key/value"),
+        (over_tensor("smollm2-135m"), "SmolLM2-135M", "9 heads, 3 key/value"),
+    ])
+    panel(500, "Steps of Llama 3 8B", "pipeline stages", [
+        (over_pipeline(64), "64", "microbatches"),
+        (over_pipeline(16), "16", ""),
+        (over_pipeline(4), "4", ""),
+        (over_pipeline(1), "1", "or one token"),
+    ])
+    picture.text(430, 390, "dashed: as many times as fast as there are ranks", 12)
+    return picture
+
+
 def main():
-    folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent / "pictures")
-    folder.mkdir(parents=True, exist_ok=True)
-    for draw in (layers, matrix_cut, pad_and_trim, timeline, bubble, wire):
-        draw().save(folder / f"{draw.__name__}.svg")
+    options = argparse.ArgumentParser(description="Draws the pictures of the documentation.")
+    options.add_argument("folder", nargs="?", type=pathlib.Path, default=pathlib.Path(__file__).parent / "pictures")
+    options.add_argument("--plan", help="the program of examples/plan, for speed_up.svg")
+    given = options.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    pictures = [(draw.__name__, draw) for draw in (layers, matrix_cut, pad_and_trim, timeline, bubble, wire)]
+    if given.plan:
+        pictures.append(("speed_up", lambda: speed_up(given.plan)))
+    for name, draw in pictures:
+        draw().save(given.folder / f"{name}.svg")
 
 
 if __name__ == "__main__":
