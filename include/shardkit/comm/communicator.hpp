@@ -14,6 +14,7 @@
 #pragma once
 
 #include <shardkit/comm/control.hpp>
+#include <shardkit/comm/detail/refused_calls.hpp>
 #include <shardkit/comm/detail/started_verbs.hpp>
 
 #include <cstddef>
@@ -30,8 +31,9 @@ class grouping;
 
 /// A set of ranks, over any backend; see the top of this file.
 template <class Backend>
-class communicator : private detail::started_verbs<Backend> {
+class communicator : private detail::started_verbs<Backend>, private detail::refused_calls {
   using base = detail::started_verbs<Backend>;
+  using refused = detail::refused_calls;
 
  public:
   using backend_type = Backend;  ///< what carries the calls
@@ -44,6 +46,8 @@ class communicator : private detail::started_verbs<Backend> {
       : communicator(std::move(backend), std::make_shared<const std::string>(std::move(name))) {}
   communicator(communicator&&) = default;
   communicator& operator=(communicator&&) = default;
+  communicator(const communicator&, detail::not_copied_but_moved_or_passed_by_reference_or_split = {}) =
+      SHARDKIT_DELETE("shardkit: a communicator is not copied; move it, pass it by reference, or split it");
 
   using base::rank;
   using base::size;
@@ -204,6 +208,13 @@ class communicator : private detail::started_verbs<Backend> {
   using base::send_async;
   using base::send_recv_async;
 
+  using refused::all_reduce;
+  using refused::all_reduce_async;
+  using refused::reduce;
+  using refused::reduce_async;
+  using refused::reduce_scatter;
+  using refused::reduce_scatter_async;
+
   /// Performs the verbs that `body(g)` calls on g as one, so that none of them waits for another:
   ///   comm.group([&](auto& g) { g.send(right, next); g.recv(left, previous); });
   /// g.with(other) lists verbs of another communicator, on which all of its ranks make a group, too:
@@ -327,5 +338,7 @@ class communicator : private detail::started_verbs<Backend> {
 };
 
 }  // namespace shardkit
+
+#undef SHARDKIT_DELETE
 
 #include <shardkit/comm/detail/grouping.hpp>

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <complex>
+#include <functional>
 #include <list>
 #include <string>
 #include <vector>
@@ -112,5 +113,31 @@ void use(self_communicator& comm) {
   comm.send(text, 0);
 #elif MISUSE == 30
   comm.all_reduce(in_place(far), sum);
+#elif MISUSE == 31
+  comm.all_reduce(in_place(in), std::plus<>());
+#elif MISUSE == 32
+  value = comm.all_reduce(value, std::plus<float>());
+#elif MISUSE == 33
+  comm.all_reduce(in, out);
+#elif MISUSE == 34
+  comm.reduce(in, out, 0);
+#elif MISUSE == 35
+  comm.reduce_scatter(in, out, std::plus<>(), layout);
+#elif MISUSE == 36
+  auto pending = comm.all_reduce_async(in_place(in));
+#elif MISUSE == 37
+  comm.group([&](auto& g) { g.all_reduce(in_place(in), std::plus<>()); });
+#elif MISUSE == 38
+  comm.all_reduce(in, sum);
+#elif MISUSE == 39
+  comm.reduce(out, sum, 0);
+#elif MISUSE == 40
+  auto pending = comm.all_reduce_async(in, by_rank(sum));
+#elif MISUSE == 41
+  comm.all_reduce(list, sum);
+#elif MISUSE == 42
+  auto copy = comm;
+#elif MISUSE == 43
+  const auto later = [comm] {};
 #endif
 }
