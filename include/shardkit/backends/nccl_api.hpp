@@ -8,6 +8,8 @@
 #include <dlfcn.h>
 #if !__has_include(<nccl.h>)
 #error "shardkit: this needs NCCL; link shardkit::nccl, or give the folder of nccl.h with -I"
+#elif !__has_include(<cuda_runtime.h>)
+#error "shardkit: NCCL needs the CUDA toolkit; link shardkit::nccl, or give the toolkit's include folder with -I"
 #endif
 #include <nccl.h>
 

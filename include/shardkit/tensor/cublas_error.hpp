@@ -1,6 +1,9 @@
 // A cuBLASLt status as an error of the library's hierarchy.
 #pragma once
 
+#if !__has_include(<cublasLt.h>)
+#error "shardkit: this needs cuBLASLt of the CUDA toolkit; link shardkit::cublaslt, or give its include folder with -I"
+#endif
 #include <shardkit/cuda/space.hpp>
 
 #include <cublasLt.h>

@@ -8,6 +8,8 @@
 // shape once before it is captured into a CUDA graph.
 #pragma once
 
+#include <shardkit/tensor/cublas_error.hpp>  // first: names the component where there is no cuBLASLt
+
 #include <shardkit/cuda/space.hpp>
 #include <shardkit/tensor/detail/cublaslt_plan.hpp>
 #include <shardkit/tensor/gemm.hpp>
