@@ -118,26 +118,14 @@ void use(self_communicator& comm) {
 #elif MISUSE == 32
   value = comm.all_reduce(value, std::plus<float>());
 #elif MISUSE == 33
-  comm.all_reduce(in, out);
-#elif MISUSE == 34
   comm.reduce(in, out, 0);
-#elif MISUSE == 35
+#elif MISUSE == 34
   comm.reduce_scatter(in, out, std::plus<>(), layout);
-#elif MISUSE == 36
+#elif MISUSE == 35
   auto pending = comm.all_reduce_async(in_place(in));
-#elif MISUSE == 37
-  comm.group([&](auto& g) { g.all_reduce(in_place(in), std::plus<>()); });
-#elif MISUSE == 38
+#elif MISUSE == 36
   comm.all_reduce(in, sum);
-#elif MISUSE == 39
-  comm.reduce(out, sum, 0);
-#elif MISUSE == 40
-  auto pending = comm.all_reduce_async(in, by_rank(sum));
-#elif MISUSE == 41
-  comm.all_reduce(list, sum);
-#elif MISUSE == 42
+#elif MISUSE == 37
   auto copy = comm;
-#elif MISUSE == 43
-  const auto later = [comm] {};
 #endif
 }
