@@ -13,8 +13,10 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -25,6 +27,7 @@ using nccl_test::on_devices;
 using nccl_test::options_with_kernel;
 using nccl_test::rank_counts;
 using shardkit::cuda_check;
+using shardkit::cuda_event;
 using shardkit::cuda_space;
 using shardkit::cuda_stream;
 using shardkit::erase;
@@ -386,16 +389,77 @@ TEST_CASE("On a device a microbatch passes all stages before the first stage has
   expect_clean();
 }
 
+namespace {
+
+/// Within 20 seconds.
+bool comes_to_be(const std::function<bool()>& what) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!what())
+    if (std::chrono::steady_clock::now() > end) return false;
+    else std::this_thread::yield();
+  return true;
+}
+
+}  // namespace
+
+TEST_CASE("With a fork a stage computes while the microbatch before is sent and the next one received") {
+  if (rank_counts({2}).empty()) return;
+  on_devices(2, [&](thread_communicator& host) {
+    const cuda_stream compute, communication, beside;
+    auto comm = nccl_world(host, options_with_kernel());
+    auto gate = comm.split(0);
+    std::vector<cuda_event> computed(5);
+    shardkit::buffer<float, cuda_space> word(1);
+    cuda_space::fill_bytes(word.data(), 0, sizeof(float), compute);
+    {
+      shardkit::stage pipeline(comm, {{"hidden", shardkit::dtype::f32, block::hidden, 1}}, compute);
+      const auto forward = [&] {
+        pipeline.forward(
+            partition::balanced(5, 5),
+            [&](const shardkit::microbatch& mb, const auto& in, auto& out) {
+              if (pipeline.is_last() && mb.index == 0) gate.recv(word, 0, compute);
+              const auto to = out.template matrix<float>("hidden");
+              if (pipeline.is_first()) fill_zero(to, compute);
+              else copy(to, in.template matrix<float>("hidden"), compute);
+              computed[static_cast<std::size_t>(mb.index)].record(compute);
+            },
+            shardkit::fork{compute, communication});
+      };
+      if (pipeline.is_first()) {
+        forward();
+        // Nobody has received anything yet.
+        CHECK(comes_to_be([&] { return computed[1].reached(); }));
+        CHECK_FALSE(computed[2].reached());
+        host.barrier();
+        // The last stage does not come further than its first microbatch.
+        CHECK(comes_to_be([&] { return computed[3].reached(); }));
+        CHECK_FALSE(computed[4].reached());
+        cuda_space::fill_bytes(word.data(), 0, sizeof(float), beside);
+        gate.send(word, 1, beside);
+        synchronize(beside, 20, gate);
+      } else {
+        host.barrier();
+        forward();
+      }
+      synchronize(compute, 20, comm, gate);
+    }
+    host.barrier();
+  });
+  expect_clean();
+}
+
 TEST_CASE("A pipeline on device memory gives the serial result, directly and replayed from a graph") {
   constexpr std::size_t most = 5;
   const partition microbatches = partition::from_counts({3, 0, most, 1});
   const dense::matrix x = dense::exact(microbatches.total(), block::hidden, 40);
-  for (const int ranks : rank_counts({1, 2, 3})) {
+  for (const auto& [ranks, forked] : {std::pair(1, true), {2, false}, {2, true}, {3, false}, {3, true}}) {
+    if (rank_counts({ranks}).empty()) continue;
     CAPTURE(ranks);
+    CAPTURE(forked);
     dense::matrix expected = x;
     for (int stage = 0; stage < ranks; ++stage) expected = linear(expected, stage_weights(stage), stage_bias(stage));
-    on_devices(ranks, [&](thread_communicator& host) {
-      const cuda_stream stream;
+    on_devices(ranks, [&, overlap = forked](thread_communicator& host) {
+      const cuda_stream stream, beside;
       auto comm = nccl_world(host, options_with_kernel());
       {
         shardkit::stage pipeline(comm, {{"hidden", shardkit::dtype::f32, block::hidden, most}}, stream);
@@ -415,7 +479,7 @@ TEST_CASE("A pipeline on device memory gives the serial result, directly and rep
                                                    : out.template matrix<float>("hidden");
                 gemm(from, w.view(), to, args, stream);
               },
-              stream);
+              shardkit::fork{stream, overlap ? cuda_space::stream(beside) : cuda_space::stream(stream)});
           shardkit::deliver(comm, output.view().flat(), shardkit::delivery::all, stream);
         };
         const auto right = [&] {

@@ -1,6 +1,7 @@
 // One stage of a pipeline: rank r of a communicator computes its layers on what rank r - 1 passes to it, and passes
 // the result on to rank r + 1. Receives are posted ahead and sends run on behind, in two slots for each direction. On a
-// device everything is enqueued on one stream, in the order of the program.
+// device everything is enqueued, in the order of the program: on one stream, or, with a fork, messages on a second one
+// beside the computation.
 //
 //   stage pipeline(comm, {{"hidden", dtype::f32, hidden_size, 64}});
 //   pipeline.forward(partition::balanced(samples, 8), [&](const microbatch& mb, const auto& in, auto& out) {
@@ -43,7 +44,8 @@ class stage {
  public:
   using space = typename Communicator::space;
   using where = typename Communicator::where;
-  using hop_type = hop<space>;  ///< what the engine's function gets and fills
+  using start_where = typename Communicator::start_where;  ///< a stream, or a fork of two
+  using hop_type = hop<space>;                             ///< what the engine's function gets and fills
 
   /// Collective. Compares the ports over all ranks: where they differ, every rank throws usage_error naming the first
   /// rank that does. Allocates everything that the stage will ever need.
@@ -74,7 +76,7 @@ class stage {
 
   /// Starts to receive the next hop, of `rows`, into a free slot. The hop that `receive` gave last keeps its slot until
   /// the next `receive`; so one hop can be expected while one is read, or two while none is.
-  void expect(std::size_t rows, where w = {}) {
+  void expect(std::size_t rows, start_where w = {}) {
     require_rows("expect", rows, w);
     if (expected_ + (reading_ ? 1 : 0) == slots)
       reject("expect",
@@ -110,7 +112,7 @@ class stage {
   }
 
   /// Starts to send the hop that `outgoing` gave; it may not be touched any more.
-  void pass_on(where w = {}) {
+  void pass_on(start_where w = {}) {
     if (!writing_) reject("pass_on", "there is nothing to pass on; call outgoing(rows) and write the hop before", w);
     if (!is_last()) outgoing_[next_outgoing_].send(*comm_, index() + 1, w);
     next_outgoing_ = (next_outgoing_ + 1) % slots;
@@ -125,21 +127,26 @@ class stage {
   /// Collective: calls compute(const microbatch&, const hop& in, hop& out) for every part of the batch, in order. The
   /// number of microbatches is free, their sizes too; nothing is padded. On a device `compute` enqueues on w.stream,
   /// nothing waits, and all of it can be captured; synchronise before the stage is destroyed.
+  ///
+  /// With fork{compute, communication}, `compute` enqueues on the first stream, and a microbatch is sent, and the next
+  /// one received, while another is computed; a stage then sends a microbatch when the next has come. With one stream
+  /// a microbatch is passed on at once: less latency for the first of them, and nothing at the same time.
   template <class Forward>
-  void forward(const partition& microbatches, Forward&& compute, where w = {}) {
+  void forward(const partition& microbatches, Forward&& compute, start_where w = {}) {
     require_rows("forward", microbatches.padded_count(), w);
     if (expected_ != 0) reject("forward", "a hop is expected already; receive() it before", w);
     const int parts = microbatches.parts();
+    const bool ahead = expects_ahead(w);
     guarded("forward", [&] {
       expect(microbatches.count(0), w);
       for (int i = 0; i < parts; ++i) {
         const hop_type& in = receive(w);
         const bool more = i + 1 < parts;
-        if (more && expects_ahead) expect(microbatches.count(i + 1), w);
+        if (more && ahead) expect(microbatches.count(i + 1), w);
         hop_type& out = outgoing(microbatches.count(i), w);
         compute(microbatch{i, microbatches.offset(i), microbatches.count(i)}, in, out);
         pass_on(w);
-        if (more && !expects_ahead) expect(microbatches.count(i + 1), w);
+        if (more && !ahead) expect(microbatches.count(i + 1), w);
       }
       drain();
     });
@@ -166,8 +173,11 @@ class stage {
 
  private:
   static constexpr std::size_t slots = 2;
-  // On a stream, the computation would wait for a receive that was posted before it, and so for the stage before.
-  static constexpr bool expects_ahead = !detail::forks<space>::value;
+  // On one stream, the computation would wait for a receive that was posted before it, and so for the stage before.
+  static bool expects_ahead(const start_where& w) noexcept {
+    if constexpr (detail::forks<space>::value) return space::native(w.compute) != space::native(w.stream);
+    else return true;
+  }
 
   void require_rows(const char* operation, std::size_t rows, const where& w) {
     if (rows > max_rows_)
