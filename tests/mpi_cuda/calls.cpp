@@ -1,10 +1,11 @@
 // What is special to MPI on device memory: the pieces, what is waited for, on which stream, and what is refused.
+#include "cuda_aware_mpi.hpp"
+
 #include <doctest/doctest.h>
 #include <double/control.hpp>
 #include <shardkit/backends/mpi_cuda.hpp>
 #include <shardkit/core/buffer.hpp>
 #include <shardkit/cuda/copy.hpp>
-#include <shardkit/cuda/managed_space.hpp>
 #include <shardkit/cuda/stream.hpp>
 #include <shardkit/cuda/synchronize.hpp>
 #include <support/expect_clean.hpp>
@@ -197,7 +198,10 @@ TEST_CASE("what is collective on the host does not overtake started calls of whi
     if (what == 1) CHECK(world.split(0).size() == world.size());
     if (what == 2) (void)world.control();
     if (what == 3) world.barrier(stream);
+    const auto waited_for = mpi_cuda_test::collectives_so_far();
     pending.wait();
+    // MPI matches the collectives of a communicator in the order in which each rank makes them.
+    if (what < 3) CHECK(waited_for.started_before_waiting == mpi_cuda_test::collectives_so_far().started);
     CHECK(on_host(got, stream.handle()) == sums(world.size(), count));
   }
 }
@@ -307,21 +311,39 @@ TEST_CASE("a steady state allocates nothing: no memory, pinned memory or events"
   synchronize(stream, deadline, world);
 }
 
-TEST_CASE("MPI gets device memory where the user says that it takes it, and what the host would touch is staged") {
+TEST_CASE("MPI gets device memory where it says that it takes it, behind what the stream holds, and nowhere else") {
   const clean_machine machine;
   auto host = shardkit_test::mpi().world();
-  auto world = mpi_cuda_world(host, {.aware = mpi_cuda_aware::yes, .staging = staging::forbidden});
-  CHECK(world.backend().is_direct());
-  shardkit_double::set_schedule({shardkit_double::order::late, 0});
-  const cuda_stream stream;
+  const int size = host.size(), rank = host.rank();
   const std::size_t count = 3001;
-  // MPI here is no CUDA-aware library: memory that both sides reach stands for the device's.
-  buffer<std::uint32_t, managed_space> mine(count), got(count);
-  const auto own = elements(world.rank(), count);
-  copy(mine, own, stream);  // the call has to wait for it
-  world.all_reduce(mine, got, sum, stream);
-  CHECK(std::vector<std::uint32_t>(got.begin(), got.end()) == sums(world.size(), count));
-  CHECK(shardkit_double::calls("cudaMemcpyAsync") == 1);
+  for (const bool aware : {false, true}) {
+    CAPTURE(aware);
+    mpi_cuda_test::set_cuda_aware(aware);
+    auto world = mpi_cuda_world(host, {.staging = aware ? staging::forbidden : staging::allowed});
+    mpi_cuda_test::set_cuda_aware(false);
+    CHECK(world.backend().is_direct() == aware);
+    shardkit_double::set_schedule({shardkit_double::order::late, 0});
+    const cuda_stream stream;
+    const auto own = elements(rank, count);
+    const auto ranks = static_cast<std::size_t>(size);
+    device_buffer mine(count), got(count), all(count * ranks);
+    const long before = mpi_cuda_test::device_buffers();
+    const int copies = shardkit_double::calls("cudaMemcpyAsync");
+    copy(mine, own, stream);  // each call has to wait for it, or for the one before
+    world.all_reduce(mine, got, sum, stream);
+    world.all_gather(got, all, stream);
+    world.broadcast(got, size - 1, stream);
+    if (size > 1) world.send_recv(mine, around(rank + 1, size), got, around(rank - 1, size), stream);
+    CHECK((mpi_cuda_test::device_buffers() != before) == aware);
+    if (aware) CHECK(shardkit_double::calls("cudaMemcpyAsync") == copies + 1);
+    CHECK(on_host(got, stream.handle()) == (size > 1 ? elements(around(rank - 1, size), count) : own));
+    std::vector<std::uint32_t> wanted;
+    for (int r = 0; r < size; ++r)
+      for (const std::uint32_t one : sums(size, count)) wanted.push_back(one);
+    CHECK(on_host(all, stream.handle()) == wanted);
+  }
+  for (const char* function : {"cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy"})
+    CHECK_MESSAGE(shardkit_double::calls(function) == 0, function);
 }
 
 TEST_CASE("forbidden staging is refused on every rank where MPI does not take device memory") {
