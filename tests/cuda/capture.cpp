@@ -4,7 +4,10 @@
 #include <shardkit/data/matrix_split.hpp>
 #include <shardkit/data/pad_and_split.hpp>
 
+#include <thread>
+
 using shardkit::buffer;
+using shardkit::cuda_event;
 using shardkit::cuda_space;
 using shardkit::cuda_stream;
 using shardkit::matrix_view;
@@ -171,4 +174,26 @@ TEST_CASE("What cannot be captured is refused before anything is recorded, and t
     CHECK(shardkit_double::calls("cudaEventCreateWithFlags") == made);
   }
   synchronize(communication, deadline);
+}
+
+TEST_CASE("What is waited for beside a capture disturbs it in no mode, neither from this thread nor from another") {
+  const clean_machine machine;
+  const cuda_stream recorded, other;
+  buffer<unsigned char, cuda_space> x(10), y(10);
+  const auto wait_for_other = [&] {
+    const cuda_event end;
+    fill_zero(y, other);
+    end.record(other);
+    synchronize(other, deadline);
+    CHECK(end.reached());
+  };
+  for (const auto mode : {cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal}) {
+    cudaGraph_t graph = nullptr;
+    REQUIRE(cudaStreamBeginCapture(recorded.handle(), mode) == cudaSuccess);
+    fill_zero(x, recorded);
+    wait_for_other();
+    std::thread(wait_for_other).join();
+    CHECK(cudaStreamEndCapture(recorded.handle(), &graph) == cudaSuccess);
+    CHECK(cudaGraphDestroy(graph) == cudaSuccess);
+  }
 }

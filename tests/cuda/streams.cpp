@@ -160,6 +160,15 @@ TEST_CASE("A pool makes its events in advance, hands each to one holder, and mak
   const int made = shardkit_double::calls("cudaEventCreateWithFlags");
   for (int i = 0; i < 100; ++i) pool.give_back(pool.take(stream));
   CHECK(shardkit_double::calls("cudaEventCreateWithFlags") == made);
+  if (shardkit::cuda_device_count() < 2) return;
+  // They are events of the device that was current when the pool was made.
+  std::vector<cuda_event_view> late;
+  {
+    const shardkit::cuda_device_guard elsewhere(1);
+    while (late.size() < 20) late.push_back(pool.take(stream));
+  }
+  for (const auto& event : late) event.record(stream);
+  synchronize(stream, deadline);
 }
 
 TEST_CASE("A guard switches the device and back, also past an exception") {

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstring>
+#include <thread>
 #include <vector>
 
 /// 8-bit floats of an engine.
@@ -185,6 +186,23 @@ TEST_CASE("Calls on several streams take effect in program order") {
       CHECK(fetched(next, second, world) == sums);
       CHECK(fetched(x, first, world) == sums);
       CHECK(part(fetched(all, second, world), n * static_cast<std::size_t>(size - 1), n) == sums);
+    });
+  }
+}
+
+TEST_CASE("Calls from several threads, each on its own default stream, take effect in program order") {
+  for (const placement& where : placements) {
+    over_world(where, [](cuda_thread_communicator& world, cuda_space::stream stream) {
+      const int me = world.rank(), device = current_cuda_device();
+      auto x = on_device_now(values_of(me, 50), stream);
+      device_buffer<float> all(50 * static_cast<std::size_t>(world.size()));
+      world.all_reduce(in_place(x), sum, cudaStreamPerThread);
+      std::thread([&] {
+        const cuda_device_guard same(device);
+        world.all_gather(x, all, cudaStreamPerThread);
+        CHECK(part(fetched(all, cudaStreamPerThread, world), 0, 50) == summed(world.size(), 50));
+      }).join();
+      synchronize(cudaStreamPerThread, 20, world);
     });
   }
 }

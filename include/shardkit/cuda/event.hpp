@@ -2,6 +2,8 @@
 // of them made in advance, so that a call on two streams creates none.
 #pragma once
 
+#include <shardkit/cuda/detail/outside_captures.hpp>
+#include <shardkit/cuda/device.hpp>
 #include <shardkit/cuda/space.hpp>
 
 #include <cuda_runtime_api.h>
@@ -28,6 +30,7 @@ struct cuda_event_view {
   }
   /// Whether what was last recorded is done. Throws the error of an earlier kernel or copy where there was one.
   bool reached(const call_site& site = call_site::current()) const {
+    const detail::outside_captures asking;
     const cudaError_t code = cudaEventQuery(handle);
     if (code == cudaErrorNotReady) {
       (void)cudaGetLastError();  // not an error, but CUDA notes it as one
@@ -73,7 +76,10 @@ class cuda_event_pool {
   using event = cuda_event_view;  ///< borrowed from the pool, which owns all of them
 
   /// `count` events of the current device.
-  explicit cuda_event_pool(std::size_t count, const call_site& site = call_site::current()) { add(count, site); }
+  explicit cuda_event_pool(std::size_t count, const call_site& site = call_site::current())
+      : device_(current_cuda_device(site)) {
+    add(count, site);
+  }
   cuda_event_pool(const cuda_event_pool&) = delete;
   cuda_event_pool& operator=(const cuda_event_pool&) = delete;
 
@@ -105,6 +111,7 @@ class cuda_event_pool {
 
  private:
   void add(std::size_t count, const call_site& site) {
+    const cuda_device_guard there(device_, site);
     all_.reserve(all_.size() + count);
     idle_.reserve(all_.size() + count);  // room for all, so that giving back cannot fail
     for (std::size_t i = 0; i < count; ++i) {
@@ -113,6 +120,7 @@ class cuda_event_pool {
     }
   }
 
+  const int device_;
   std::vector<cuda_event> all_;
   std::vector<event> idle_;
 };

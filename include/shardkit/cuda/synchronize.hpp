@@ -3,6 +3,7 @@
 #pragma once
 
 #include <shardkit/core/detail/waiting.hpp>
+#include <shardkit/cuda/detail/outside_captures.hpp>
 #include <shardkit/cuda/space.hpp>
 
 #include <cuda_runtime_api.h>
@@ -13,6 +14,7 @@ namespace shardkit {
 namespace detail {
 
 inline bool stream_is_done(const at<cuda_space>& where) {
+  const outside_captures asking;
   const cudaError_t code = cudaStreamQuery(where.stream.handle);
   if (code == cudaErrorNotReady) {
     (void)cudaGetLastError();  // not an error, but CUDA notes it as one

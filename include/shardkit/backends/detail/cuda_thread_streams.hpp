@@ -60,14 +60,14 @@ class cuda_thread_streams {
     return status == cudaStreamCaptureStatusNone ? 0 : number;
   }
 
-  // Calls of one communicator take effect in program order, whatever their streams.
+  // Calls of one communicator take effect in program order, whatever their streams. Handles do not tell streams apart:
+  // cudaStreamPerThread is another one on each thread.
   void begin(at<cuda_space> where, std::uint64_t capture) const {
-    if (any_ && where.stream.handle != last_ && capture == last_capture_) end_.order_before(where);
+    if (any_ && capture == last_capture_) end_.order_before(where);
   }
   void end(at<cuda_space> where, std::uint64_t capture) {
     end_.record(where);
     any_ = true;
-    last_ = where.stream.handle;
     last_capture_ = capture;
   }
 
@@ -126,7 +126,6 @@ class cuda_thread_streams {
   buffer<unsigned char, cuda_space> workspace_;
   cuda_event end_;  // of the last call
   bool any_ = false;
-  cudaStream_t last_ = nullptr;
   std::uint64_t last_capture_ = 0;
 };
 

@@ -16,12 +16,11 @@ class last_use {
   }
   /// What is enqueued on the stream from now on runs after the copy.
   void order_before(at<cuda_space> where) {
-    if (busy_ && on_.handle != where.stream.handle) end_.order_before(where);
+    if (busy_) end_.order_before(where);
   }
   /// The last copy is what the stream holds now.
   void set(at<cuda_space> where) {
     end_.record(where);
-    on_ = where.stream;
     busy_ = true;
   }
   /// Waits, at most so many seconds.
@@ -42,7 +41,6 @@ class last_use {
 
  private:
   cuda_event end_;
-  cuda_space::stream on_;
   bool busy_ = false;
 };
 
