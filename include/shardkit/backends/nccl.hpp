@@ -42,7 +42,7 @@ namespace shardkit {
 ///
 /// When a rank fails, all NCCL communicators of its launch are aborted, once, before its call throws. The others learn
 /// of it from the host communicator: in `synchronize`, and in calls that have to wait. Communicators are destroyed
-/// collectively, in the same order on all ranks.
+/// collectively, in the same order on all ranks, and after the graphs that hold their calls: NCCL waits for those.
 class nccl_backend {
  public:
   using space = cuda_space;

@@ -19,8 +19,9 @@ namespace shardkit {
 /// communicator itself.
 ///
 /// It hears of peers over a host communicator of its own, made from that of `comm`: collective, and over MPI it needs
-/// MPI_THREAD_MULTIPLE. While it aborts, its rank must not be inside a call of these communicators: with a library from
-/// 2.28.9 on they are revoked first, which NCCL allows at any time.
+/// MPI_THREAD_MULTIPLE. While it aborts, its rank must not be inside a function of NCCL's for these communicators, but
+/// may wait in a call of the library for what NCCL does. With a library from 2.28.9 on they are revoked first, which
+/// NCCL allows at any time.
 class nccl_watchdog {
  public:
   explicit nccl_watchdog(nccl_communicator& comm, double every = 0.1, call_site site = call_site::current())

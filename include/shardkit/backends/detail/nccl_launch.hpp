@@ -140,13 +140,22 @@ class nccl_launch {
     throw Error(failure);
   }
 
+  /// NCCL's verdict on a communicator. Throws the failure where another thread has stopped them meanwhile: they may be
+  /// touched no more then.
+  ncclResult_t ask(ncclComm_t comm) const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (failure_) throw peer_failed(*failure_);
+    ncclResult_t verdict = ncclInProgress;
+    const ncclResult_t asked = options.api.comm_get_async_error(comm, &verdict);
+    return asked == ncclSuccess ? verdict : asked;
+  }
+
   /// Waits until a non-blocking call on `comm` has done its part. Returns NCCL's verdict on the communicator; throws
   /// timeout_error after `seconds` and peer_failed where a peer fails meanwhile.
   ncclResult_t settle(ncclComm_t comm, const char* call, double seconds, const char* deadline) {
     ncclResult_t verdict = ncclInProgress;
     const auto settled = [&] {
-      const ncclResult_t asked = options.api.comm_get_async_error(comm, &verdict);
-      if (asked != ncclSuccess) verdict = asked;
+      verdict = ask(comm);
       return verdict != ncclInProgress;
     };
     constexpr int spins = 100;

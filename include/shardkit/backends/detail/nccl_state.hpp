@@ -145,9 +145,7 @@ class nccl_state {
     launch->hear_from(lane);
     const ncclComm_t comm = handle();
     if (comm == nullptr) return;
-    ncclResult_t verdict = ncclSuccess;
-    const ncclResult_t asked = api.comm_get_async_error(comm, &verdict);
-    if (asked != ncclSuccess) verdict = asked;
+    const ncclResult_t verdict = launch->ask(comm);
     if (verdict != ncclSuccess && verdict != ncclInProgress)
       launch->raise(verdict, comm, "an operation of a NCCL communicator");
   }
