@@ -1,6 +1,8 @@
 // Asking whether work is done, while some thread captures a stream into a graph.
 #pragma once
 
+#include <shardkit/cuda/error.hpp>
+
 #include <cuda_runtime_api.h>
 
 namespace shardkit::detail {
