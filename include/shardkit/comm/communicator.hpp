@@ -15,7 +15,7 @@
 
 #include <shardkit/comm/control.hpp>
 #include <shardkit/comm/detail/refused_calls.hpp>
-#include <shardkit/comm/detail/started_verbs.hpp>
+#include <shardkit/comm/started_verbs.hpp>
 
 #include <cstddef>
 #include <memory>
@@ -31,8 +31,8 @@ class grouping;
 
 /// A set of ranks, over any backend; see the top of this file.
 template <class Backend>
-class communicator : private detail::started_verbs<Backend>, private detail::refused_calls {
-  using base = detail::started_verbs<Backend>;
+class communicator : private started_verbs<Backend>, private detail::refused_calls {
+  using base = started_verbs<Backend>;
   using refused = detail::refused_calls;
 
  public:
@@ -49,8 +49,10 @@ class communicator : private detail::started_verbs<Backend>, private detail::ref
   communicator(const communicator&, detail::not_copied_but_moved_or_passed_by_reference_or_split = {}) =
       SHARDKIT_DELETE("shardkit: a communicator is not copied; move it, pass it by reference, or split it");
 
-  using base::rank;
-  using base::size;
+  /// This rank's number here, from 0; -1 after the communicator was moved from.
+  int rank() const noexcept { return base::rank(); }
+  /// Number of ranks; 0 after the communicator was moved from.
+  int size() const noexcept { return base::size(); }
   /// Whether this rank is the root; by convention rank 0.
   bool is_root(int root = 0) const noexcept { return rank() == root; }
   /// Whether this rank has the highest number.
@@ -194,7 +196,7 @@ class communicator : private detail::started_verbs<Backend>, private detail::ref
     run(describe_send_recv(in, to, std::forward<Out>(out), from, w));
   }
 
-  // Each verb without waiting; see detail/started_verbs.hpp.
+  // Each verb without waiting; see started_verbs.hpp.
   using base::all_gather_async;
   using base::all_reduce_async;
   using base::all_to_all_async;
