@@ -5,7 +5,8 @@
 #   - the names that mean everywhere what they mean in the standard library, and rank(), size(), space and where
 #   - what makes a class a backend or a decorator, by the list at the top of comm/backend.hpp
 #   - the fields of call descriptors, by their call and the top of comm/calls.hpp
-#   cmake -D LOG=warnings.log -P check_warnings.cmake
+# Fails also where the page of the communicator lacks verbs that it gets from a base class.
+#   cmake -D LOG=warnings.log -D HTML=html -P check_warnings.cmake
 cmake_minimum_required(VERSION 3.20)
 
 set(shared_types "space|where|value_type|element_type|decorated_type|iterator_category|difference_type|pointer|reference")
@@ -31,6 +32,12 @@ foreach(line IN LISTS lines)
     continue()  # a constructor
   endif()
   string(APPEND wrong "\n${line}")
+endforeach()
+file(READ "${HTML}/classshardkit_1_1communicator.html" page)
+foreach(verb IN ITEMS all_reduce all_reduce_async send_recv_async)
+  if(NOT page MATCHES ">${verb}<")
+    string(APPEND wrong "\nThe page of the communicator lacks ${verb}")
+  endif()
 endforeach()
 if(wrong)
   message(FATAL_ERROR "The documentation has warnings:${wrong}")
