@@ -9,6 +9,7 @@
 #include <shardkit/cuda/stream.hpp>
 #include <shardkit/cuda/synchronize.hpp>
 #include <shardkit/launch/run_ranks.hpp>
+#include <support/captured_graph.hpp>
 #include <support/expect_clean.hpp>
 
 #include <doctest/doctest.h>
@@ -208,11 +209,12 @@ TEST_CASE("no more than 64 MiB is staged, and what cannot be done is refused bef
   device_ring ring({.bytes = tiny});
   const cuda_stream stream;
   CHECK_THROWS_WITH_AS(plan.load(small, ring, stream), doctest::Contains("31 bytes, the plan needs 32"), usage_error);
-  cuda_check(cudaStreamBeginCapture(stream.handle(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
-  CHECK_THROWS_WITH_AS(plan.load(arena, ring, stream), doctest::Contains("load before the capture"), usage_error);
-  cudaGraph_t graph = nullptr;
-  cuda_check(cudaStreamEndCapture(stream.handle(), &graph), "cudaStreamEndCapture");
-  cuda_check(cudaGraphDestroy(graph), "cudaGraphDestroy");
+  {
+    const shardkit_test::captured_graph graph(stream, [&] {
+      CHECK_THROWS_WITH_AS(plan.load(arena, ring, stream), doctest::Contains("load before the capture"), usage_error);
+    });
+    CHECK(graph.nodes() == 0);
+  }
   if (cuda_device_count() > 1) {
     cuda_check(cudaSetDevice(1), "cudaSetDevice");
     CHECK_THROWS_WITH_AS(plan.load(arena, ring, stream), doctest::Contains("made on device 0"), usage_error);

@@ -5,6 +5,7 @@
 #include "../cuda/fixture.hpp"
 
 #include <shardkit/tensor/cublaslt_gemm.hpp>
+#include <support/captured_graph.hpp>
 #include <support/counted_heap.hpp>
 
 #include <doctest/doctest.h>
@@ -424,23 +425,13 @@ TEST_CASE("A captured product is one node, and gives its result at every replay"
   cublaslt_gemm gemm;
   of.run(gemm);
   CHECK(of.right());
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t instance = nullptr;
-  const cudaStream_t stream = of.stream.handle();
   const int before = choices();
-  shardkit::cuda_check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
-  of.run(gemm);
-  shardkit::cuda_check(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
+  const shardkit_test::captured_graph graph(of.stream, [&] { of.run(gemm); });
   CHECK(choices() == before);
-  std::size_t nodes = 0;
-  shardkit::cuda_check(cudaGraphGetNodes(graph, nullptr, &nodes), "cudaGraphGetNodes");
-  if (shardkit_double::active()) CHECK(nodes == 1);
-  shardkit::cuda_check(cudaGraphInstantiate(&instance, graph, 0), "cudaGraphInstantiate");
+  if (shardkit_double::active()) CHECK(graph.nodes() == 1);
   for (int replay = 0; replay < 2; ++replay) {
     cuda_space::fill_2d(of.y.view().data(), 4 * sizeof(float), 0, 4 * sizeof(float), 3, of.stream);
-    shardkit::cuda_check(cudaGraphLaunch(instance, stream), "cudaGraphLaunch");
+    graph.launch(of.stream);
     CHECK(of.right());
   }
-  shardkit::cuda_check(cudaGraphExecDestroy(instance), "cudaGraphExecDestroy");
-  shardkit::cuda_check(cudaGraphDestroy(graph), "cudaGraphDestroy");
 }

@@ -8,6 +8,7 @@
 #include <shardkit/pipeline/deliver.hpp>
 #include <shardkit/pipeline/stage.hpp>
 #include <shardkit/tensor/qkv.hpp>
+#include <support/captured_graph.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -35,6 +36,7 @@ using shardkit::matrix_view;
 using shardkit::nccl_world;
 using shardkit::partition;
 using shardkit::thread_communicator;
+using shardkit_test::captured_graph;
 
 /// x w^T + b.
 dense::matrix linear(const dense::matrix& x, const dense::matrix& w, const dense::matrix& b) {
@@ -209,29 +211,6 @@ TEST_CASE("A product that fails inside a layer names the line that called the la
 
 namespace {
 
-/// What is captured on the stream, as the double tells it.
-struct captured {
-  std::string text;
-  std::vector<cudaGraphNodeType> types;
-
-  template <class Record>
-  captured(const cuda_stream& stream, Record record) {
-    cudaGraph_t graph = nullptr;
-    cuda_check(cudaStreamBeginCapture(stream.handle(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
-    record();
-    cuda_check(cudaStreamEndCapture(stream.handle(), &graph), "cudaStreamEndCapture");
-    text = shardkit_double::graph_text(graph);
-    std::size_t count = 0;
-    cuda_check(cudaGraphGetNodes(graph, nullptr, &count), "cudaGraphGetNodes");
-    std::vector<cudaGraphNode_t> nodes(count);
-    cuda_check(cudaGraphGetNodes(graph, nodes.data(), &count), "cudaGraphGetNodes");
-    types.resize(count);
-    for (std::size_t i = 0; i < count; ++i)
-      cuda_check(cudaGraphNodeGetType(nodes[i], &types[i]), "cudaGraphNodeGetType");
-    cuda_check(cudaGraphDestroy(graph), "cudaGraphDestroy");
-  }
-};
-
 void blas_check(cublasStatus_t status) {
   if (status != CUBLAS_STATUS_SUCCESS) throw std::runtime_error(cublasLtGetStatusName(status));
 }
@@ -312,7 +291,7 @@ TEST_CASE("The captured forward of column and row layer holds exactly the nodes 
         return all;
       };
       const int before = asked();
-      const captured by_layers(stream, [&] { layers.enqueue(comm, stream.handle()); });
+      const captured_graph by_layers(stream, [&] { layers.enqueue(comm, stream.handle()); });
       CHECK(asked() == before);
 
       cublasLtHandle_t library = nullptr;
@@ -323,7 +302,7 @@ TEST_CASE("The captured forward of column and row layer holds exactly the nodes 
         const product_by_hand narrow(library, layers.inner.view(), layers.down.view(), layers.y.view(), nullptr,
                                      layers.memory.size());
         const shardkit::nccl_api api = shardkit::nccl_api::of_program();
-        const captured by_hand(stream, [&] {
+        const captured_graph by_hand(stream, [&] {
           float* const y = layers.y.view().data();
           wide.enqueue(layers.memory.data(), stream.handle());
           narrow.enqueue(layers.memory.data(), stream.handle());
@@ -333,10 +312,10 @@ TEST_CASE("The captured forward of column and row layer holds exactly the nodes 
           REQUIRE(result == ncclSuccess);
           layers.add_bias(stream.handle());
         });
-        CHECK(by_layers.text == by_hand.text);
-        CHECK(by_layers.types == by_hand.types);
+        CHECK(by_layers.text() == by_hand.text());
+        CHECK(by_layers.types() == by_hand.types());
         // By itself, a rank has nothing to reduce.
-        CHECK(by_layers.types == std::vector<cudaGraphNodeType>(host.size() == 1 ? 3 : 4, cudaGraphNodeTypeKernel));
+        CHECK(by_layers.types() == std::vector<cudaGraphNodeType>(host.size() == 1 ? 3 : 4, cudaGraphNodeTypeKernel));
       }
       blas_check(cublasLtDestroy(library));
       host.barrier();
@@ -489,19 +468,12 @@ TEST_CASE("A pipeline on device memory gives the serial result, directly and rep
         };
         step();
         CHECK(right());
-        cudaGraph_t graph = nullptr;
-        cudaGraphExec_t instance = nullptr;
-        cuda_check(cudaStreamBeginCapture(stream.handle(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
-        step();
-        cuda_check(cudaStreamEndCapture(stream.handle(), &graph), "cudaStreamEndCapture");
-        cuda_check(cudaGraphInstantiate(&instance, graph, 0), "cudaGraphInstantiate");
+        const captured_graph graph(stream, step);
         for (int replay = 0; replay < 2; ++replay) {
           fill_zero(output.view(), stream);
-          cuda_check(cudaGraphLaunch(instance, stream.handle()), "cudaGraphLaunch");
+          graph.launch(stream);
           CHECK(right());
         }
-        cuda_check(cudaGraphExecDestroy(instance), "cudaGraphExecDestroy");
-        cuda_check(cudaGraphDestroy(graph), "cudaGraphDestroy");
       }
       host.barrier();
     });

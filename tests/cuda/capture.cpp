@@ -3,6 +3,7 @@
 
 #include <shardkit/data/matrix_split.hpp>
 #include <shardkit/data/pad_and_split.hpp>
+#include <support/captured_graph.hpp>
 
 #include <thread>
 
@@ -14,34 +15,13 @@ using shardkit::matrix_view;
 using shardkit::participant;
 using shardkit::pinned_space;
 using shardkit::sum;
+using shardkit_test::captured_graph;
 using namespace cuda_tests;
 
 namespace {
 
 using bytes = std::vector<unsigned char>;
 using matrix = matrix_view<unsigned char, cuda_space>;
-
-// The graph of what `body` enqueues on the stream and on those it draws in.
-class captured {
- public:
-  template <class Body>
-  captured(const cuda_stream& stream, Body body) {
-    REQUIRE(cudaStreamBeginCapture(stream.handle(), cudaStreamCaptureModeThreadLocal) == cudaSuccess);
-    body();
-    REQUIRE(cudaStreamEndCapture(stream.handle(), &graph_) == cudaSuccess);
-    REQUIRE(cudaGraphInstantiate(&executable_, graph_, 0) == cudaSuccess);
-  }
-  ~captured() {
-    CHECK(cudaGraphExecDestroy(executable_) == cudaSuccess);
-    CHECK(cudaGraphDestroy(graph_) == cudaSuccess);
-  }
-  void launch(const cuda_stream& stream) { REQUIRE(cudaGraphLaunch(executable_, stream.handle()) == cudaSuccess); }
-  std::string nodes() const { return shardkit_double::graph_text(graph_); }
-
- private:
-  cudaGraph_t graph_ = nullptr;
-  cudaGraphExec_t executable_ = nullptr;
-};
 
 // What a captured call may not do.
 int forbidden_calls() {
@@ -69,7 +49,7 @@ TEST_CASE("Copies, fills and splits are captured and replayed with new contents"
     copy(host_out, in, stream);
   };
   const int before = forbidden_calls();
-  captured graph(stream, body);
+  captured_graph graph(stream, body);
   CHECK(forbidden_calls() == before);
 
   for (const unsigned seed : {1u, 2u}) {
@@ -117,11 +97,11 @@ TEST_CASE("A call on two streams is captured, with exactly the nodes of the sequ
   };
   {
     const int before = forbidden_calls();
-    captured library(compute, by_library);
+    captured_graph library(compute, by_library);
     CHECK(forbidden_calls() == before);
-    const captured hand(compute, by_hand);
-    CHECK(library.nodes() == hand.nodes());
-    if (shardkit_double::active()) CHECK(library.nodes().find("cudaMemcpyAsync") != std::string::npos);
+    const captured_graph hand(compute, by_hand);
+    CHECK(library.text() == hand.text());
+    if (shardkit_double::active()) CHECK(library.text().find("cudaMemcpyAsync") != std::string::npos);
     for (int replay = 0; replay < 3; ++replay) library.launch(compute);
     bytes expected(50, 4);
     expected.resize(100, 3);
@@ -137,7 +117,7 @@ TEST_CASE("A request that nobody waits for leaves no stream outside of the graph
   one_rank_communicator comm{one_rank()};
   buffer<unsigned char, cuda_space> x(10), y(10);
   fill_zero(x, compute);
-  captured graph(compute, [&] {
+  captured_graph graph(compute, [&] {
     const shardkit::request dropped = comm.all_reduce_async(x, y, sum, shardkit::fork{compute, communication});
     CHECK(dropped.active());
   });
@@ -152,7 +132,7 @@ TEST_CASE("What cannot be captured is refused before anything is recorded, and t
   buffer<unsigned char, cuda_space> x(10), y(10);
   fill_zero(x, compute);
   {
-    captured graph(compute, [&] {
+    captured_graph graph(compute, [&] {
       CHECK_THROWS_WITH_AS(synchronize(compute, deadline), doctest::Contains("end the capture first"),
                            shardkit::usage_error);
       shardkit::request pending = comm.all_reduce_async(x, y, sum, shardkit::fork{compute, communication});
@@ -165,7 +145,7 @@ TEST_CASE("What cannot be captured is refused before anything is recorded, and t
   {
     const int made = shardkit_double::calls("cudaEventCreateWithFlags");
     std::vector<shardkit::request> pending;
-    captured graph(compute, [&] {
+    captured_graph graph(compute, [&] {
       CHECK_THROWS_WITH_AS(for (int i = 0; i < 1000; ++i) pending.push_back(
                                comm.all_reduce_async(x, y, sum, shardkit::fork{compute, communication})),
                            doctest::Contains("none is made during capture"), shardkit::usage_error);

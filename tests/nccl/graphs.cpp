@@ -3,6 +3,7 @@
 #include "ranks.hpp"
 
 #include <shardkit/comm/verify_replay.hpp>
+#include <support/captured_graph.hpp>
 
 #include <optional>
 #include <string>
@@ -11,37 +12,7 @@
 namespace {
 
 using namespace nccl_test;
-
-/// A graph made of what `record()` enqueues.
-class captured {
- public:
-  template <class Record>
-  captured(cudaStream_t stream, Record record) {
-    cuda_check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture", stream);
-    record();
-    cuda_check(cudaStreamEndCapture(stream, &graph_), "cudaStreamEndCapture", stream);
-    cuda_check(cudaGraphInstantiate(&instance_, graph_, 0), "cudaGraphInstantiate");
-  }
-  captured(const captured&) = delete;
-  captured& operator=(const captured&) = delete;
-  ~captured() {
-    if (instance_ != nullptr) (void)cudaGraphExecDestroy(instance_);
-    if (graph_ != nullptr) (void)cudaGraphDestroy(graph_);
-  }
-
-  void launch(cudaStream_t stream) const { cuda_check(cudaGraphLaunch(instance_, stream), "cudaGraphLaunch", stream); }
-  std::size_t nodes() const {
-    std::size_t count = 0;
-    cuda_check(cudaGraphGetNodes(graph_, nullptr, &count), "cudaGraphGetNodes");
-    return count;
-  }
-  /// Its nodes as the double tells them.
-  std::string text() const { return shardkit_double::graph_text(graph_); }
-
- private:
-  cudaGraph_t graph_ = nullptr;
-  cudaGraphExec_t instance_ = nullptr;
-};
+using shardkit_test::captured_graph;
 
 float of(int number) { return static_cast<float>(number); }
 
@@ -73,7 +44,7 @@ TEST_CASE("a captured sequence gives its results at every replay") {
       cuda_space::fill_bytes(row.data(), 0, row.size() * sizeof(float), stream);
       synchronize(stream, 20, world);
       const int before = calls_that_wait_or_allocate(me);
-      const captured graph(stream.handle(), [&] {
+      const captured_graph graph(stream.handle(), [&] {
         world.barrier(stream);
         world.all_reduce(in_place(x), sum, stream);
         world.all_gather(x, all, stream);
@@ -117,7 +88,7 @@ TEST_CASE("a graph holds exactly the nodes of the sequence written by hand") {
         while (result == ncclInProgress) REQUIRE(api.comm_get_async_error(comm, &result) == ncclSuccess);
         REQUIRE(result == ncclSuccess);
       };
-      const captured ours(stream.handle(), [&] {
+      const captured_graph ours(stream.handle(), [&] {
         world.all_reduce(in_place(x), sum, stream);
         world.broadcast(y, 0, stream);
         world.send_recv(x, next, y, previous, stream);
@@ -129,7 +100,7 @@ TEST_CASE("a graph holds exactly the nodes of the sequence written by hand") {
             },
             stream);
       });
-      const captured by_hand(stream.handle(), [&] {
+      const captured_graph by_hand(stream.handle(), [&] {
         const cudaStream_t on = stream.handle();
         settled(api.all_reduce(x.data(), x.data(), 8, ncclFloat32, ncclSum, comm, on));
         settled(api.broadcast(y.data(), y.data(), 8, ncclFloat32, 0, comm, on));
@@ -158,7 +129,7 @@ TEST_CASE("a call on two streams is captured with both") {
       cuda_stream compute, communication;
       auto x = on_device_now(std::vector<float>(8, 1.0f), compute.handle());
       device_buffer<float> y(8);
-      const captured graph(compute.handle(), [&] {
+      const captured_graph graph(compute.handle(), [&] {
         auto pending = world.all_reduce_async(in_place(x), sum, shardkit::fork{compute, communication});
         pending.wait();
         cuda_space::copy(y.data(), x.data(), 8 * sizeof(float), compute);
@@ -178,7 +149,7 @@ TEST_CASE("what cannot be captured is refused before anything is recorded") {
       device_buffer<float> x(8);
       std::string text;
       host.barrier();
-      const captured graph(stream.handle(), [&] {
+      const captured_graph graph(stream.handle(), [&] {
         try {
           world.group(
               [&](auto& g) {
@@ -247,7 +218,7 @@ TEST_CASE("checked calls are captured without asking anybody, and compared when 
         if (size == 2 && me == 1) world.recv(z, 0, stream);
       };
       const int before = calls_that_wait_or_allocate(me);
-      std::optional<captured> graph;
+      std::optional<captured_graph> graph;
       in_turn(host, [&] { graph.emplace(stream.handle(), record); });
       CHECK(calls_that_wait_or_allocate(me) == before);
       const captured_calls calls = take_captured(world);
@@ -302,7 +273,7 @@ TEST_CASE("ranks whose captured calls do not meet are told so on every rank, and
         for (std::size_t i = 1; i <= n; ++i) bounds[i] = 2 * i + odd;
         const auto to_each = partition::from_bounds(bounds), from_each = partition::balanced(2 * n, host.size());
         {
-          const captured graph(stream.handle(), [&] {
+          const captured_graph graph(stream.handle(), [&] {
             world.broadcast(y, 0, stream);
             switch (which) {
               case 0: world.all_reduce(in_place(part), sum, stream); break;
@@ -392,8 +363,8 @@ TEST_CASE("checked calls that cannot be captured are refused before anything is 
       device_buffer<float> x(8);
       host.barrier();
       {
-        const captured graph(stream.handle(),
-                             [&] { CHECK_THROWS_AS(world.all_reduce(in_place(x), by_rank(sum), stream), error); });
+        const captured_graph graph(
+            stream.handle(), [&] { CHECK_THROWS_AS(world.all_reduce(in_place(x), by_rank(sum), stream), error); });
         CHECK(graph.nodes() == 0);
       }
       CHECK(take_captured(world).empty());

@@ -3,6 +3,8 @@
 // nothing to say about it.
 #include "ranks.hpp"
 
+#include <support/captured_graph.hpp>
+
 #include <string>
 #include <vector>
 
@@ -25,12 +27,7 @@ void train(thread_communicator& host) {
     cuda_space::copy(parameters.data() + owned.offset(me), mine.data(), mine.size() * sizeof(float), compute);
     world.all_gather(in_place(parameters), owned, compute);
   };
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t replayed = nullptr;
-  cuda_check(cudaStreamBeginCapture(compute.handle(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
-  update();
-  cuda_check(cudaStreamEndCapture(compute.handle(), &graph), "cudaStreamEndCapture");
-  cuda_check(cudaGraphInstantiate(&replayed, graph, 0), "cudaGraphInstantiate");
+  const shardkit_test::captured_graph replayed(compute, update);
   for (int step = 0; step < 3; ++step) {
     std::vector<float> backward(buckets * count);
     for (std::size_t i = 0; i < backward.size(); ++i) backward[i] = of(me + step) + static_cast<float>(i);
@@ -41,7 +38,7 @@ void train(thread_communicator& host) {
     }
     wait_all(pending.data(), pending.size());
     if (step == 0) update();
-    else cuda_check(cudaGraphLaunch(replayed, compute.handle()), "cudaGraphLaunch");
+    else replayed.launch(compute);
     const auto now = fetched(parameters, compute.handle(), world);
     for (std::size_t i = 0; i < now.size(); ++i) {
       float total = 0;
@@ -49,8 +46,6 @@ void train(thread_communicator& host) {
       REQUIRE(now[i] == of(ranks) * total);  // summed beside the backward pass, and once more where it is scattered
     }
   }
-  cuda_check(cudaGraphExecDestroy(replayed), "cudaGraphExecDestroy");
-  cuda_check(cudaGraphDestroy(graph), "cudaGraphDestroy");
 }
 
 }  // namespace
