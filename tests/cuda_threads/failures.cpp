@@ -176,6 +176,30 @@ TEST_CASE("A request that is dropped ends the call, and its buffer is free when 
   });
 }
 
+TEST_CASE("Where a receiver fails behind its copy, the sender's stream goes on after the copy all the same") {
+  if (!shardkit_double::active()) return;
+  for (const int nth : {1, 2}) {
+    CAPTURE(nth);
+    std::atomic<int> there{0};
+    expect_failure({2, 2}, [&](thread_communicator& threads) {
+      auto world = cuda_thread_world(threads, with_kernel());
+      const cuda_stream stream;
+      auto x = on_device_now(std::vector<float>(50), stream);
+      if (threads.rank() == 1) shardkit_double::fail_call("cudaEventRecord", nth, cudaErrorUnknown, 1);
+      try {
+        if (threads.rank() == 0) world.send(x, 1, stream);
+        else world.recv(x, 0, stream);
+        CHECK(threads.rank() == 0);
+      } catch (const error&) {
+      }
+      cuda_space::fill_bytes(x.data(), 1, 50 * sizeof(float), stream);
+      // A stream that is gone is no witness any more.
+      for (++there; there < 2;) detail::sleep_seconds(0.001);
+      cuda_check(cudaStreamSynchronize(stream.handle()), "cudaStreamSynchronize");
+    });
+  }
+}
+
 // Whatever call of CUDA fails, and on whichever rank: errors everywhere, and buffers that may be freed.
 TEST_CASE("Any failing CUDA call ends every rank's call, and nothing uses its buffers afterwards") {
   if (!shardkit_double::active()) return;
