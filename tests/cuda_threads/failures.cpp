@@ -193,7 +193,7 @@ TEST_CASE("Where a receiver fails behind its copy, the sender's stream goes on a
       } catch (const error&) {
       }
       cuda_space::fill_bytes(x.data(), 1, 50 * sizeof(float), stream);
-      // A stream that is gone is no witness any more.
+      // What a thread has waited for comes before everything once the thread has ended.
       for (++there; there < 2;) detail::sleep_seconds(0.001);
       cuda_check(cudaStreamSynchronize(stream.handle()), "cudaStreamSynchronize");
     });
