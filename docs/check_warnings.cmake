@@ -4,6 +4,7 @@
 #   - constructors, operators, deduction guides and specialisations, by their class or template
 #   - the names that mean everywhere what they mean in the standard library, and rank(), size(), space and where
 #   - what makes a class a backend or a decorator, by the list at the top of comm/backend.hpp
+#   - macros that a header undefines at its end
 #   - the fields of call descriptors, by their call and the top of comm/calls.hpp
 # Fails also where the page of the communicator lacks verbs that it gets from a base class.
 #   cmake -D LOG=warnings.log -D HTML=html -P check_warnings.cmake
@@ -19,6 +20,7 @@ foreach(described IN ITEMS
     "Member (${shared_types}) \\(typedef\\) of "
     "Member (${shared_functions})\\(\\)"
     "Member operator"
+    "Member SHARDKIT_(NCCL_[A-Z]+|KEEP_REQUEST|MISSING_OPERATION|TEXT|VERSION_TEXT)[ (].*macro definition"
     "Member (${backend_functions})\\(.*\\).* of class shardkit::(${backends}) is "
     "Member [a-z_]+ \\(variable\\) of struct shardkit::[a-z_]+_call is "
     "Member [a-z_]+\\(.*\\) -> .* of namespace "

@@ -1,8 +1,11 @@
 // The version of the library. It stands here alone: CMake and the Conan recipe read it from this file.
 #pragma once
 
+/// Grows when what programs see has changed.
 #define SHARDKIT_VERSION_MAJOR 0
+/// Grows when something was added, before 1.0 also when it has changed.
 #define SHARDKIT_VERSION_MINOR 1
+/// Grows when something was only mended.
 #define SHARDKIT_VERSION_PATCH 0
 
 /// One number to compare: 10203 is version 1.2.3.

@@ -72,7 +72,7 @@ inline std::string failures_text(const std::vector<rank_outcome>& all) {
 /// Collective: every rank runs `body`, then all learn whether any of them threw. If so, every rank throws
 /// checkpoint_error with the same text, which names the ranks and their causes; else returns what body returned.
 ///
-///   auto report = all_or_none(comm, "loading the weights", [&] { return plan.load(arena, staging); });
+///     auto report = all_or_none(comm, "loading the weights", [&] { return plan.load(arena, staging); });
 ///
 /// `body` must not itself communicate: a rank that failed has left it. `task` completes "... failed on".
 template <class Communicator, class Body>

@@ -23,11 +23,11 @@ struct index_range {
 /// Made by whole, rows, columns and along. Several partitions stand for a fused weight: its segments follow one
 /// another along the dimension, each rank takes its range of each segment and packs them in the same order.
 ///
-///   rows(cut)                       W[n0:n1, :]           one contiguous read
-///   columns(cut)                    W[:, k0:k1]           one run per row
-///   rows({heads, kv, kv})           q, k, v of a fused QKV weight
-///   rows(n0, n)                     given numbers
-///   along(1, cut)                   any dimension: experts of [experts, out, in] cut by their rows
+///     rows(cut)                       W[n0:n1, :]           one contiguous read
+///     columns(cut)                    W[:, k0:k1]           one run per row
+///     rows({heads, kv, kv})           q, k, v of a fused QKV weight
+///     rows(n0, n)                     given numbers
+///     along(1, cut)                   any dimension: experts of [experts, out, in] cut by their rows
 class slice {
  public:
   /// The whole tensor.

@@ -139,7 +139,8 @@ inline std::string difference_of(const std::vector<content_summary>& all) {
 /// Collective: throws mismatch_error on every rank unless all pass the same type, shape and bytes (so NaN equals NaN
 /// and -0 differs from +0). The error names the ranks that differ from what most have, and what differs; `what` is for
 /// its text. The communicator is as good as before. Bytes are compared by 64-bit hashes.
-///   verify_same(comm, weights, "the embedding table");
+///
+///     verify_same(comm, weights, "the embedding table");
 template <class Communicator, class T>
 void verify_same(Communicator& comm, matrix_view<T, host_space> data, const std::string& what,
                  typename Communicator::where w = {}) {

@@ -158,7 +158,8 @@ template <class Space>
 using any_communicator = communicator<any_backend<Space>>;
 
 /// Hides the backend of a communicator, which is moved from:
-///   run_ranks(4, [](thread_communicator& comm) { engine(erase(std::move(comm))); });
+///
+///     run_ranks(4, [](thread_communicator& comm) { engine(erase(std::move(comm))); });
 template <class Backend>
 any_communicator<typename Backend::space> erase(communicator<Backend>&& comm, call_site site = call_site::current()) {
   return std::move(comm).wrap("erase", site, [](Backend&& backend) {

@@ -1,14 +1,13 @@
-/// @file
-/// Every verb as one plain call descriptor: the only place where its parameters are listed and documented. The
-/// typed face (communicator.hpp) fills them; backends and decorators take them.
-///
-/// `in` and `out` begin the buffers, `data` one that is both; each call says how much they hold. Counts are in elements
-/// of `type`. `op` is the reduction and `combine` what the host does with elements of this type, null where the space
-/// reduces by itself. `root` and `peer` are ranks of the communicator. `stream` is the native handle of the space's
-/// stream, null on the host, and `site` the user's line. `name` is the verb's.
-///
-/// Buffers of a call may not overlap partly; in place means exactly the relation that each call names. A layout
-/// belongs to the caller and lives until the call has completed.
+// Every verb as one plain call descriptor: the only place where its parameters are listed and documented. The
+// typed face (communicator.hpp) fills them; backends and decorators take them.
+//
+// `in` and `out` begin the buffers, `data` one that is both; each call says how much they hold. Counts are in elements
+// of `type`. `op` is the reduction and `combine` what the host does with elements of this type, null where the space
+// reduces by itself. `root` and `peer` are ranks of the communicator. `stream` is the native handle of the space's
+// stream, null on the host, and `site` the user's line. `name` is the verb's.
+//
+// Buffers of a call may not overlap partly; in place means exactly the relation that each call names. A layout
+// belongs to the caller and lives until the call has completed.
 #pragma once
 
 #include <shardkit/core/call_site.hpp>

@@ -217,10 +217,12 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
   using refused::reduce_scatter;
   using refused::reduce_scatter_async;
 
-  /// Performs the verbs that `body(g)` calls on g as one, so that none of them waits for another:
-  ///   comm.group([&](auto& g) { g.send(right, next); g.recv(left, previous); });
-  /// g.with(other) lists verbs of another communicator, on which all of its ranks make a group, too:
-  ///   comm.group([&](auto& g) { g.all_reduce(in_place(a), sum); g.with(tensor).all_gather(x, y); });
+  /// Performs the verbs that `body(g)` calls on g as one, so that none of them waits for another. g.with(other) lists
+  /// verbs of another communicator, on which all of its ranks make a group, too:
+  ///
+  ///     comm.group([&](auto& g) { g.send(right, next); g.recv(left, previous); });
+  ///     comm.group([&](auto& g) { g.all_reduce(in_place(a), sum); g.with(tensor).all_gather(x, y); });
+  ///
   /// The body only lists them; where it throws, nothing has been started. On a device they run on the stream of the
   /// group, unless they name another.
   template <class Body>

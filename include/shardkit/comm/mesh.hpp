@@ -19,7 +19,9 @@ struct mesh_axis {
 };
 
 /// Arranges the ranks of `world` as a grid, the last axis fastest, and makes one communicator along each axis:
-///   mesh grid(world, {{"data", 2}, {"tensor", 3}});    auto& tensor = grid["tensor"];
+///
+///     mesh grid(world, {{"data", 2}, {"tensor", 3}});    auto& tensor = grid["tensor"];
+///
 /// Collective. The names differ and the sizes multiply to world.size(), else usage_error on every rank. The
 /// communicators live at stable addresses as long as the mesh.
 template <class Communicator>

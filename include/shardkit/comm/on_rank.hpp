@@ -75,7 +75,8 @@ template <class Communicator>
 /// Collective: calls function() on one rank; its result reaches all. It returns nothing, a plain value, a string, or a
 /// vector of plain elements. Where it throws, that rank rethrows and the others throw remote_error with its text; the
 /// communicator is as good as before. Every rank waits no longer than the operation deadline.
-///   const auto seed = on_rank(comm, 0, [] { return std::random_device{}(); });
+///
+///     const auto seed = on_rank(comm, 0, [] { return std::random_device{}(); });
 template <class Communicator, class Function>
 auto on_rank(Communicator& comm, int rank, Function&& function, typename Communicator::where w = {}) {
   using value = std::decay_t<decltype(function())>;
@@ -102,7 +103,7 @@ auto on_rank(Communicator& comm, int rank, Function&& function, typename Communi
 /// Lets the root go first, for what must not be done by several ranks at once and is quick the second time, such as a
 /// download into a cache:
 ///
-///   { root_first turn(comm);  weights = fetch(url); }
+///     { root_first turn(comm);  weights = fetch(url); }
 ///
 /// Collective: on the root the constructor returns at once, elsewhere once the root's guard is gone; the others then
 /// go on together. The root makes no other call on the communicator while it holds the guard. Where it leaves its scope

@@ -9,8 +9,9 @@
 namespace shardkit {
 
 /// Stream and call site together. Built implicitly from a stream; on the host it is left out:
-///   comm.all_reduce(in_place(x), sum);            // host
-///   comm.all_reduce(in_place(x), sum, stream);    // device
+///
+///     comm.all_reduce(in_place(x), sum);            // host
+///     comm.all_reduce(in_place(x), sum, stream);    // device
 template <class Space>
 struct at {
   typename Space::stream stream;  ///< on which the call runs

@@ -65,7 +65,8 @@ constexpr dtype integer_dtype() noexcept {
 }  // namespace detail
 
 /// Maps a C++ type to its dtype. Specialise it for an engine's own element type:
-///   template <> struct shardkit::dtype_traits<my_half> { static constexpr dtype value = dtype::f16; };
+///
+///     template <> struct shardkit::dtype_traits<my_half> { static constexpr dtype value = dtype::f16; };
 template <class T, class Enable = void>
 struct dtype_traits {};
 template <class T>

@@ -100,7 +100,8 @@ inline void report_cuda_error(cudaError_t code, const char* call) noexcept {
 }  // namespace detail
 
 /// Throws cuda_error where `code` is not cudaSuccess:
-///   cuda_check(cudaEventRecord(event, stream), "cudaEventRecord", stream, site);
+///
+///     cuda_check(cudaEventRecord(event, stream), "cudaEventRecord", stream, site);
 inline void cuda_check(cudaError_t code, const char* call, cudaStream_t stream,
                        const call_site& site = call_site::current()) {
   if (code != cudaSuccess) detail::throw_cuda_error(code, call, &stream, site);

@@ -34,7 +34,8 @@ struct cuda_space {
 
   /// The streams of a call that is started without waiting: it runs on `communication`, after what `compute` holds
   /// when it is started; waiting for its request makes `compute` wait, not the host:
-  ///   auto pending = comm.all_reduce_async(in_place(x), sum, fork{compute, communication});
+  ///
+  ///     auto pending = comm.all_reduce_async(in_place(x), sum, fork{compute, communication});
   struct fork {
     stream compute;        ///< makes what the call reads, and waits for its result
     stream communication;  ///< the call runs here

@@ -29,9 +29,9 @@ void gather_trim(communicator<Backend>& comm, matrix_view<const T, typename Back
 /// All `n` items in their order, on every rank, from the ranks' shares: those of pad_and_split, whose padding is left
 /// out, or those of split, which have none.
 ///
-///   auto mine = pad_and_split(comm, prompts);
-///   auto answers = answer(mine);                                   // one for each item of mine
-///   auto all = gather_trim(comm, answers, prompts.size());         // answers to prompts[0] .. prompts[n - 1]
+///     auto mine = pad_and_split(comm, prompts);
+///     auto answers = answer(mine);                                   // one for each item of mine
+///     auto all = gather_trim(comm, answers, prompts.size());         // answers to prompts[0] .. prompts[n - 1]
 ///
 /// The layout or partition is the one of the split, balanced where it is left out. Only owned items travel, so the
 /// content of the padding does not matter. Returns a buffer, for matrices (an item is a row) a matrix_buffer; host

@@ -113,9 +113,9 @@ auto padded_copy(const participant& who, const partition& part, Items items, con
 
 /// This rank's share, extended to the count of the largest share; as many items on every rank.
 ///
-///   auto mine = pad_and_split(comm, prompts);                        // balanced: at most one item of padding
-///   auto mine = pad_and_split(comm, prompts, layout::block);         // padding at the end of the list only
-///   auto [ids, lengths] = pad_and_split(comm, all_ids, all_lengths);
+///     auto mine = pad_and_split(comm, prompts);                        // balanced: at most one item of padding
+///     auto mine = pad_and_split(comm, prompts, layout::block);         // padding at the end of the list only
+///     auto [ids, lengths] = pad_and_split(comm, all_ids, all_lengths);
 ///
 /// With layout::block rank r holds items min(i, n - 1) of the list for i in [r * m, (r + 1) * m), m = ceil(n / size):
 /// gathered shares need only be cut off at n, but a rank may hold nothing but padding. With the balanced layout the

@@ -10,10 +10,10 @@ namespace shardkit {
 
 /// The share of this rank, which may be empty; together the ranks' shares are the whole list, in rank order.
 ///
-///   auto mine = split(comm, prompts);                                 // n / size each, one more for the first ranks
-///   auto mine = split(comm, prompts, layout::block);                  // or any partition of prompts.size()
-///   auto [ids, labels] = split(comm, all_ids, all_labels);            // several lists of one length
-///   auto mine = split(participant(rank, size), prompts);              // without a communicator
+///     auto mine = split(comm, prompts);                                 // n / size each, one more for the first ranks
+///     auto mine = split(comm, prompts, layout::block);                  // or any partition of prompts.size()
+///     auto [ids, labels] = split(comm, all_ids, all_labels);            // several lists of one length
+///     auto mine = split(participant(rank, size), prompts);              // without a communicator
 ///
 /// Takes vectors, arrays, spans, views and whatever view_of knows; of a matrix_view it splits the rows. Returns a
 /// view (a matrix_view of a matrix), or a tuple of them for several lists. Lists of unequal length, or a partition

@@ -44,7 +44,9 @@ struct consecutive_indices {
 };
 
 /// The indices of the items that split(comm, list_of_n) would give this rank:
-///   for (std::size_t i : split_indices(comm, files.size())) read(files[i]);
+///
+///     for (std::size_t i : split_indices(comm, files.size())) read(files[i]);
+///
 /// A partition over other counts fails the communicator and throws usage_error.
 constexpr consecutive_indices split_indices(participant who, std::size_t n, const cut& how = {}) {
   const partition part = how.over(n, who, "split_indices");

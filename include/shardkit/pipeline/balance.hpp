@@ -118,8 +118,8 @@ inline void require_cost(double cost, const std::string& what) {
 /// Cuts layers with these costs (any range of numbers, one per layer) over `stages`: as even as can be by cost, no
 /// stage empty unless there are fewer layers than stages. The same input gives the same cut on every rank.
 ///
-///   partition layers = balance(milliseconds, pipeline.size(), {.first_extra = 0.5, .last_extra = 8});
-///   for (std::size_t i = layers.offset(rank); i < layers.offset(rank) + layers.count(rank); ++i) ...
+///     partition layers = balance(milliseconds, pipeline.size(), {.first_extra = 0.5, .last_extra = 8});
+///     for (std::size_t i = layers.offset(rank); i < layers.offset(rank) + layers.count(rank); ++i) ...
 ///
 /// Throws usage_error for a cost that is negative or not finite, and for cuts that do not fit.
 template <class Costs, std::enable_if_t<!std::is_integral<Costs>::value, int> = 0>

@@ -21,11 +21,11 @@ namespace shardkit {
 
 /// Groups are counted from 0, steps from 0 in each group. A ring is used again and again; it allocates at construction.
 ///
-///   decode_ring ring(stages, {{"hidden", dtype::f32, hidden_size, longest_prompt}}, {"token", dtype::i32, 1, 1},
-///                    stages.size() + 1);
-///   ring.run([&](int group, int step) { return step == 0 ? prompts[group].size() : 1; },
-///            [&](int group, int step, const hop<>& in, hop<>& out, hop<>& token) { ... },
-///            [&](int group, int step, const hop<>& token) { return token.matrix<int>(0)(0, 0) != end_of_text; });
+///     decode_ring ring(stages, {{"hidden", dtype::f32, hidden_size, longest_prompt}}, {"token", dtype::i32, 1, 1},
+///                      stages.size() + 1);
+///     ring.run([&](int group, int step) { return step == 0 ? prompts[group].size() : 1; },
+///              [&](int group, int step, const hop<>& in, hop<>& out, hop<>& token) { ... },
+///              [&](int group, int step, const hop<>& token) { return token.matrix<int>(0)(0, 0) != end_of_text; });
 template <class Communicator>
 class decode_ring {
  public:
@@ -66,14 +66,14 @@ class decode_ring {
 
   /// Collective: decodes `active` groups, at most groups(), to their ends. Calls, in this order for each group:
   ///
-  ///   std::size_t rows(int group, int step)
-  ///       The rows of that step: the prompt's length at step 0, then 1 for each sequence. The same on every stage;
-  ///       asked also for the step behind the last one, whose hop says that the group has ended.
-  ///   forward(int group, int step, const hop& in, hop& out, hop& feedback)
-  ///       Computes a step: `in` and `out` as in stage::forward. The last stage writes `feedback`, which carries
-  ///       nothing elsewhere.
-  ///   bool accept(int group, int step, const hop& feedback)
-  ///       On the first stage only, before `forward` of step + 1: takes what came back; whether the group goes on.
+  ///     std::size_t rows(int group, int step)
+  ///         The rows of that step: the prompt's length at step 0, then 1 for each sequence. The same on every stage;
+  ///         asked also for the step behind the last one, whose hop says that the group has ended.
+  ///     forward(int group, int step, const hop& in, hop& out, hop& feedback)
+  ///         Computes a step: `in` and `out` as in stage::forward. The last stage writes `feedback`, which carries
+  ///         nothing elsewhere.
+  ///     bool accept(int group, int step, const hop& feedback)
+  ///         On the first stage only, before `forward` of step + 1: takes what came back; whether the group goes on.
   ///
   /// On one rank the calls are the same and nothing is sent. Where a call throws, the communicator fails.
   template <class Rows, class Forward, class Accept>

@@ -15,7 +15,8 @@ enum class port_rows {
 };
 
 /// One matrix [rows, row_elements], row-major without gaps, of every hop. The same list on every stage:
-///   {"hidden", dtype::f32, 576, 64}, {"positions", dtype::i32, 1, 64}, {"seed", dtype::u64, 1, 1, port_rows::fixed}
+///
+///     {"hidden", dtype::f32, 576, 64}, {"positions", dtype::i32, 1, 64}, {"seed", dtype::u64, 1, 1, port_rows::fixed}
 struct port {
   std::string name;                    ///< by which hop::matrix finds it
   dtype type;                          ///< of its elements
