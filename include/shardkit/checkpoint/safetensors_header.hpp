@@ -1,7 +1,9 @@
 // The header of one safetensors file, read and checked whole before anything is allocated for its tensors.
 //
 // A file is 8 bytes of header length (little-endian), the header in JSON, and the tensors' bytes:
+//
 //   {"__metadata__":{"format":"pt"}, "w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}, ...}
+//
 // Rules: the reference implementation's, and those its README adds (begins with '{', no duplicate keys); besides,
 // fields other than the three, null metadata, more than 65,536 metadata entries and extents whose product overflows
 // beside a zero are refused.

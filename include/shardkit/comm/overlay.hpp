@@ -3,6 +3,7 @@
 //
 // A plug-in is a movable class with `void perform(const X_call&)` for the reducing verbs it has (all_reduce, reduce,
 // reduce_scatter). It may also have
+//
 //   request start(const X_call&);                        else calls without waiting go to the backend below
 //   void* reduce_input(std::size_t bytes);               a buffer for inputs; null where it has none of that size
 //   Plugin split(int colour, int key, const call_site&); else the children of split are without it
