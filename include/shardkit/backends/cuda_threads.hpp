@@ -40,8 +40,8 @@ using cuda_thread_rank = thread_rank_of<cuda_thread_collectives, cuda_thread_tra
 ///
 /// Reductions are one kernel that reads every rank's elements where they lie, once, combines them in rank order, and
 /// writes them to every rank, in place or not: the bits of the host's thread ranks. They need
-/// cuda_thread_options::ordered_reduce. 8-bit floats are moved, not reduced. Between GPUs, what they reduce is memory of
-/// cudaMalloc, pinned or managed: peers do not reach memory of a pool (cudaMallocAsync) unless its owner allows it.
+/// cuda_thread_options::ordered_reduce. 8-bit floats are moved, not reduced. Between GPUs, what they reduce is memory
+/// of cudaMalloc, pinned or managed: peers do not reach memory of a pool (cudaMallocAsync) unless its owner allows it.
 ///
 /// Captured into a graph, calls need all of their ranks' streams in one capture; else they throw unsupported_error,
 /// with nothing recorded. A captured call allocates nothing, asks only for the capture, and waits for the peers'
