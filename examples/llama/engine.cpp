@@ -1,24 +1,11 @@
 #include "engine.hpp"
 
-#include "config.hpp"
-#include "generation.hpp"
-#include "model.hpp"
-#include "npy.hpp"
-#include "printer.hpp"
-#include "vocabulary.hpp"
+#include "host_device.hpp"
+#include "run.hpp"
 
-#include <shardkit/comm/mesh.hpp>
-#include <shardkit/data/gather_trim.hpp>
-#include <shardkit/data/pad_and_split.hpp>
-#include <shardkit/data/split_indices.hpp>
-#include <shardkit/tensor/cblas_gemm.hpp>
-
-#include <algorithm>
 #include <cstdio>
-#include <string>
 
 namespace llama {
-namespace {
 
 void require_fitting_prompts(const options& given, const model_config& config) {
   for (std::size_t i = 0; i < given.prompts.size(); ++i) {
@@ -34,30 +21,12 @@ void require_fitting_prompts(const options& given, const model_config& config) {
   }
 }
 
-// The prompts' answers as rows of ids, -1 behind the last.
-void print_answers(shardkit::matrix_view<const int> answers) {
-  for (std::size_t i = 0; i < answers.rows(); ++i) {
-    const auto row = answers.row(i);
-    print_tokens(row.data(), static_cast<std::size_t>(std::find(row.begin(), row.end(), -1) - row.begin()));
-  }
-}
-
-void print_text(shardkit::matrix_view<const int> answers, std::size_t first, text_printer& printer) {
-  for (std::size_t i = first; i < answers.rows(); ++i) {
-    for (int id : answers.row(i)) {
-      if (id < 0) break;
-      printer.token(i, id);
-    }
-    printer.finish(i);
-  }
-}
-
-// Every rank calls it; the first one prints to standard error.
-void report(communicator& world, shardkit::mesh<communicator>& grid, const model& shard, const speed& mine) {
-  const auto loaded = world.exchange(shard.loaded_bytes());
+void report(host_communicator& world, shardkit::mesh<host_communicator>& grid, std::uint64_t loaded_bytes,
+            const speed& mine) {
+  const auto loaded = world.exchange(loaded_bytes);
   speed total = mine;
   if (grid.coordinate("pipeline") == 0) {
-    communicator& data = grid["data"];
+    host_communicator& data = grid["data"];
     total.prompt_tokens = data.all_reduce(mine.prompt_tokens, shardkit::sum);
     total.new_tokens = data.all_reduce(mine.new_tokens, shardkit::sum);
     total.prompt_seconds = data.all_reduce(mine.prompt_seconds, shardkit::maximum);
@@ -74,31 +43,6 @@ void report(communicator& world, shardkit::mesh<communicator>& grid, const model
                total.new_rate());
 }
 
-}  // namespace
-
-void run(communicator world, const options& given) {
-  const model_config config = read_config(given.model);
-  require_fitting_prompts(given, config);
-  shardkit::set_blas_threads(1);  // the ranks are the parallelism
-
-  // The parallel part: a grid of ranks, a shard of the model for each, a share of the prompts for each replica.
-  shardkit::mesh grid(world, {{"data", given.data}, {"pipeline", given.pipeline}, {"tensor", given.tensor}});
-  model shard(config, given.model, grid["pipeline"], grid["tensor"]);
-  const auto prompts = shardkit::pad_and_split(grid["data"], given.prompts);
-  const std::size_t first_prompt = shardkit::split_indices(grid["data"], given.prompts.size()).first;
-
-  const vocabulary words(given.print_tokens ? std::string() : given.model);
-  text_printer printer(words, world.is_root() && !given.print_tokens, given.prompts.size());
-  const generation made = generate(shard, grid["pipeline"], prompts, first_prompt, given, printer);
-
-  if (grid.coordinate("pipeline") == 0) {
-    const auto answers = shardkit::gather_trim(grid["data"], made.tokens.matrix(), given.prompts.size());
-    if (world.is_root() && given.print_tokens) print_answers(answers.matrix());
-    if (world.is_root() && !given.print_tokens) print_text(answers.matrix(), prompts.size(), printer);
-    if (world.is_root()) require_printed();
-  }
-  if (world.is_root() && !given.logits.empty()) write_npy(given.logits, made.logits);
-  report(world, grid, shard, made.time);
-}
+void run_on_host(host_communicator world, const options& given) { run<host_device>(world, world, given); }
 
 }  // namespace llama

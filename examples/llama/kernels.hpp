@@ -24,9 +24,14 @@ class rotary_embedding {
   /// Rotates x [tokens, heads * head_dim]; row i stands at first_position + i.
   void apply(matrix x, std::size_t first_position) const;
 
+  std::size_t head_dim() const noexcept { return head_dim_; }
+  /// Of the angles, [positions, head_dim / 2].
+  const std::vector<float>& cosine() const noexcept { return cosine_; }
+  const std::vector<float>& sine() const noexcept { return sine_; }
+
  private:
   std::size_t head_dim_;
-  std::vector<float> cosine_, sine_;  // [positions, head_dim / 2]
+  std::vector<float> cosine_, sine_;
 };
 
 /// gate = silu(gate) * up, where silu(x) = x / (1 + exp(-x)).

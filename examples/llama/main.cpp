@@ -1,13 +1,10 @@
 // llama: runs a Hugging Face Llama checkpoint over data x pipeline x tensor ranks. This file only makes the ranks, as
-// threads or as the processes of an MPI launcher; what they do is in engine.cpp.
-#include "engine.hpp"
+// threads or as the processes of an MPI launcher; what they do is in engine.hpp.
+#include "run.hpp"
 #include "tiny.hpp"
 
 #include <shardkit/launch/launched_size.hpp>
 #include <shardkit/launch/run_ranks.hpp>
-#ifdef LLAMA_WITH_MPI
-#include <shardkit/backends/mpi.hpp>
-#endif
 
 #include <cstdio>
 #include <exception>
@@ -16,10 +13,9 @@
 
 namespace {
 
-// A replica that has answered its prompts waits for the one with the longest answers.
 shardkit::deadlines limits() {
   shardkit::deadlines seconds;
-  seconds.operation = 24 * 3600;
+  seconds.operation = llama::longest_wait;
   return seconds;
 }
 
@@ -28,6 +24,12 @@ shardkit::deadlines limits() {
   throw shardkit::usage_error(std::string(launched.variable) + " says that " + std::to_string(launched.size) +
                               " processes were started, but this llama was built without MPI; build it with MPI, or "
                               "start it by itself: --tensor, --pipeline and --data make thread ranks");
+}
+
+template <class Communicator>
+void answer(Communicator& ranks, const llama::options& options) {
+  if (options.device == "cuda") llama::run_on_gpus(ranks, options);
+  else llama::run_on_host(shardkit::erase(std::move(ranks)), options);
 }
 
 void run(int argc, char** argv) {
@@ -39,7 +41,7 @@ void run(int argc, char** argv) {
     shardkit::mpi_options with;
     with.limits = limits();
     shardkit::mpi_environment mpi(argc, argv, with);
-    return mpi.run([&](shardkit::mpi_communicator& comm) { llama::run(shardkit::erase(std::move(comm)), options); });
+    return mpi.run([&](shardkit::mpi_communicator& ranks) { answer(ranks, options); });
 #else
     refuse_launcher(launched);
 #endif
@@ -47,9 +49,8 @@ void run(int argc, char** argv) {
   shardkit::launch_options with;
   with.limits = limits();
   with.on_failure = nullptr;  // main reports what it catches
-  shardkit::run_ranks(options.data * options.pipeline * options.tensor, with, [&](shardkit::thread_communicator& comm) {
-    llama::run(shardkit::erase(std::move(comm)), options);
-  });
+  shardkit::run_ranks(options.data * options.pipeline * options.tensor, with,
+                      [&](shardkit::thread_communicator& ranks) { answer(ranks, options); });
 }
 
 }  // namespace

@@ -72,6 +72,9 @@ options parse_options(int argc, char** argv) {
       ->capture_default_str();
   app.add_flag("--print-tokens", given.print_tokens, "print ids only, one line a prompt");
   app.add_option("--logits", given.logits, "write the logits after the prompt to this .npy file");
+  app.add_option("--device", given.device, "what the ranks compute on: host, or cuda for GPUs")
+      ->check(CLI::IsMember({"host", "cuda"}))
+      ->capture_default_str();
   app.add_option("--tensor", given.tensor, "ranks that share each layer")->check(CLI::Range(1, most_ranks));
   app.add_option("--pipeline", given.pipeline, "stages of layers")->check(CLI::Range(1, most_ranks));
   app.add_option("--data", given.data, "replicas that share the prompts")->check(CLI::Range(1, most_ranks));

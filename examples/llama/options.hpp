@@ -15,8 +15,9 @@ struct options {
   std::vector<token_list> prompts;  ///< at least one, none empty
   std::size_t steps = 64;           ///< new tokens at most
   bool print_tokens = false;
-  std::string logits;     ///< .npy file for the logits after the prompt, or empty
-  std::string make_tiny;  ///< directory for a random checkpoint, or empty
+  std::string logits;           ///< .npy file for the logits after the prompt, or empty
+  std::string make_tiny;        ///< directory for a random checkpoint, or empty
+  std::string device = "host";  ///< or "cuda"
   int data = 1, pipeline = 1, tensor = 1;
   std::size_t top_k = 1;  ///< candidates to sample from; 1 is greedy
   float temperature = 1;

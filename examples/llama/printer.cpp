@@ -37,9 +37,25 @@ void text_printer::write(int id) const {
   std::fflush(stdout);
 }
 
-void print_tokens(const int* ids, std::size_t count) {
-  for (std::size_t i = 0; i < count; ++i) std::printf(i == 0 ? "%d" : ",%d", ids[i]);
-  std::puts("");
+void print_answers(shardkit::matrix_view<const int> answers) {
+  for (std::size_t i = 0; i < answers.rows(); ++i) {
+    const char* before = "";
+    for (int id : answers.row(i)) {
+      if (id < 0) break;
+      std::printf("%s%d", std::exchange(before, ","), id);
+    }
+    std::puts("");
+  }
+}
+
+void print_text(shardkit::matrix_view<const int> answers, std::size_t first, text_printer& printer) {
+  for (std::size_t i = first; i < answers.rows(); ++i) {
+    for (int id : answers.row(i)) {
+      if (id < 0) break;
+      printer.token(i, id);
+    }
+    printer.finish(i);
+  }
 }
 
 void require_printed() {

@@ -4,6 +4,8 @@
 #include "options.hpp"
 #include "vocabulary.hpp"
 
+#include <shardkit/core/view.hpp>
+
 #include <cstddef>
 #include <set>
 #include <vector>
@@ -30,8 +32,11 @@ class text_printer {
   std::size_t current_ = 0;
 };
 
-/// "504,3575,2" and a line end.
-void print_tokens(const int* ids, std::size_t count);
+/// The prompts' answers, rows of ids with -1 behind the last: "504,3575,2" and a line end each.
+void print_answers(shardkit::matrix_view<const int> answers);
+
+/// Hands the answers from number `first` on to the printer.
+void print_text(shardkit::matrix_view<const int> answers, std::size_t first, text_printer& printer);
 
 /// Throws usage_error where standard output did not take all that was printed: a full disk, a closed file.
 void require_printed();

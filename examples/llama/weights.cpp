@@ -1,10 +1,11 @@
 #include "weights.hpp"
 
-#include <shardkit/checkpoint/load_plan.hpp>
 #include <shardkit/pipeline/balance.hpp>
 #include <shardkit/tensor/gated_mlp.hpp>
 
 #include <algorithm>
+#include <cstddef>
+#include <string>
 
 namespace llama {
 namespace {
@@ -50,58 +51,42 @@ model_cut::model_cut(const model_config& config, int stages, int tensor_ranks)
       feed_forward(partition::balanced(config.intermediate, tensor_ranks, lanes)),
       vocabulary(partition::balanced(config.vocabulary, tensor_ranks)) {}
 
-weights::weights(const model_config& config, const model_cut& cut, const std::string& directory, communicator& pipeline,
-                 communicator& tensor) {
-  shardkit::load_plan plan(shardkit::open_archive(tensor, directory), tensor.rank(), tensor.size());
+weight_slots plan_weights(const model_config& config, const model_cut& cut, int stage, shardkit::load_plan& plan) {
   const std::size_t hidden = config.hidden, attention = config.heads * config.head_dim,
                     kv = config.kv_heads * config.head_dim, inner = config.intermediate;
   const partition& q_rows = cut.heads.q();
   const partition& kv_rows = cut.heads.kv();
+  const bool is_first = stage == 0, is_last = stage + 1 == cut.layers.parts();
 
-  struct layer_slots {
-    shardkit::arena_slot input_norm, post_attention_norm, qkv, output, gate_up, down;
-  };
-  std::vector<layer_slots> slots(cut.layers.count(pipeline.rank()));
-  for (std::size_t i = 0; i < slots.size(); ++i) {
-    const std::string layer = "model.layers." + std::to_string(cut.layers.offset(pipeline.rank()) + i) + ".";
-    slots[i].input_norm = plan.add(layer + "input_layernorm.weight", {hidden}, {}, dtype::f32);
-    slots[i].qkv = plan.add_packed({{layer + "self_attn.q_proj.weight", {attention, hidden}, rows(q_rows)},
-                                    {layer + "self_attn.k_proj.weight", {kv, hidden}, rows(kv_rows)},
-                                    {layer + "self_attn.v_proj.weight", {kv, hidden}, rows(kv_rows)}},
+  weight_slots slots;
+  slots.layers.resize(cut.layers.count(stage));
+  for (std::size_t i = 0; i < slots.layers.size(); ++i) {
+    layer_slots& slot = slots.layers[i];
+    const std::string layer = "model.layers." + std::to_string(cut.layers.offset(stage) + i) + ".";
+    slot.input_norm = plan.add(layer + "input_layernorm.weight", {hidden}, {}, dtype::f32);
+    slot.qkv = plan.add_packed({{layer + "self_attn.q_proj.weight", {attention, hidden}, rows(q_rows)},
+                                {layer + "self_attn.k_proj.weight", {kv, hidden}, rows(kv_rows)},
+                                {layer + "self_attn.v_proj.weight", {kv, hidden}, rows(kv_rows)}},
+                               dtype::f32);
+    slot.output = plan.add(layer + "self_attn.o_proj.weight", {hidden, attention}, columns(q_rows), dtype::f32);
+    slot.post_attention_norm = plan.add(layer + "post_attention_layernorm.weight", {hidden}, {}, dtype::f32);
+    slot.gate_up = plan.add_packed({{layer + "mlp.gate_proj.weight", {inner, hidden}, rows(cut.feed_forward)},
+                                    {layer + "mlp.up_proj.weight", {inner, hidden}, rows(cut.feed_forward)}},
                                    dtype::f32);
-    slots[i].output = plan.add(layer + "self_attn.o_proj.weight", {hidden, attention}, columns(q_rows), dtype::f32);
-    slots[i].post_attention_norm = plan.add(layer + "post_attention_layernorm.weight", {hidden}, {}, dtype::f32);
-    slots[i].gate_up = plan.add_packed({{layer + "mlp.gate_proj.weight", {inner, hidden}, rows(cut.feed_forward)},
-                                        {layer + "mlp.up_proj.weight", {inner, hidden}, rows(cut.feed_forward)}},
-                                       dtype::f32);
-    slots[i].down = plan.add(layer + "mlp.down_proj.weight", {hidden, inner}, columns(cut.feed_forward), dtype::f32);
+    slot.down = plan.add(layer + "mlp.down_proj.weight", {hidden, inner}, columns(cut.feed_forward), dtype::f32);
   }
   // With tied embeddings the first stage's table and the last stage's head are the same tensor, here and there.
-  const char* const embedding_name = "model.embed_tokens.weight";
-  const char* const head_name = config.tied_embeddings ? embedding_name : "lm_head.weight";
-  shardkit::arena_slot embedding_slot, norm_slot, head_slot;
+  const char* const embedding = "model.embed_tokens.weight";
+  const char* const head = config.tied_embeddings ? embedding : "lm_head.weight";
   const auto table = [&](const char* name) {
     return plan.add(name, {config.vocabulary, hidden}, rows(cut.vocabulary), dtype::f32);
   };
-  if (pipeline.is_root()) embedding_slot = table(embedding_name);
-  if (pipeline.is_last()) {
-    norm_slot = plan.add("model.norm.weight", {hidden}, {}, dtype::f32);
-    head_slot = pipeline.is_root() && config.tied_embeddings ? embedding_slot : table(head_name);
+  if (is_first) slots.embedding = table(embedding);
+  if (is_last) {
+    slots.final_norm = plan.add("model.norm.weight", {hidden}, {}, dtype::f32);
+    slots.head = is_first && config.tied_embeddings ? slots.embedding : table(head);
   }
-
-  arena_ = shardkit::buffer<std::byte>(plan.bytes());
-  shardkit::buffer<std::byte> staging(std::size_t{1} << 20);
-  plan.load(tensor, arena_, staging);
-
-  const auto matrix_of = [&](const shardkit::arena_slot& slot) { return const_matrix(slot.matrix_in<float>(arena_)); };
-  for (const layer_slots& slot : slots)
-    layers.push_back({slot.input_norm.view_in<float>(arena_), slot.post_attention_norm.view_in<float>(arena_),
-                      matrix_of(slot.qkv), matrix_of(slot.output), matrix_of(slot.gate_up), matrix_of(slot.down)});
-  if (pipeline.is_root()) embedding = matrix_of(embedding_slot);
-  if (pipeline.is_last()) {
-    final_norm = norm_slot.view_in<float>(arena_);
-    head = matrix_of(head_slot);
-  }
+  return slots;
 }
 
 }  // namespace llama

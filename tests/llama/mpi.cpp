@@ -1,21 +1,13 @@
 // The llama program under an MPI launcher: the same tokens as on thread ranks, and failures that end the job.
 #include "checkpoint.hpp"
+#include "launcher.hpp"
 #include "npy.hpp"
 
-#include <sstream>
 #include <string>
 
 using namespace llama_test;
 
 namespace {
-
-// Those words, followed by the program.
-command_line launch(const std::string& launcher, int ranks, const std::string& flags = {}) {
-  command_line command = {launcher};
-  std::istringstream words(flags);
-  for (std::string word; words >> word;) command.push_back(word);
-  return command + command_line{MPIEXEC_NUMPROC_FLAG, std::to_string(ranks), LLAMA_PROGRAM};
-}
 
 outcome run_under_mpi(int ranks, const command_line& arguments) {
   return run(launch(MPIEXEC, ranks, MPIEXEC_FLAGS) + arguments, {}, 90);
