@@ -5,6 +5,8 @@
 #include <shardkit/backends/nccl_registration.hpp>
 #include <shardkit/launch/thread_bootstrap.hpp>
 
+#include <dlfcn.h>
+
 #include <cstdint>
 #include <cstring>
 #include <mutex>
@@ -444,6 +446,27 @@ TEST_CASE("a gradient sum that does not wait for the backward pass is a race, an
   bool raced = false;
   for (const auto& one : shardkit_double::reset()) raced = raced || one.kind == shardkit_double::report_kind::race;
   CHECK(raced);
+}
+
+TEST_CASE("NCCL's functions may be those of a library that is loaded at run time") {
+  void* const function = ::dlsym(RTLD_DEFAULT, "ncclAllReduce");
+  Dl_info library{};
+  REQUIRE(::dladdr(function, &library) != 0);
+  for (int ranks : rank_counts({1, 2}))
+    on_devices(ranks, [&](thread_communicator& host) {
+      nccl_options options = options_with_kernel();
+      options.api = nccl_api::load(library.dli_fname);
+      CHECK(reinterpret_cast<void*>(options.api.all_reduce) == function);
+      auto world = nccl_world(host, options);
+      cuda_stream stream;
+      auto x = on_device_now(std::vector<float>(8, 1.0f), stream.handle());
+      device_buffer<float> all(8 * static_cast<std::size_t>(ranks));
+      world.all_reduce(in_place(x), sum, stream);
+      world.gather(x, all, 0, stream);
+      const auto gathered = fetched(all, stream.handle(), world);
+      if (host.is_root()) CHECK(gathered.back() == static_cast<float>(ranks));
+    });
+  expect_clean();
 }
 
 TEST_CASE("a library that is not there or not NCCL is refused with the remedy") {
