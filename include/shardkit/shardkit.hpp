@@ -10,6 +10,7 @@
 #include <shardkit/backends/tcp.hpp>
 #include <shardkit/backends/threads.hpp>
 #include <shardkit/comm/agreement.hpp>
+#include <shardkit/comm/any_call.hpp>
 #include <shardkit/comm/any_communicator.hpp>
 #include <shardkit/comm/blobs.hpp>
 #include <shardkit/comm/checked.hpp>

@@ -7,7 +7,6 @@
 #include <string>
 #include <type_traits>
 #include <utility>
-#include <variant>
 
 template <class Call, class List>
 struct is_listed;
@@ -30,7 +29,7 @@ class required_verbs_only {
   }
   void perform(const shardkit::group_call& group) {
     for (std::size_t i = 0; i < group.count; ++i)
-      std::visit(
+      visit(
           [](const auto& call) {
             if (!is_listed<std::decay_t<decltype(call)>, shardkit::required_calls>::value)
               throw std::logic_error(std::string("a group was to hold ") + call.name);

@@ -21,7 +21,6 @@
 #include <memory>
 #include <string>
 #include <type_traits>
-#include <variant>
 #include <vector>
 
 namespace cuda_tests {
@@ -80,7 +79,7 @@ class one_rank {
     else if constexpr (std::is_same_v<Call, shardkit::all_gather_uneven_call>) copy(call, call.layout->total());
   }
   void perform(const shardkit::group_call& group) {
-    for (std::size_t i = 0; i < group.count; ++i) std::visit([&](const auto& call) { perform(call); }, group.calls[i]);
+    for (std::size_t i = 0; i < group.count; ++i) visit([&](const auto& call) { perform(call); }, group.calls[i]);
   }
   template <class Call>
   shardkit::request start(const Call& call) {

@@ -14,7 +14,6 @@
 #include <string>
 #include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 namespace nccl_test {
@@ -93,7 +92,7 @@ class on_device {
     auto pending = std::make_unique<staged>(shared_);
     std::vector<any_call> calls;
     for (std::size_t i = 0; i < group.count; ++i)
-      std::visit([&](const auto& call) { calls.emplace_back(shared_->moved(call, *pending)); }, group.calls[i]);
+      visit([&](const auto& call) { calls.emplace_back(shared_->moved(call, *pending)); }, group.calls[i]);
     pending->begin(shared_->base.start(group_call{calls.data(), calls.size(), shared_->stream.handle(), group.site}));
     return request(pending.release());
   }

@@ -21,7 +21,6 @@
 #include <string>
 #include <type_traits>
 #include <utility>
-#include <variant>
 
 namespace shardkit {
 
@@ -121,10 +120,10 @@ class mpi_cuda_backend {
       require_possible(call, call.stream);
       if constexpr (std::is_same_v<Call, group_call>) {
         for (std::size_t i = 0; i < call.count; ++i)
-          std::visit([&](const auto& one) { require_possible(one, one.stream); }, call.calls[i]);
+          visit([&](const auto& one) { require_possible(one, one.stream); }, call.calls[i]);
         return joined_requests::of([&](joined_requests& started) {
           for (std::size_t i = 0; i < call.count; ++i)
-            std::visit([&](const auto& one) { started.add(begin(one)); }, call.calls[i]);
+            visit([&](const auto& one) { started.add(begin(one)); }, call.calls[i]);
         });
       } else {
         return begin(call);

@@ -11,7 +11,6 @@
 #include <memory>
 #include <string>
 #include <type_traits>
-#include <variant>
 #include <vector>
 
 namespace shardkit {
@@ -126,7 +125,7 @@ class self_backend {
       // A receive may be listed before its send.
       for (const bool sends : {true, false})
         for (std::size_t i = 0; i < group.count; ++i)
-          std::visit(
+          visit(
               [&](const auto& call) {
                 using call_type = std::decay_t<decltype(call)>;
                 if constexpr (detail::performs<self_backend, call_type>::value)

@@ -12,7 +12,6 @@
 #include <string>
 #include <type_traits>
 #include <utility>
-#include <variant>
 
 namespace shardkit {
 
@@ -100,7 +99,7 @@ class checked {
   }
   static bool has_messages(const group_call& group) {
     const auto is_message = [](const any_call& one) {
-      return std::visit([](const auto& call) { return detail::is_message<std::decay_t<decltype(call)>>; }, one);
+      return visit([](const auto& call) { return detail::is_message<std::decay_t<decltype(call)>>; }, one);
     };
     return std::any_of(group.calls, group.calls + group.count, is_message);
   }

@@ -11,7 +11,6 @@
 #include <string>
 #include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 namespace shardkit {
@@ -68,7 +67,7 @@ class complete {
     // The caller's messages first: ranks may list them anywhere among the collectives.
     for (const bool messages : {true, false})
       for (std::size_t i = 0; i < group.count; ++i)
-        std::visit(
+        visit(
             [&](const auto& call) {
               using call_type = std::decay_t<decltype(call)>;
               if (detail::is_message<call_type> != messages) return;

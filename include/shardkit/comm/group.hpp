@@ -2,25 +2,17 @@
 // as a whole, so that a body that throws has started nothing.
 #pragma once
 
-#include <shardkit/comm/calls.hpp>
+#include <shardkit/comm/any_call.hpp>
 #include <shardkit/comm/request.hpp>
 
 #include <cstddef>
 #include <string>
 #include <type_traits>
-#include <variant>
 #include <vector>
 
 namespace shardkit {
 
 namespace detail {
-
-template <class List>
-struct variant_of;
-template <class... Calls>
-struct variant_of<call_list<Calls...>> {
-  using type = std::variant<Calls...>;
-};
 
 /// Whether a call concerns two ranks and not all.
 template <class Call>
@@ -28,9 +20,6 @@ inline constexpr bool is_message = std::is_same<Call, send_call>::value || std::
                                    std::is_same<Call, send_recv_call>::value;
 
 }  // namespace detail
-
-/// Any one call.
-using any_call = detail::variant_of<all_calls>::type;
 
 /// `count` calls that progress together. Sends and receives between the same two ranks match in the order listed, and
 /// collectives match in the order listed, the same on all ranks. No call may use the result of another of its group.

@@ -13,7 +13,6 @@
 #include <memory>
 #include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
 namespace shardkit::detail {
@@ -137,7 +136,7 @@ class mpi_cuda_operation final : public pending_call {
     over_ = false;
     error_ = nullptr;
     peer_ = -1;
-    std::visit(
+    visit(
         [&](const auto& one) {
           using call_type = std::decay_t<decltype(one)>;
           name_ = call_type::name;
@@ -156,7 +155,7 @@ class mpi_cuda_operation final : public pending_call {
 
   /// Whether MPI matches the two calls with those of the peers in the order in which they are posted.
   bool is_ordered_with(const mpi_cuda_operation& other) const noexcept {
-    return state_ == other.state_ && peer_ == other.peer_ && (peer_ < 0 || call_.index() == other.call_.index());
+    return state_ == other.state_ && peer_ == other.peer_ && (peer_ < 0 || call_.is_like(other.call_));
   }
 
   /// Does what can be done now. `first`: no other call has to be posted before.
@@ -209,7 +208,7 @@ class mpi_cuda_operation final : public pending_call {
     now.pending = &state_->pool.take(state_, name_, where_.site);
     const mpi_cuda_round round = round_at(number);
     state_->run(name_, where_.site, [&] {
-      std::visit(
+      visit(
           [&](const auto& one) {
             if constexpr (!std::is_same_v<std::decay_t<decltype(one)>, send_recv_call>)
               mpi_cuda_post(*state_, *now.pending, sides_, round, one);

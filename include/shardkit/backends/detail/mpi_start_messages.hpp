@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <type_traits>
-#include <variant>
 
 namespace shardkit::detail {
 
@@ -44,7 +43,7 @@ void mpi_start(mpi_state& state, mpi_pending& pending, const Group& group) {
   enum class part { receives, sends, collectives };
   for (const part now : {part::receives, part::sends, part::collectives})
     for (std::size_t i = 0; i < group.count; ++i)
-      std::visit(
+      visit(
           [&](const auto& call) {
             if (now == part::receives) return mpi_start_receives(state, pending, call);
             if (now == part::sends) return mpi_start_sends(state, pending, call);

@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <tuple>
 #include <type_traits>
-#include <variant>
 
 namespace shardkit::detail {
 
@@ -24,7 +23,7 @@ class nccl_messages {
     notes_.messages.clear();
     notes_.sent.assign(ranks, 0);
     notes_.received.assign(ranks, 0);
-    for (std::size_t i = 0; i < group.count; ++i) std::visit([&](const auto& call) { note(call, i); }, group.calls[i]);
+    for (std::size_t i = 0; i < group.count; ++i) visit([&](const auto& call) { note(call, i); }, group.calls[i]);
   }
 
   void enqueue() {
@@ -38,7 +37,7 @@ class nccl_messages {
     for (const auto& one : all) {
       if (one.round != round) batch.close();
       round = one.round;
-      std::visit([&](const auto& call) { add(batch, call, one.sends); }, group_.calls[one.position]);
+      visit([&](const auto& call) { add(batch, call, one.sends); }, group_.calls[one.position]);
     }
     batch.close();
   }
@@ -126,11 +125,11 @@ void nccl_collect(nccl_state& state, nccl_batch& batch, const Call& call) {
 /// Any calls as one.
 inline void nccl_run_group(nccl_state& state, const group_call& group) {
   for (std::size_t i = 0; i < group.count; ++i)
-    std::visit([&](const auto& call) { nccl_require(state, call); }, group.calls[i]);
+    visit([&](const auto& call) { nccl_require(state, call); }, group.calls[i]);
   nccl_messages(state, group).enqueue();
   nccl_batch batch(state, nccl_group_limit);
   for (std::size_t i = 0; i < group.count; ++i)
-    std::visit(
+    visit(
         [&](const auto& call) {
           if constexpr (!is_message<std::decay_t<decltype(call)>>) nccl_collect(state, batch, call);
         },

@@ -93,7 +93,7 @@ class tcp_calls {
   template <class Parts>
   void start_each(const group_call& group, Parts& parts) {
     for (std::size_t i = 0; i < group.count; ++i)
-      std::visit(
+      visit(
           [&](const auto& call) {
             if constexpr (requires(tcp_calls & self) { self.start(call); }) parts.add(start(call));
           },

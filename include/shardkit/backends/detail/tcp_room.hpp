@@ -122,7 +122,7 @@ class tcp_operation : public pending_call {
   virtual void withdraw() noexcept = 0;
 
   std::string description() const {
-    return std::visit(
+    return visit(
         [](const auto& call) {
           const call_site& site = call.site;
           return describe(call) +

@@ -10,7 +10,6 @@
 #include <memory>
 #include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
 namespace shardkit::detail {
@@ -200,20 +199,20 @@ class thread_queue {
 template <class Collectives>
 template <class Call>
 const typename thread_started<Collectives>::kind thread_queue<Collectives>::kind_of{
-    [](thread_queue& q, const any_call& call) { q.collectives_.publish(std::get<Call>(call)); },
+    [](thread_queue& q, const any_call& call) { q.collectives_.publish(call.get<Call>()); },
     [](thread_queue& q, const any_call& call) {
       const thread_meeting::reading now(q.meeting_);
-      q.meeting_.await_all(std::get<Call>(call));  // they are there; compares the calls
-      q.collectives_.work(std::get<Call>(call));
+      q.meeting_.await_all(call.get<Call>());  // they are there; compares the calls
+      q.collectives_.work(call.get<Call>());
       if (q.meeting_.exposed()) q.meeting_.mark_done();
     },
-    [](thread_queue& q, const any_call& call) { q.collectives_.conclude(std::get<Call>(call)); },
+    [](thread_queue& q, const any_call& call) { q.collectives_.conclude(call.get<Call>()); },
     [](thread_queue& q, const any_call& call, int peer) {
-      q.meeting_.wait(std::get<Call>(call), peer, [&] { return q.order_.empty() || q.missing() != peer; });
+      q.meeting_.wait(call.get<Call>(), peer, [&] { return q.order_.empty() || q.missing() != peer; });
     },
-    [](thread_queue& q, const any_call& call, int peer) { q.meeting_.throw_timeout(std::get<Call>(call), peer); },
-    [](const any_call& call) { return describe(std::get<Call>(call)); },
-    [](const any_call& call) { return std::get<Call>(call).site; }};
+    [](thread_queue& q, const any_call& call, int peer) { q.meeting_.throw_timeout(call.get<Call>(), peer); },
+    [](const any_call& call) { return describe(call.get<Call>()); },
+    [](const any_call& call) { return call.get<Call>().site; }};
 
 template <class Collectives>
 template <class Action>

@@ -10,7 +10,6 @@
 #include <memory>
 #include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 namespace shardkit::detail {
@@ -145,7 +144,7 @@ class thread_rank_of : public std::enable_shared_from_this<thread_rank_of<Collec
     } else {
       for (const bool messages : {true, false})
         for (std::size_t i = 0; i < call.count; ++i)
-          std::visit(
+          visit(
               [&](const auto& one) {
                 if (is_message<std::decay_t<decltype(one)>> == messages) add(whole, one);
               },

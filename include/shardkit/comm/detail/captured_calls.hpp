@@ -11,7 +11,6 @@
 #include <string>
 #include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 namespace shardkit::detail {
@@ -35,10 +34,9 @@ class captured_list {
   void note(const Call& call) {
     ++step_;
     if constexpr (std::is_same<Call, group_call>::value) {
+      for (std::size_t i = 0; i < call.count; ++i) visit([&](const auto& one) { note_messages(one); }, call.calls[i]);
       for (std::size_t i = 0; i < call.count; ++i)
-        std::visit([&](const auto& one) { note_messages(one); }, call.calls[i]);
-      for (std::size_t i = 0; i < call.count; ++i)
-        std::visit(
+        visit(
             [&](const auto& one) {
               if constexpr (!is_message<std::decay_t<decltype(one)>>) note(one);
             },

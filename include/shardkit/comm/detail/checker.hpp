@@ -13,7 +13,6 @@
 #include <string>
 #include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 namespace shardkit::detail {
@@ -69,7 +68,7 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
           call.from, records_.expect_message(call.from, message_bits(call.recv_count, call.type), describe_at(call)));
     } else if constexpr (std::is_same<Call, group_call>::value) {
       for (std::size_t i = 0; i < call.count; ++i)
-        std::visit([&](const auto& one) { announce(one, until, false); }, call.calls[i]);
+        visit([&](const auto& one) { announce(one, until, false); }, call.calls[i]);
     } else if constexpr (std::is_same<Call, all_to_all_uneven_call>::value) {
       until.collective = records_.announce_collective(
           lane_, fingerprint(call), describe_at(call), call.site,
@@ -204,7 +203,7 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
   }
   static bool is_captured(const group_call& group) {
     return std::any_of(group.calls, group.calls + group.count, [](const any_call& one) {
-      return std::visit([](const auto& call) { return is_captured(call); }, one);
+      return visit([](const auto& call) { return is_captured(call); }, one);
     });
   }
 

@@ -10,7 +10,6 @@
 #include <string>
 #include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 namespace shardkit {
@@ -117,7 +116,7 @@ class grouping : public communicator<call_recorder<Space>> {
       const auto place = [&](auto& call) {
         if (call.stream == nullptr) call.stream = OfSpace::native(w.stream);
       };
-      for (any_call& one : calls) std::visit(place, one);
+      for (any_call& one : calls) visit(place, one);
     }
     return {calls.data(), calls.size(), OfSpace::native(w.stream), w.site};
   }
