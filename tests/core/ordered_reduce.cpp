@@ -335,6 +335,24 @@ TEST_CASE("Every vector unit gives the bits of elements combined one by one") {
   compare_integers<std::int64_t>();
 }
 
+TEST_CASE(
+    "Sums of bfloat16 that are subnormal, or rounded up to a number that is not, are those of elements one by one") {
+  using namespace shardkit::detail;
+  constexpr std::size_t n = 1024;
+  std::vector<bfloat16> rows[2], vectors(n), one_by_one(n);
+  for (int rank = 0; rank < 2; ++rank)
+    for (std::size_t i = 0; i < n; ++i)
+      rows[rank].push_back(bfloat16::from_bits(static_cast<std::uint16_t>(noise_bits(rank, i) & 0x80ff)));
+  const void* const inputs[] = {rows[0].data(), rows[1].data()};
+  void* const one[] = {one_by_one.data()};
+  void* const all[] = {vectors.data()};
+  reduce_one_by_one<reduction_kind::sum, bfloat16>(inputs, 2, one, 1, 0, n, 3);
+  shardkit::detail::reduce_all(kernels_of<reduction_kind::sum, bfloat16>, inputs, 2, all, 1, n, 3);
+  CHECK(std::memcmp(vectors.data(), one_by_one.data(), n * sizeof(bfloat16)) == 0);
+  CHECK(std::any_of(vectors.begin(), vectors.end(),
+                    [](bfloat16 x) { return (x.bits & 0x7f80) == 0 && x.bits % 2 != 0; }));
+}
+
 #if defined(SHARDKIT_STREAMING_STORES)
 namespace {
 
@@ -352,7 +370,7 @@ void compare_streamed(std::size_t n, std::size_t skipped) {
   void* const alone[] = {plain.data() + skipped};
   void* const both[] = {first.data() + skipped, second.data() + line + skipped};
   baseline_reduce::run<reduction_kind::sum, T>(inputs, 2, alone, 1, 0, n, 2);
-  reduce_past_caches<reduction_kind::sum, T>(inputs, 2, both, 2, n, 2);
+  reduce_past_caches(kernels_of<reduction_kind::sum, T>, inputs, 2, both, 2, n, 2);
   CHECK(std::equal(plain.data(), plain.data() + n + 2 * line, first.data(), same_value<T>));
   CHECK(std::equal(plain.data(), plain.data() + n + 2 * line, second.data() + line, same_value<T>));
 }

@@ -35,37 +35,61 @@ inline bool streams_outputs(const void* const* inputs, int input_count, void* co
   return true;
 }
 
+#endif
+
+/// The loops for one kind of reduction of one type.
+struct reduce_kernels {
+  using run = void (*)(const void* const* inputs, int input_count, void* const* outputs, int output_count,
+                       std::size_t at, std::size_t count, int divisor, bool past_caches) noexcept;
+
+  run plain;  ///< on any machine, and for few elements
+  run avx2;
+  run avx512;
+  bool streams;  ///< whether results may go past the caches
+  std::size_t element_bytes;
+};
+
+// The widest vectors serve what layers and gradients reduce; each further kernel would cost every user compile time.
+// The conversions of float16 take as long for one wide vector as for two.
 template <reduction_kind Kind, class T>
-void reduce_past_caches(const void* const* inputs, int input_count, void* const* outputs, int output_count,
-                        std::size_t count, int divisor) {
-  const std::size_t rest = (0 - reinterpret_cast<std::uintptr_t>(outputs[0])) % 64 / sizeof(T);
+inline constexpr reduce_kernels kernels_of = [] {
+#if defined(__x86_64__)
+  if constexpr (Kind == reduction_kind::sum && !std::is_integral<T>::value)
+    return reduce_kernels{baseline_reduce::run<Kind, T>, avx2_reduce::run<Kind, T>,
+                          std::is_same<T, float16>::value ? avx2_reduce::run<Kind, T> : avx512_reduce::run<Kind, T>,
+                          has_streaming_stores, sizeof(T)};
+  else
+    return reduce_kernels{reduce_one_by_one<Kind, T>, avx2_reduce::run<Kind, T>, avx2_reduce::run<Kind, T>, false,
+                          sizeof(T)};
+#else
+  return reduce_kernels{baseline_reduce::run<Kind, T>, baseline_reduce::run<Kind, T>, baseline_reduce::run<Kind, T>,
+                        false, sizeof(T)};
+#endif
+}();
+
+#if defined(SHARDKIT_STREAMING_STORES)
+inline void reduce_past_caches(const reduce_kernels& how, const void* const* inputs, int input_count,
+                               void* const* outputs, int output_count, std::size_t count, int divisor) {
+  const std::size_t rest = (0 - reinterpret_cast<std::uintptr_t>(outputs[0])) % 64 / how.element_bytes;
   const std::size_t head = rest < count ? rest : count;
-  baseline_reduce::run<Kind, T>(inputs, input_count, outputs, output_count, 0, head, divisor);
-  const auto run =
-      best_vector_unit() == vector_unit::avx512 ? avx512_reduce::run<Kind, T, true> : avx2_reduce::run<Kind, T, true>;
-  run(inputs, input_count, outputs, output_count, head, count, divisor);
+  how.plain(inputs, input_count, outputs, output_count, 0, head, divisor, false);
+  const auto run = best_vector_unit() == vector_unit::avx512 ? how.avx512 : how.avx2;
+  run(inputs, input_count, outputs, output_count, head, count, divisor, true);
 }
 #endif
 
-// The widest vectors serve what layers and gradients reduce; each further kernel would cost every user compile time.
-template <reduction_kind Kind, class T>
-void reduce_all(const void* const* inputs, int input_count, void* const* outputs, int output_count, std::size_t count,
-                int divisor = 1) {
-#if defined(__x86_64__)
-  const vector_unit unit = count * sizeof(T) < 256 ? vector_unit::baseline : best_vector_unit();
-  if constexpr (Kind == reduction_kind::sum && !std::is_integral<T>::value) {
+[[gnu::noinline]] inline void reduce_all(const reduce_kernels& how, const void* const* inputs, int input_count,
+                                         void* const* outputs, int output_count, std::size_t count, int divisor) {
+  const std::size_t bytes = count * how.element_bytes;
+  const vector_unit unit = bytes < 256 ? vector_unit::baseline : best_vector_unit();
+  if (unit == vector_unit::baseline)
+    return how.plain(inputs, input_count, outputs, output_count, 0, count, divisor, false);
 #if defined(SHARDKIT_STREAMING_STORES)
-    if (unit != vector_unit::baseline &&
-        streams_outputs(inputs, input_count, outputs, output_count, count * sizeof(T), sizeof(T)))
-      return reduce_past_caches<Kind, T>(inputs, input_count, outputs, output_count, count, divisor);
+  if (how.streams && streams_outputs(inputs, input_count, outputs, output_count, bytes, how.element_bytes))
+    return reduce_past_caches(how, inputs, input_count, outputs, output_count, count, divisor);
 #endif
-    if (unit == vector_unit::avx512)
-      return avx512_reduce::run<Kind, T>(inputs, input_count, outputs, output_count, 0, count, divisor);
-  }
-  if (unit != vector_unit::baseline)
-    return avx2_reduce::run<Kind, T>(inputs, input_count, outputs, output_count, 0, count, divisor);
-#endif
-  baseline_reduce::run<Kind, T>(inputs, input_count, outputs, output_count, 0, count, divisor);
+  const auto run = unit == vector_unit::avx512 ? how.avx512 : how.avx2;
+  run(inputs, input_count, outputs, output_count, 0, count, divisor, false);
 }
 
 // The type in which sums, products and bit operations wrap around, and that of comparisons: bool is a byte of 0 or 1.
@@ -88,29 +112,23 @@ void ordered_reduce(reduction_kind kind, const void* const* inputs, int input_co
                     int output_count, std::size_t count) {
   using wrapping = typename detail::arithmetic_types<T>::wrapping;
   using ordered = typename detail::arithmetic_types<T>::ordered;
+  const detail::reduce_kernels* how = nullptr;
   switch (kind) {
     case reduction_kind::sum:
-      return detail::reduce_all<reduction_kind::sum, wrapping>(inputs, input_count, outputs, output_count, count);
-    case reduction_kind::product:
-      return detail::reduce_all<reduction_kind::product, wrapping>(inputs, input_count, outputs, output_count, count);
-    case reduction_kind::minimum:
-      return detail::reduce_all<reduction_kind::minimum, ordered>(inputs, input_count, outputs, output_count, count);
-    case reduction_kind::maximum:
-      return detail::reduce_all<reduction_kind::maximum, ordered>(inputs, input_count, outputs, output_count, count);
+    case reduction_kind::average: how = &detail::kernels_of<reduction_kind::sum, wrapping>; break;
+    case reduction_kind::product: how = &detail::kernels_of<reduction_kind::product, wrapping>; break;
+    case reduction_kind::minimum: how = &detail::kernels_of<reduction_kind::minimum, ordered>; break;
+    case reduction_kind::maximum: how = &detail::kernels_of<reduction_kind::maximum, ordered>; break;
     default: break;
   }
   if constexpr (std::is_integral<T>::value) {
-    if (kind == reduction_kind::bit_and)
-      return detail::reduce_all<reduction_kind::bit_and, wrapping>(inputs, input_count, outputs, output_count, count);
-    if (kind == reduction_kind::bit_or)
-      return detail::reduce_all<reduction_kind::bit_or, wrapping>(inputs, input_count, outputs, output_count, count);
-    if (kind == reduction_kind::bit_xor)
-      return detail::reduce_all<reduction_kind::bit_xor, wrapping>(inputs, input_count, outputs, output_count, count);
-  } else {
-    if (kind == reduction_kind::average)
-      return detail::reduce_all<reduction_kind::sum, wrapping>(inputs, input_count, outputs, output_count, count,
-                                                               input_count);
+    if (kind == reduction_kind::bit_and) how = &detail::kernels_of<reduction_kind::bit_and, wrapping>;
+    if (kind == reduction_kind::bit_or) how = &detail::kernels_of<reduction_kind::bit_or, wrapping>;
+    if (kind == reduction_kind::bit_xor) how = &detail::kernels_of<reduction_kind::bit_xor, wrapping>;
   }
+  if (how == nullptr) return;
+  const int divisor = kind == reduction_kind::average ? input_count : 1;
+  detail::reduce_all(*how, inputs, input_count, outputs, output_count, count, divisor);
 }
 
 namespace detail {

@@ -58,6 +58,24 @@ using every_lane = short;
 [[gnu::always_inline]] SHARDKIT_AVX512 inline lanes<short, 32> round_half(const lanes<float, 64>& values) noexcept {
   return __builtin_ia32_vcvtps2ph512_mask(values, 0, lanes<short, 32>{}, 0xffff);
 }
+
+/// Rounds the bfloat16 in even places (`low`) and odd ones, as `rounded` in the kernels does. Where the machine has
+/// instructions for it: as assembler, so that one kernel serves machines with and without. They take subnormal numbers
+/// for zeros: false, with nothing done, where there is one.
+[[gnu::always_inline]] SHARDKIT_AVX512 inline bool round_bfloats(const lanes<float, 64>& low,
+                                                                 const lanes<float, 64>& high,
+                                                                 lanes<std::uint32_t, 64>& result) noexcept {
+  constexpr lanes<short, 64> in_turn = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  unsigned short low_subnormal, high_subnormal;
+  asm("vfpclassps $0x20, %1, %0" : "=k"(low_subnormal) : "v"(low));
+  asm("vfpclassps $0x20, %1, %0" : "=k"(high_subnormal) : "v"(high));
+  if (__builtin_expect((low_subnormal | high_subnormal) != 0, false)) return false;
+  lanes<short, 64> halves;
+  asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(halves) : "v"(high), "v"(low));
+  asm("vpermw %1, %2, %0" : "=v"(result) : "v"(halves), "v"(in_turn));
+  return true;
+}
 #endif
 // Without the instruction, four by four.
 inline lanes<float, 16> widen_half(const lanes<short, 8>& bits) noexcept {
@@ -71,13 +89,31 @@ inline lanes<short, 8> round_half(const lanes<float, 16>& values) noexcept {
   return bits;
 }
 
+/// The elements [at, count) one by one: all of a few, and what is left over by vectors.
+template <reduction_kind Kind, class T>
+[[gnu::noinline]] void reduce_one_by_one(const void* const* inputs, int input_count, void* const* outputs,
+                                         int output_count, std::size_t at, std::size_t count, int divisor,
+                                         bool = false) noexcept {
+  using A = accumulator<T>;
+  for (; at < count; ++at) {
+    A one = static_cast<A>(static_cast<const T*>(inputs[0])[at]);
+    for (int rank = 1; rank < input_count; ++rank)
+      one = combine_one<Kind>(one, static_cast<A>(static_cast<const T*>(inputs[rank])[at]));
+    if constexpr (std::is_floating_point<A>::value) {
+      if (divisor != 1) one /= static_cast<A>(divisor);
+    }
+    for (int target = 0; target < output_count; ++target) static_cast<T*>(outputs[target])[at] = static_cast<T>(one);
+  }
+}
+
 }  // namespace shardkit::detail
 
 // The kernel is a macro: GCC cuts vectors down to what the enclosing function's target has before it inlines, so each
 // target needs a body of its own.
 //
 // `run` reads the elements [at, count) of the inputs once, combines them in order, divides by `divisor` unless it is 1,
-// and writes the result to all outputs; past the caches only where the outputs are aligned for it at `at`.
+// and writes the result to all outputs; past the caches only sums of floats, where the outputs are aligned for it at
+// `at`.
 #define SHARDKIT_REDUCE_KERNEL(kernel, vector_bytes, attribute)                                                   \
   struct kernel {                                                                                                 \
     template <class T>                                                                                            \
@@ -117,13 +153,22 @@ inline lanes<short, 8> round_half(const lanes<float, 16>& values) noexcept {
     struct pairs {                                                                                                \
       words a, b;                                                                                                 \
     };                                                                                                            \
+    template <class Vector>                                                                                       \
+    [[gnu::always_inline]] attribute static words rounded(const Vector& low, const Vector& high,                  \
+                                                          [[maybe_unused]] bool by_instruction) noexcept {        \
+      if constexpr (vector_bytes == 64) {                                                                         \
+        words both;                                                                                               \
+        if (by_instruction && round_bfloats(low, high, both)) return both;                                        \
+      }                                                                                                           \
+      return rounded(low) >> 16 | (rounded(high) & 0xffff0000u);                                                  \
+    }                                                                                                             \
     template <class T>                                                                                            \
-    [[gnu::always_inline]] attribute static auto packed(const block<T>& x) noexcept {                             \
+    [[gnu::always_inline]] attribute static auto packed(const block<T>& x,                                        \
+                                                        [[maybe_unused]] bool by_instruction) noexcept {          \
       if constexpr (std::is_same<T, float16>::value)                                                              \
         return halves{round_half(x.a), round_half(x.b), round_half(x.c), round_half(x.d)};                        \
       else if constexpr (std::is_same<T, bfloat16>::value)                                                        \
-        return pairs{rounded(x.a) >> 16 | (rounded(x.b) & 0xffff0000u),                                           \
-                     rounded(x.c) >> 16 | (rounded(x.d) & 0xffff0000u)};                                          \
+        return pairs{rounded(x.a, x.b, by_instruction), rounded(x.c, x.d, by_instruction)};                       \
       else return x;                                                                                              \
     }                                                                                                             \
     template <class T, bool PastCaches, class Vector>                                                             \
@@ -167,12 +212,13 @@ inline lanes<short, 8> round_half(const lanes<float, 16>& values) noexcept {
         a += b;                                                                                                   \
       }                                                                                                           \
     }                                                                                                             \
-    template <reduction_kind Kind, class T, bool PastCaches = false>                                              \
+    template <reduction_kind Kind, class T>                                                                       \
     [[gnu::noinline]] attribute static void run(const void* const* inputs, int input_count, void* const* outputs, \
-                                                int output_count, std::size_t at, std::size_t count,              \
-                                                int divisor) noexcept {                                           \
+                                                int output_count, std::size_t at, std::size_t count, int divisor, \
+                                                bool past_caches = false) noexcept {                              \
       using A = accumulator<T>;                                                                                   \
       constexpr std::size_t step = 4 * vector_bytes / sizeof(A);                                                  \
+      const bool by_instruction = std::is_same<T, bfloat16>::value && vector_bytes == 64 && rounds_bfloats();     \
       for (; at + step <= count; at += step) {                                                                    \
         block<T> x = load<T>(static_cast<const T*>(inputs[0]) + at);                                              \
         for (int rank = 1; rank < input_count; ++rank) {                                                          \
@@ -190,21 +236,21 @@ inline lanes<short, 8> round_half(const lanes<float, 16>& values) noexcept {
             x.d /= static_cast<A>(divisor);                                                                       \
           }                                                                                                       \
         }                                                                                                         \
-        const auto result = packed<T>(x);                                                                         \
-        for (int target = 0; target < output_count; ++target)                                                     \
-          store<T, PastCaches>(static_cast<T*>(outputs[target]) + at, result);                                    \
-      }                                                                                                           \
-      if constexpr (PastCaches) end_streaming();                                                                  \
-      for (; at < count; ++at) {                                                                                  \
-        A one = static_cast<A>(static_cast<const T*>(inputs[0])[at]);                                             \
-        for (int rank = 1; rank < input_count; ++rank)                                                            \
-          one = combine_one<Kind>(one, static_cast<A>(static_cast<const T*>(inputs[rank])[at]));                  \
-        if constexpr (std::is_floating_point<A>::value) {                                                         \
-          if (divisor != 1) one /= static_cast<A>(divisor);                                                       \
+        const auto result = packed<T>(x, by_instruction);                                                         \
+        for (int target = 0; target < output_count; ++target) {                                                   \
+          T* const to = static_cast<T*>(outputs[target]) + at;                                                    \
+          if constexpr (has_streaming_stores && vector_bytes > 16 && std::is_floating_point<A>::value &&          \
+                        Kind == reduction_kind::sum) {                                                            \
+            if (past_caches) {                                                                                    \
+              store<T, true>(to, result);                                                                         \
+              continue;                                                                                           \
+            }                                                                                                     \
+          }                                                                                                       \
+          store<T, false>(to, result);                                                                            \
         }                                                                                                         \
-        for (int target = 0; target < output_count; ++target)                                                     \
-          static_cast<T*>(outputs[target])[at] = static_cast<T>(one);                                             \
       }                                                                                                           \
+      if (past_caches) end_streaming();                                                                           \
+      if (at < count) reduce_one_by_one<Kind, T>(inputs, input_count, outputs, output_count, at, count, divisor); \
     }                                                                                                             \
   };
 

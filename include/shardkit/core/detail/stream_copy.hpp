@@ -10,7 +10,7 @@
 namespace shardkit::detail {
 
 /// Copies `bytes` past the caches; the ranges may not overlap. The copy is visible to whoever sees a later release.
-inline void stream_copy(void* to, const void* from, std::size_t bytes) noexcept {
+[[gnu::noinline]] inline void stream_copy(void* to, const void* from, std::size_t bytes) noexcept {
 #if defined(SHARDKIT_STREAMING_STORES)
   constexpr std::size_t line = 64, piece = 16;
   auto* out = static_cast<char*>(to);

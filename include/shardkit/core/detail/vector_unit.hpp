@@ -27,6 +27,17 @@ inline vector_unit best_vector_unit() noexcept {
 #endif
 }
 
+/// Whether a machine with AVX-512 has the instructions of round_bfloats (simd_reduce.hpp).
+inline bool rounds_bfloats() noexcept {
+#if defined(__x86_64__)
+  static const bool known =
+      __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+  return known;
+#else
+  return false;
+#endif
+}
+
 template <class T, std::size_t Bytes>
 struct lanes_of {
   typedef T type __attribute__((vector_size(Bytes)));

@@ -40,15 +40,34 @@ inline int spins_for(int ranks) noexcept {
 
 enum class wait_result { ready, interrupted, expired };
 
-/// Waits until `ready()`. `interrupted()` is asked only off the fast path. `seconds` may be infinite.
-template <class Ready, class Interrupted>
-wait_result wait_for(int spins, double seconds, Ready&& ready, Interrupted&& interrupted) {
+/// A question that a wait asks again and again, by reference: what waits for long is then compiled once.
+class condition {
+ public:
+  template <class Holds>
+  condition(Holds& holds) noexcept
+      : of_(const_cast<void*>(static_cast<const void*>(&holds))),
+        holds_([](void* of) -> bool { return (*static_cast<Holds*>(of))(); }) {}
+  bool operator()() const { return holds_(of_); }
+
+ private:
+  void* of_;
+  bool (*holds_)(void*);
+};
+
+/// Asks at most `spins` times whether `ready()`.
+template <class Ready>
+bool spin_until(int spins, Ready&& ready) {
   // A pause takes about as long as a line takes from one core to another: at first there is none.
   constexpr int eager = 1000;
   for (int i = 0; i < spins; ++i) {
-    if (ready()) return wait_result::ready;
+    if (ready()) return true;
     if (i >= eager) pause_core();
   }
+  return false;
+}
+
+/// Waits until `ready`, without spinning.
+[[gnu::noinline]] inline wait_result yield_until(double seconds, const condition& ready, const condition& interrupted) {
   const double start = now_seconds();
   for (;;) {
     // In this order: what is ready by the time of an interruption still counts as ready.
@@ -61,6 +80,12 @@ wait_result wait_for(int spins, double seconds, Ready&& ready, Interrupted&& int
     if (waited < yielding) sched_yield();
     else sleep_seconds(waited / 16 < longest_sleep ? waited / 16 : longest_sleep);
   }
+}
+
+/// Waits until `ready()`. `interrupted()` is asked only off the fast path. `seconds` may be infinite.
+template <class Ready, class Interrupted>
+wait_result wait_for(int spins, double seconds, Ready&& ready, Interrupted&& interrupted) {
+  return spin_until(spins, ready) ? wait_result::ready : yield_until(seconds, ready, interrupted);
 }
 
 }  // namespace shardkit::detail
