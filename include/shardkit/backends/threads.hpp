@@ -21,12 +21,15 @@ namespace shardkit {
 /// differ. A rank that throws out of a call has made sure that no peer still touches its buffers. Started calls take
 /// effect in program order; they go on in every later call and wait of this rank, on whichever communicator of the
 /// launch, and from whichever of its threads.
-class thread_backend {
+///
+/// A template only so that a program compiles what it uses of it.
+template <class Rank = detail::thread_rank>
+class basic_thread_backend {
  public:
   using space = host_space;
 
-  thread_backend(std::shared_ptr<detail::thread_room> room, int rank)
-      : state_(std::make_shared<detail::thread_rank>(std::move(room), rank)),
+  basic_thread_backend(std::shared_ptr<detail::thread_room> room, int rank)
+      : state_(std::make_shared<Rank>(std::move(room), rank)),
         control_(std::make_unique<detail::thread_control>(state_->meeting())) {}
 
   int rank() const noexcept { return meeting().rank(); }
@@ -34,17 +37,17 @@ class thread_backend {
 
   /// Any verb; see comm/calls.hpp.
   template <class Call>
-  auto perform(const Call& call) -> decltype(std::declval<detail::thread_rank&>().perform(call)) {
+  auto perform(const Call& call) -> decltype(std::declval<Rank&>().perform(call)) {
     state_->perform(call);
   }
   template <class Call>
-  auto start(const Call& call) -> decltype(std::declval<detail::thread_rank&>().start(call)) {
+  auto start(const Call& call) -> decltype(std::declval<Rank&>().start(call)) {
     return state_->start(call);
   }
 
-  thread_backend split(int colour, int key, const call_site& site) {
+  basic_thread_backend split(int colour, int key, const call_site& site) {
     detail::thread_seat seat = state_->apart([&] { return detail::split_threads(meeting(), colour, key, site); });
-    return thread_backend(std::move(seat.room), seat.rank);
+    return basic_thread_backend(std::move(seat.room), seat.rank);
   }
 
   void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) {
@@ -60,9 +63,12 @@ class thread_backend {
  private:
   detail::thread_meeting& meeting() const noexcept { return state_->meeting(); }
 
-  std::shared_ptr<detail::thread_rank> state_;
+  std::shared_ptr<Rank> state_;
   std::unique_ptr<detail::thread_control> control_;
 };
+
+/// Of ranks on host memory.
+using thread_backend = basic_thread_backend<>;
 
 /// Made by run_ranks, one for each thread.
 using thread_communicator = communicator<thread_backend>;

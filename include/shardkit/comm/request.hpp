@@ -5,7 +5,6 @@
 #include <shardkit/core/detail/waiting.hpp>
 #include <shardkit/core/error.hpp>
 
-#include <algorithm>
 #include <cstddef>
 #include <utility>
 #include <vector>
@@ -144,8 +143,10 @@ class joined_requests final : public pending_call {
   void wait() override { wait_all(parts_.data(), parts_.size()); }
   double deadline() const noexcept override {
     double longest = 0;
-    for (const request& part : parts_)
-      if (part.active()) longest = std::max(longest, part.state_->deadline());
+    for (const request& part : parts_) {
+      const double own = part.active() ? part.state_->deadline() : 0;
+      if (own > longest) longest = own;
+    }
     return longest;
   }
   [[noreturn]] void expire() override {

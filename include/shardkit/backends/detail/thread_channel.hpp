@@ -9,7 +9,6 @@
 #include <shardkit/core/call_site.hpp>
 #include <shardkit/core/dtype.hpp>
 
-#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -185,7 +184,10 @@ class message_end {
     return outcome::complete;
   }
 
-  std::size_t piece_bytes() const noexcept { return std::max(thread_limits::piece, mine_.bytes() / 16); }
+  std::size_t piece_bytes() const noexcept {
+    const std::size_t share = mine_.bytes() / 16;
+    return share < thread_limits::piece ? thread_limits::piece : share;
+  }
   std::size_t pieces() const noexcept { return (mine_.bytes() + piece_bytes() - 1) / piece_bytes(); }
   // Copies pieces until none is left that nobody has begun.
   void copy_pieces() noexcept {
@@ -193,7 +195,7 @@ class message_end {
     const bool streams = goes_past_caches(2 * bytes);
     for (std::size_t at; (at = piece * slot_->claimed.fetch_add(1, std::memory_order_relaxed)) < bytes;) {
       copy_bytes(static_cast<char*>(slot_->receiver.data) + at, static_cast<const char*>(slot_->sender.data) + at,
-                 std::min(piece, bytes - at), streams);
+                 bytes - at < piece ? bytes - at : piece, streams);
       slot_->finished.fetch_add(1, std::memory_order_release);
     }
   }

@@ -7,16 +7,17 @@
 #include <shardkit/backends/detail/thread_contributions.hpp>
 #include <shardkit/core/space.hpp>
 
-#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <vector>
 
 namespace shardkit::detail {
 
-class thread_collectives : private thread_contributions {
+/// A template, so that a program compiles only the verbs that it uses.
+template <class Meeting>
+class basic_thread_collectives : private thread_contributions {
  public:
-  explicit thread_collectives(thread_meeting& meeting)
+  explicit basic_thread_collectives(Meeting& meeting)
       : thread_contributions(meeting),
         inputs_(static_cast<std::size_t>(size())),
         outputs_(static_cast<std::size_t>(size())) {}
@@ -48,7 +49,7 @@ class thread_collectives : private thread_contributions {
       for (int peer = 0; peer < size(); ++peer)
         if (peer != call.root)
           copy_bytes(static_cast<char*>(meeting_.line(peer).direct.out) + at, from + at,
-                     std::min(thread_limits::piece, end - at), streams);
+                     end - at < thread_limits::piece ? end - at : thread_limits::piece, streams);
   }
 
   void publish(const reduce_call& call) {
@@ -230,5 +231,6 @@ class thread_collectives : private thread_contributions {
   std::vector<const void*> inputs_;
   std::vector<void*> outputs_;
 };
+using thread_collectives = basic_thread_collectives<thread_meeting>;
 
 }  // namespace shardkit::detail

@@ -2,6 +2,7 @@
 // wait ends at the operation deadline, or at once where the launch fails or an awaited rank has left it.
 #pragma once
 
+#include <shardkit/backends/detail/thread_activity.hpp>
 #include <shardkit/backends/detail/thread_room.hpp>
 #include <shardkit/comm/describe.hpp>
 
@@ -16,18 +17,13 @@ namespace shardkit::detail {
   return text;
 }
 
-class thread_meeting final : private thread_worker {
+class thread_meeting final : public thread_activity {
  public:
   thread_meeting(std::shared_ptr<thread_room> room, int rank)
-      : room_(std::move(room)),
+      : thread_activity(room->launch->progress(room->launch_rank(rank))),
+        room_(std::move(room)),
         rank_(rank),
-        seen_(static_cast<std::size_t>(room_->size)),
-        progress_of_rank_(room_->launch->progress(room_->launch_rank(rank))) {}
-  thread_meeting(const thread_meeting&) = delete;
-  thread_meeting& operator=(const thread_meeting&) = delete;
-  virtual ~thread_meeting() {
-    if (listed_.load(std::memory_order_relaxed)) progress_of_rank_.remove(*this);
-  }
+        seen_(static_cast<std::size_t>(room_->size)) {}
 
   int rank() const noexcept { return rank_; }
   thread_room& room() const noexcept { return *room_; }
@@ -82,7 +78,7 @@ class thread_meeting final : private thread_worker {
   const thread_line& await(const described_call& call, int rank) {
     const thread_line& line = room_->line(rank, call_);
     if (rank == rank_) return line;
-    wait(call, rank, [&] { return line.call.load(std::memory_order_acquire) >= call_; });
+    wait(call, rank, line.call, call_);
     seen_[static_cast<std::size_t>(rank)] = call_;
     require_same(rank, call_);
     return line;
@@ -102,7 +98,7 @@ class thread_meeting final : private thread_worker {
   void finish(const described_call& call) {
     mark_done();
     for (int rank = 0; rank < room_->size; ++rank)
-      if (rank != rank_) wait(call, rank, [&] { return is_done(rank); });
+      if (rank != rank_) wait(call, rank, room_->slot(rank).done, call_);
     conclude();
   }
 
@@ -142,57 +138,12 @@ class thread_meeting final : private thread_worker {
     std::atomic<bool>& flag_;
   };
 
-  /// Waits for `ready` on account of `rank`; between looks `progress` may do other work.
+  /// Waits for `ready` on account of `rank`, going on with what is under way.
   template <class Ready>
   void wait(const described_call& call, int rank, Ready ready) {
-    launch_state& launch = *room_->launch;
-    const int launch_rank = room_->launch_rank(rank);
-    const auto look = [&] {
-      if (ready()) return true;
-      return go_on() && ready();
-    };
-    const auto result = wait_for(room_->spins, launch.limits().operation, look,
-                                 [&] { return launch.failed() || launch.has_left(launch_rank); });
-    if (result == wait_result::ready) return;
-    if (result == wait_result::interrupted && !launch.failed())
-      launch.raise(launch_rank, ("left while rank " + std::to_string(room_->launch_rank(rank_)) + " waits in " +
-                                 call.text() + describe_site(call.site()))
-                                    .c_str());
-    if (result == wait_result::expired) throw_timeout(call, rank);
-    leave_failed_call();
+    const auto look = [&] { return ready() || (go_on() && ready()); };
+    if (!spin_until(room_->spins, look)) wait_longer(call, rank, look);
   }
-
-  /// Work that every wait does between its looks, so that what is under way goes on; null where there is none. It may
-  /// throw what ends the wait, through leave_mismatched_call.
-  enum class progress_source { messages, collectives };
-  void set_progress(progress_source source, void (*function)(void*), void* context) noexcept {
-    progress_[static_cast<std::size_t>(source)] = {function, context};
-  }
-
-  /// Takes what is under way on this communicator as far as it goes without waiting, and then, for what this rank has
-  /// elsewhere, the same there. False where there is nothing here.
-  bool go_on() {
-    const bool any = go_on_here();
-    progress_of_rank_.go_on(this);
-    return any;
-  }
-
-  /// Whether anything is under way, or was at the last call: other threads of this rank may then be at work on it, and
-  /// whoever touches it holds it.
-  bool active() const noexcept { return listed_.load(std::memory_order_acquire); }
-  class holding {
-   public:
-    explicit holding(thread_meeting& meeting) : meeting_(meeting) { meeting_.lock_.lock(); }
-    holding(const holding&) = delete;
-    holding& operator=(const holding&) = delete;
-    ~holding() {
-      if (meeting_.lock_.is_last()) meeting_.show_activity();
-      meeting_.lock_.unlock();
-    }
-
-   private:
-    thread_meeting& meeting_;
-  };
 
   bool failed() const noexcept { return room_->launch->failed(); }
   /// Throws where the launch has failed, when this rank's buffers are safe to free.
@@ -204,12 +155,12 @@ class thread_meeting final : private thread_worker {
   }
 
   /// Makes this rank's buffers safe to free, then throws the launch's failure.
-  [[noreturn]] void leave_failed_call() {
+  [[noreturn, gnu::cold, gnu::noinline]] void leave_failed_call() {
     withdraw();
     room_->launch->throw_failure();
   }
   /// The same where this rank has found that another makes a different call.
-  [[noreturn]] void leave_mismatched_call(const std::string& text) {
+  [[noreturn, gnu::cold, gnu::noinline]] void leave_mismatched_call(const std::string& text) {
     raise(rank_, text);
     withdraw();
     throw mismatch_error(text);
@@ -249,11 +200,14 @@ class thread_meeting final : private thread_worker {
       wait_for(room_->spins, no_deadline, quiet, [] { return false; });
     }
     exposed_ = false;
-    if (on_withdrawal_.function != nullptr) on_withdrawal_.function(on_withdrawal_.context);
+    if (on_withdrawal_ != nullptr) on_withdrawal_(withdrawing_);
   }
   /// What is done when a call has been left whose buffers peers have used: where they only told a device to, it still
   /// uses them. May not throw.
-  void set_on_withdrawal(void (*function)(void*), void* context) noexcept { on_withdrawal_ = {function, context}; }
+  void set_on_withdrawal(void (*function)(void*), void* context) noexcept {
+    on_withdrawal_ = function;
+    withdrawing_ = context;
+  }
 
   [[noreturn, gnu::cold, gnu::noinline]] void throw_timeout(const described_call& call, int rank) {
     const std::string text = sentence() << "rank " << room_->launch_rank(rank) << " did not arrive in " << call.text()
@@ -271,45 +225,36 @@ class thread_meeting final : private thread_worker {
     // The line to be overwritten was read by every peer that has published the call before this one. Peers whose
     // lines that call did not need (the root of a small broadcast needs none) are compared now.
     for (int rank = 0; rank < room_->size; ++rank) {
-      if (rank == rank_ || seen_[static_cast<std::size_t>(rank)] + 1 >= call_) continue;
-      const thread_line& previous = room_->line(rank, call_ - 1);
-      wait(call, rank, [&] { return previous.call.load(std::memory_order_acquire) >= call_ - 1; });
-      require_same(rank, call_ - 1);
+      if (rank != rank_ && seen_[static_cast<std::size_t>(rank)] + 1 < call_) await_previous(call, rank);
     }
     thread_line& line = room_->line(rank_, call_);
     room_->site(rank_, call_) = call.site();
     return line;
   }
 
-  bool go_on_here() {
-    bool any = false;
-    for (const progress_entry& work : progress_)
-      if (work.function != nullptr) {
-        work.function(work.context);
-        any = true;
-      }
-    return any;
+  // For a rank to have come to a call, or to have done with it.
+  [[gnu::noinline]] void wait(const described_call& call, int rank, const std::atomic<std::uint64_t>& reached,
+                              std::uint64_t number) {
+    wait(call, rank, [&] { return reached.load(std::memory_order_acquire) >= number; });
   }
-  void try_go_on() noexcept override {
-    if (!lock_.try_lock()) return;
-    try {
-      go_on_here();
-    } catch (...) {
-      // The launch has failed, which ends the wait that has come here.
-    }
-    lock_.unlock();
-  }
-  // Adds this communicator to those of its rank with calls under way, or takes it from them.
-  void show_activity() {
-    bool any = false;
-    for (const progress_entry& work : progress_) any = any || work.function != nullptr;
-    if (any == listed_.load(std::memory_order_relaxed)) return;
-    if (any) progress_of_rank_.add(*this);
-    else progress_of_rank_.remove(*this);
-    listed_.store(any, std::memory_order_release);
+  [[gnu::cold, gnu::noinline]] void wait_longer(const described_call& call, int rank, const condition& ready) {
+    launch_state& launch = *room_->launch;
+    const int launch_rank = room_->launch_rank(rank);
+    const auto interrupted = [&] { return launch.failed() || launch.has_left(launch_rank); };
+    const auto result = yield_until(launch.limits().operation, ready, interrupted);
+    if (result == wait_result::ready) return;
+    if (result == wait_result::interrupted && !launch.failed())
+      raise(rank, sentence() << "left while rank " << room_->launch_rank(rank_) << " waits in " << call.text()
+                             << describe_site(call.site()));
+    if (result == wait_result::expired) throw_timeout(call, rank);
+    leave_failed_call();
   }
 
   bool is_done(int rank) const { return room_->slot(rank).done.load(std::memory_order_acquire) >= call_; }
+  [[gnu::noinline]] void await_previous(const described_call& call, int rank) {
+    wait(call, rank, room_->line(rank, call_ - 1).call, call_ - 1);
+    require_same(rank, call_ - 1);
+  }
   template <class Is>
   int first_that(Is is) const {
     for (int rank = 0; rank < room_->size; ++rank)
@@ -336,14 +281,8 @@ class thread_meeting final : private thread_worker {
   std::uint64_t fingerprints_[2] = {};  // of the own lines, which may have gone to a core that looks at them
   std::vector<std::uint64_t> seen_;     // the last call of each peer that this rank has seen published
 
-  struct progress_entry {
-    void (*function)(void*) = nullptr;
-    void* context = nullptr;
-  };
-  progress_entry progress_[2], on_withdrawal_;
-  thread_progress& progress_of_rank_;
-  thread_lock lock_;
-  std::atomic<bool> listed_{false};
+  void (*on_withdrawal_)(void*) = nullptr;
+  void* withdrawing_ = nullptr;
 };
 
 }  // namespace shardkit::detail

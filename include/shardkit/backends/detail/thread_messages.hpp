@@ -5,7 +5,7 @@
 #include <shardkit/backends/detail/thread_transport.hpp>
 #include <shardkit/comm/request.hpp>
 
-#include <algorithm>
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -138,7 +138,7 @@ class thread_messages {
                describe_site(message.end_.mine().site);
       });
       if (message.phase_ == phase::offered) message.end_.withdraw([] { sched_yield(); });
-      under_way_.erase(std::remove(under_way_.begin(), under_way_.end(), &message), under_way_.end());
+      forget([&](const request_type* other) { return other == &message; });
       show_progress();
     }
     free_.push_back(&message);
@@ -156,9 +156,15 @@ class thread_messages {
 
   void advance() {
     for (request_type* message : under_way_) step(*message);
-    const auto is_done = [](const request_type* message) { return message->phase_ == phase::complete; };
-    under_way_.erase(std::remove_if(under_way_.begin(), under_way_.end(), is_done), under_way_.end());
+    forget([](const request_type* message) { return message->phase_ == phase::complete; });
     show_progress();
+  }
+  template <class Is>
+  void forget(Is is) {
+    std::size_t kept = 0;
+    for (request_type* message : under_way_)
+      if (!is(message)) under_way_[kept++] = message;
+    under_way_.resize(kept);
   }
   void step(request_type& message) {
     if (message.phase_ != phase::unoffered && message.phase_ != phase::offered) return;

@@ -3,7 +3,6 @@
 
 #include <shardkit/backends/detail/thread_meeting.hpp>
 
-#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <utility>
@@ -23,8 +22,9 @@ struct thread_seat {
 };
 
 /// Collective, with nothing else under way. The leader of each colour, its lowest rank, makes the room; the others take
-/// it while the leader waits.
-inline thread_seat split_threads(thread_meeting& meeting, int colour, int key, const call_site& site) {
+/// it while the leader waits. A template, so that only programs that split compile it.
+template <class Meeting>
+thread_seat split_threads(Meeting& meeting, int colour, int key, const call_site& site) {
   struct choice {
     int colour, key, rank;
   };
@@ -33,14 +33,17 @@ inline thread_seat split_threads(thread_meeting& meeting, int colour, int key, c
   const split_call call{site};
   meeting.publish_inline(call, &mine, sizeof mine);
   std::vector<choice> members;
+  int leader = rank;
   for (int peer = 0; peer < meeting.room().size; ++peer) {
     choice theirs = mine;
     if (peer != rank) std::memcpy(&theirs, meeting.await(call, peer).bytes, sizeof theirs);
-    if (theirs.colour == colour) members.push_back(theirs);
+    if (theirs.colour != colour) continue;
+    if (members.empty()) leader = peer;
+    // By key; of equal keys the lower rank came first.
+    auto place = members.end();
+    while (place != members.begin() && (place - 1)->key > theirs.key) --place;
+    members.insert(place, theirs);
   }
-  const int leader = members.front().rank;
-  std::sort(members.begin(), members.end(),
-            [](const choice& a, const choice& b) { return a.key != b.key ? a.key < b.key : a.rank < b.rank; });
 
   int child_rank = 0;
   std::vector<int> launch_ranks;
