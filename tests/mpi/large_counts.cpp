@@ -200,7 +200,7 @@ TEST_CASE("parts beyond 2^31 are described to MPI exactly where they are exchang
                           piece);
   state.size = 4;  // as if: nothing is sent
   detail::mpi_pending& pending = state.pool.take(nullptr, "exchange", {});
-  const detail::mpi_part parts[] = {{0, 77}, {beyond, 5}, {beyond + 5, beyond}, {3 * beyond, 0}};
+  const detail::rank_part parts[] = {{0, 77}, {beyond, 5}, {beyond + 5, beyond}, {3 * beyond, 0}};
   const detail::mpi_side side =
       detail::mpi_describe_side(state, pending, dtype::f32, [&](int rank) { return parts[rank]; });
   CHECK(side.first == beyond);  // the rank's own part, the first here, goes nowhere

@@ -6,6 +6,7 @@
 #include <shardkit/comm/backend.hpp>
 #include <shardkit/core/at.hpp>
 #include <shardkit/core/detail/element_at.hpp>
+#include <shardkit/core/detail/rank_parts.hpp>
 
 #include <cstddef>
 #include <string>
@@ -98,14 +99,6 @@ class complete {
     add_recv(call, call.out, call.recv_count, call.from);
   }
 
-  using part = std::pair<std::size_t, std::size_t>;  // offset and count of a rank
-  static auto equal(std::size_t count) {
-    return [count](int rank) { return part{static_cast<std::size_t>(rank) * count, count}; };
-  }
-  static auto unequal(const partition* layout) {
-    return [layout](int rank) { return part{layout->offset(rank), layout->count(rank)}; };
-  }
-
   template <class Call, class Parts>
   void expand_gather(const Call& call, Parts parts) {
     const auto [offset, count] = parts(rank());
@@ -113,7 +106,7 @@ class complete {
     copy(call, detail::element_at(call.out, offset, call.type), call.in, count);
     for (int peer = 0; peer < size(); ++peer)
       if (peer != rank())
-        add_recv(call, detail::element_at(call.out, parts(peer).first, call.type), parts(peer).second, peer);
+        add_recv(call, detail::element_at(call.out, parts(peer).offset, call.type), parts(peer).count, peer);
   }
   template <class Call, class Parts>
   void expand_scatter(const Call& call, Parts parts) {
@@ -122,26 +115,28 @@ class complete {
     copy(call, call.out, detail::element_at(call.in, offset, call.type), count);
     for (int peer = 0; peer < size(); ++peer)
       if (peer != rank())
-        add_send(call, detail::element_at(call.in, parts(peer).first, call.type), parts(peer).second, peer);
+        add_send(call, detail::element_at(call.in, parts(peer).offset, call.type), parts(peer).count, peer);
   }
   template <class Call, class Outgoing, class Incoming>
   void expand_all_to_all(const Call& call, Outgoing outgoing, Incoming incoming) {
-    copy(call, detail::element_at(call.out, incoming(rank()).first, call.type),
-         detail::element_at(call.in, outgoing(rank()).first, call.type), outgoing(rank()).second);
+    copy(call, detail::element_at(call.out, incoming(rank()).offset, call.type),
+         detail::element_at(call.in, outgoing(rank()).offset, call.type), outgoing(rank()).count);
     for (int peer = 0; peer < size(); ++peer) {
       if (peer == rank()) continue;
-      add_send(call, detail::element_at(call.in, outgoing(peer).first, call.type), outgoing(peer).second, peer);
-      add_recv(call, detail::element_at(call.out, incoming(peer).first, call.type), incoming(peer).second, peer);
+      add_send(call, detail::element_at(call.in, outgoing(peer).offset, call.type), outgoing(peer).count, peer);
+      add_recv(call, detail::element_at(call.out, incoming(peer).offset, call.type), incoming(peer).count, peer);
     }
   }
 
-  void expand(const gather_call& call) { expand_gather(call, equal(call.count)); }
-  void expand(const gather_uneven_call& call) { expand_gather(call, unequal(call.layout)); }
-  void expand(const scatter_call& call) { expand_scatter(call, equal(call.count)); }
-  void expand(const scatter_uneven_call& call) { expand_scatter(call, unequal(call.layout)); }
-  void expand(const all_to_all_call& call) { expand_all_to_all(call, equal(call.count), equal(call.count)); }
+  void expand(const gather_call& call) { expand_gather(call, detail::parts_of_each(call.count)); }
+  void expand(const gather_uneven_call& call) { expand_gather(call, detail::parts_of(*call.layout)); }
+  void expand(const scatter_call& call) { expand_scatter(call, detail::parts_of_each(call.count)); }
+  void expand(const scatter_uneven_call& call) { expand_scatter(call, detail::parts_of(*call.layout)); }
+  void expand(const all_to_all_call& call) {
+    expand_all_to_all(call, detail::parts_of_each(call.count), detail::parts_of_each(call.count));
+  }
   void expand(const all_to_all_uneven_call& call) {
-    expand_all_to_all(call, unequal(call.send_layout), unequal(call.receive_layout));
+    expand_all_to_all(call, detail::parts_of(*call.send_layout), detail::parts_of(*call.receive_layout));
   }
 
   void expand(const all_gather_uneven_call& call) {

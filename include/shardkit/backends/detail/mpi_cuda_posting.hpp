@@ -48,7 +48,7 @@ struct mpi_cuda_round {
 class mpi_cuda_packed {
  public:
   mpi_cuda_packed(const mpi_cuda_side& side, const mpi_cuda_round& round) noexcept : side_(side), round_(round) {}
-  mpi_part operator()(int rank) const noexcept {
+  rank_part operator()(int rank) const noexcept {
     if (rank < next_) offset_ = 0, next_ = 0;
     for (; next_ < rank; ++next_) offset_ += side_.piece(next_, round_.number, round_.each).count;
     return {offset_, side_.piece(rank, round_.number, round_.each).count};
@@ -67,14 +67,14 @@ template <class Outgoing, class Incoming>
 void mpi_cuda_post_pieces(mpi_state& state, mpi_pending& pending, dtype type, const void* in, Outgoing outgoing,
                           void* out, Incoming incoming) {
   for (int rank = 0; rank < state.size; ++rank) {
-    const mpi_part part = incoming(rank);
+    const rank_part part = incoming(rank);
     if (part.count == 0) continue;
     void* const to = element_at(out, part.offset, type);
     if (rank != state.rank) pending.transfer.receive(state.inner(), to, part.count, type, rank);
     else host_space::copy(to, element_at(in, outgoing(rank).offset, type), part.count * size_of(type));
   }
   for (int rank = 0; rank < state.size; ++rank) {
-    const mpi_part part = outgoing(rank);
+    const rank_part part = outgoing(rank);
     if (rank != state.rank && part.count != 0)
       pending.transfer.send(state.inner(), element_at(in, part.offset, type), part.count, type, rank);
   }
@@ -117,13 +117,13 @@ void mpi_cuda_post(mpi_state& state, mpi_pending& pending, const mpi_cuda_sides&
     } else if constexpr (std::is_same_v<Call, all_gather_uneven_call>) {
       mpi_cuda_post_pieces(
           state, pending, call.type, round.out, [&](int) { return out(state.rank); }, round.out,
-          [&](int rank) { return rank == state.rank ? mpi_part{} : out(rank); });
+          [&](int rank) { return rank == state.rank ? rank_part{} : out(rank); });
     } else if constexpr (std::is_same_v<Call, gather_uneven_call>) {
       mpi_cuda_post_pieces(state, pending, call.type, round.in, mpi_part_of(call.root, in(0)), round.out,
-                           [&](int rank) { return sides.out.parts == 0 ? mpi_part{} : out(rank); });
+                           [&](int rank) { return sides.out.parts == 0 ? rank_part{} : out(rank); });
     } else if constexpr (std::is_same_v<Call, scatter_uneven_call>) {
       mpi_cuda_post_pieces(
-          state, pending, call.type, round.in, [&](int rank) { return sides.in.parts == 0 ? mpi_part{} : in(rank); },
+          state, pending, call.type, round.in, [&](int rank) { return sides.in.parts == 0 ? rank_part{} : in(rank); },
           round.out, mpi_part_of(call.root, out(0)));
     } else {
       static_assert(std::is_same_v<Call, reduce_scatter_uneven_call>);

@@ -17,13 +17,13 @@ struct mpi_cuda_side {
   std::size_t count = 0;              ///< of each part where they are equal
   const partition* layout = nullptr;  ///< else
 
-  mpi_part part(int r) const noexcept {
+  rank_part part(int r) const noexcept {
     if (layout != nullptr) return {layout->offset(r), layout->count(r)};
     return {static_cast<std::size_t>(r) * count, count};
   }
   /// Of part r, in a round.
-  mpi_part piece(int r, std::size_t round, std::size_t each) const noexcept {
-    const mpi_part whole = part(r);
+  rank_part piece(int r, std::size_t round, std::size_t each) const noexcept {
+    const rank_part whole = part(r);
     const std::size_t first = std::min(round * each, whole.count);
     return {whole.offset + first, std::min(each, whole.count - first)};
   }
@@ -143,14 +143,14 @@ inline mpi_cuda_sides mpi_cuda_sides_of(const mpi_state&, const recv_call& call)
 inline void mpi_cuda_copy_round(const mpi_cuda_side& side, dtype type, std::size_t round, std::size_t each,
                                 std::byte* staging, bool to_device, at<cuda_space> where) {
   std::size_t packed = 0;
-  mpi_part run;
+  rank_part run;
   const auto flush = [&] {
     void* const device = element_at(side.data, run.offset, type);
     void* const host = element_at(staging, packed - run.count, type);
     cuda_space::copy(to_device ? device : host, to_device ? host : device, run.count * size_of(type), where);
   };
   for (int r = 0; r < side.parts; ++r) {
-    const mpi_part piece = side.piece(r, round, each);
+    const rank_part piece = side.piece(r, round, each);
     if (piece.count == 0) continue;
     if (run.offset + run.count != piece.offset) {
       if (run.count != 0) flush();

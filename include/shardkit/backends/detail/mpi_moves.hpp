@@ -3,31 +3,22 @@
 
 #include <shardkit/backends/detail/mpi_state.hpp>
 #include <shardkit/comm/calls.hpp>
+#include <shardkit/core/detail/rank_parts.hpp>
 
 #include <algorithm>
 #include <cstddef>
 
 namespace shardkit::detail {
 
-/// Offset and count of what one rank gets or gives.
-struct mpi_part {
-  std::size_t offset = 0, count = 0;
-};
-inline auto mpi_equal_parts(std::size_t count) noexcept {
-  return [count](int rank) { return mpi_part{static_cast<std::size_t>(rank) * count, count}; };
-}
-inline auto mpi_unequal_parts(const partition& layout) noexcept {
-  return [&layout](int rank) { return mpi_part{layout.offset(rank), layout.count(rank)}; };
-}
 /// The same part for every rank, or for one rank alone.
-inline auto mpi_one_part(mpi_part part) noexcept {
+inline auto mpi_one_part(rank_part part) noexcept {
   return [part](int) { return part; };
 }
-inline auto mpi_part_of(int only, mpi_part part) noexcept {
-  return [only, part](int rank) { return rank == only ? part : mpi_part{}; };
+inline auto mpi_part_of(int only, rank_part part) noexcept {
+  return [only, part](int rank) { return rank == only ? part : rank_part{}; };
 }
 inline auto mpi_no_parts() noexcept {
-  return [](int) { return mpi_part{}; };
+  return [](int) { return rank_part{}; };
 }
 
 /// Sends outgoing(r) of `in` to every rank r and receives incoming(r) of `out` from it, in pieces of any size and
@@ -35,20 +26,20 @@ inline auto mpi_no_parts() noexcept {
 template <class Outgoing, class Incoming>
 void mpi_move_pieces(mpi_state& state, dtype type, const void* in, Outgoing outgoing, void* out, Incoming incoming) {
   const MPI_Comm comm = state.inner();
-  const mpi_part given = outgoing(state.rank), kept = incoming(state.rank);
+  const rank_part given = outgoing(state.rank), kept = incoming(state.rank);
   if (kept.count != 0)
     host_space::copy(element_at(out, kept.offset, type), element_at(in, given.offset, type),
                      kept.count * size_of(type));
   state.pieces.run([&] {
     for (int peer = 0; peer < state.size; ++peer) {
-      const mpi_part part = incoming(peer);
+      const rank_part part = incoming(peer);
       if (peer != state.rank && part.count != 0)
         state.pieces.receive(comm, element_at(out, part.offset, type), part.count, type, peer);
     }
     // Every rank starts with its successor, so that they do not all send to the same one first.
     for (int step = 1; step < state.size; ++step) {
       const int peer = (state.rank + step) % state.size;
-      const mpi_part part = outgoing(peer);
+      const rank_part part = outgoing(peer);
       if (part.count != 0) state.pieces.send(comm, element_at(in, part.offset, type), part.count, type, peer);
     }
   });
@@ -104,14 +95,14 @@ struct mpi_plain<all_gather_call> {
 };
 inline void mpi_run(mpi_state& state, const all_gather_call& call) {
   if (state.fits(call.count, call.type)) return mpi_run_plainly(state, call);
-  mpi_move_pieces(state, call.type, call.in, mpi_one_part({0, call.count}), call.out, mpi_equal_parts(call.count));
+  mpi_move_pieces(state, call.type, call.in, mpi_one_part({0, call.count}), call.out, parts_of_each(call.count));
 }
 
 inline void mpi_run(mpi_state& state, const all_gather_uneven_call& call) {
   const partition& layout = *call.layout;
   const std::size_t mine = layout.count(state.rank);
   if (!state.fits(layout.total(), call.type))
-    return mpi_move_pieces(state, call.type, call.in, mpi_one_part({0, mine}), call.out, mpi_unequal_parts(layout));
+    return mpi_move_pieces(state, call.type, call.in, mpi_one_part({0, mine}), call.out, parts_of(layout));
   const bool in_place = call.in == element_at(call.out, layout.offset(state.rank), call.type);
   const MPI_Datatype type = mpi_moving_type(call.type);
   state.tabulate(layout);
@@ -124,7 +115,7 @@ inline void mpi_run(mpi_state& state, const gather_call& call) {
   const bool root = state.rank == call.root;
   if (!state.fits(call.count, call.type)) {
     const auto outgoing = mpi_part_of(call.root, {0, call.count});
-    if (root) return mpi_move_pieces(state, call.type, call.in, outgoing, call.out, mpi_equal_parts(call.count));
+    if (root) return mpi_move_pieces(state, call.type, call.in, outgoing, call.out, parts_of_each(call.count));
     return mpi_move_pieces(state, call.type, call.in, outgoing, call.out, mpi_no_parts());
   }
   const bool in_place = root && call.in == element_at(call.out, state.index() * call.count, call.type);
@@ -140,7 +131,7 @@ inline void mpi_run(mpi_state& state, const gather_uneven_call& call) {
   const std::size_t mine = layout.count(state.rank);
   if (!state.fits(layout.total(), call.type)) {
     const auto outgoing = mpi_part_of(call.root, {0, mine});
-    if (root) return mpi_move_pieces(state, call.type, call.in, outgoing, call.out, mpi_unequal_parts(layout));
+    if (root) return mpi_move_pieces(state, call.type, call.in, outgoing, call.out, parts_of(layout));
     return mpi_move_pieces(state, call.type, call.in, outgoing, call.out, mpi_no_parts());
   }
   const bool in_place = root && call.in == element_at(call.out, layout.offset(state.rank), call.type);
@@ -155,7 +146,7 @@ inline void mpi_run(mpi_state& state, const scatter_call& call) {
   const bool root = state.rank == call.root;
   if (!state.fits(call.count, call.type)) {
     const auto incoming = mpi_part_of(call.root, {0, call.count});
-    if (root) return mpi_move_pieces(state, call.type, call.in, mpi_equal_parts(call.count), call.out, incoming);
+    if (root) return mpi_move_pieces(state, call.type, call.in, parts_of_each(call.count), call.out, incoming);
     return mpi_move_pieces(state, call.type, call.in, mpi_no_parts(), call.out, incoming);
   }
   const bool in_place = root && call.out == element_at(call.in, state.index() * call.count, call.type);
@@ -171,7 +162,7 @@ inline void mpi_run(mpi_state& state, const scatter_uneven_call& call) {
   const std::size_t mine = layout.count(state.rank);
   if (!state.fits(layout.total(), call.type)) {
     const auto incoming = mpi_part_of(call.root, {0, mine});
-    if (root) return mpi_move_pieces(state, call.type, call.in, mpi_unequal_parts(layout), call.out, incoming);
+    if (root) return mpi_move_pieces(state, call.type, call.in, parts_of(layout), call.out, incoming);
     return mpi_move_pieces(state, call.type, call.in, mpi_no_parts(), call.out, incoming);
   }
   const bool in_place = root && call.out == element_at(call.in, layout.offset(state.rank), call.type);
@@ -184,8 +175,7 @@ inline void mpi_run(mpi_state& state, const scatter_uneven_call& call) {
 
 inline void mpi_run(mpi_state& state, const all_to_all_call& call) {
   if (!state.fits(call.count, call.type))
-    return mpi_move_pieces(state, call.type, call.in, mpi_equal_parts(call.count), call.out,
-                           mpi_equal_parts(call.count));
+    return mpi_move_pieces(state, call.type, call.in, parts_of_each(call.count), call.out, parts_of_each(call.count));
   const MPI_Datatype type = mpi_moving_type(call.type);
   const int count = static_cast<int>(call.count);
   mpi_check(MPI_Alltoall(call.in, count, type, call.out, count, type, state.comm), "MPI_Alltoall");
@@ -194,8 +184,7 @@ inline void mpi_run(mpi_state& state, const all_to_all_call& call) {
 /// Always in pieces: whether MPI_Alltoallv's int displacements suffice is not the same on every rank, and it sends
 /// and receives in the same way.
 inline void mpi_run(mpi_state& state, const all_to_all_uneven_call& call) {
-  mpi_move_pieces(state, call.type, call.in, mpi_unequal_parts(*call.send_layout), call.out,
-                  mpi_unequal_parts(*call.receive_layout));
+  mpi_move_pieces(state, call.type, call.in, parts_of(*call.send_layout), call.out, parts_of(*call.receive_layout));
 }
 
 }  // namespace shardkit::detail

@@ -43,15 +43,15 @@ void mpi_reduce_parts(mpi_state& state, const Call& call, Parts parts, Target ta
 
   for (std::size_t begin = 0; begin < longest; begin += each) {
     const auto piece = [&](int rank) {
-      const mpi_part part = parts(rank);
+      const rank_part part = parts(rank);
       const std::size_t first = std::min(begin, part.count);
-      return mpi_part{part.offset + first, std::min(each, part.count - first)};
+      return rank_part{part.offset + first, std::min(each, part.count - first)};
     };
-    const mpi_part mine = piece(state.rank);
+    const rank_part mine = piece(state.rank);
     mpi_move_pieces(
-        state, call.type, call.in, [&](int rank) { return rank == state.rank ? mpi_part{} : piece(rank); }, scratch,
+        state, call.type, call.in, [&](int rank) { return rank == state.rank ? rank_part{} : piece(rank); }, scratch,
         [&](int rank) {
-          return rank == state.rank ? mpi_part{} : mpi_part{static_cast<std::size_t>(rank) * stride, mine.count};
+          return rank == state.rank ? rank_part{} : rank_part{static_cast<std::size_t>(rank) * stride, mine.count};
         });
     if (mine.count != 0) {
       for (std::size_t r = 0; r < state.ranks(); ++r) state.inputs[r] = element_at(scratch, r * stride, call.type);
@@ -72,8 +72,8 @@ inline void mpi_all_reduce_in_order(mpi_state& state, const all_reduce_call& cal
   const partition shares = partition::balanced(call.count, state.size);
   void* mine = element_at(call.out, shares.offset(state.rank), call.type);
   mpi_reduce_parts(
-      state, call, mpi_unequal_parts(shares),
-      [&](std::size_t begin, void*) { return element_at(mine, begin, call.type); }, [](const auto&) {});
+      state, call, parts_of(shares), [&](std::size_t begin, void*) { return element_at(mine, begin, call.type); },
+      [](const auto&) {});
   mpi_run(state, all_gather_uneven_call{mine, call.out, &shares, call.type, call.stream, call.site});
 }
 
@@ -88,7 +88,7 @@ inline void mpi_reduce_in_order(mpi_state& state, const reduce_call& call) {
   const partition shares = partition::balanced(call.count, state.size);
   const void* result = nullptr;
   mpi_reduce_parts(
-      state, call, mpi_unequal_parts(shares),
+      state, call, parts_of(shares),
       [&](std::size_t begin, void* spare) {
         // Elsewhere than on the root, the result stays in scratch until it is sent.
         void* where = root ? element_at(call.out, shares.offset(state.rank) + begin, call.type) : spare;
@@ -99,7 +99,7 @@ inline void mpi_reduce_in_order(mpi_state& state, const reduce_call& call) {
         const std::size_t count = piece(state.rank).count;
         if (root)
           mpi_move_pieces(state, call.type, nullptr, mpi_no_parts(), call.out,
-                          [&](int rank) { return rank == state.rank ? mpi_part{} : piece(rank); });
+                          [&](int rank) { return rank == state.rank ? rank_part{} : piece(rank); });
         else mpi_move_pieces(state, call.type, result, mpi_part_of(call.root, {0, count}), nullptr, mpi_no_parts());
       });
 }

@@ -79,7 +79,7 @@ inline bool mpi_scatters_at_once(const mpi_state& state, std::size_t longest, st
 /// Calls reduce(out). In place the result goes through scratch, because MPI defines in place otherwise: it would
 /// overwrite the whole input.
 template <class Call, class Reduce>
-void mpi_reduce_scatter_at_once(mpi_state& state, const Call& call, mpi_part mine, Reduce reduce) {
+void mpi_reduce_scatter_at_once(mpi_state& state, const Call& call, rank_part mine, Reduce reduce) {
   const bool in_place = call.out == element_at(call.in, mine.offset, call.type);
   const std::size_t bytes = mine.count * size_of(call.type);
   void* out = in_place ? state.scratch(bytes) : call.out;
@@ -89,7 +89,7 @@ void mpi_reduce_scatter_at_once(mpi_state& state, const Call& call, mpi_part min
 }
 
 inline void mpi_run(mpi_state& state, const reduce_scatter_call& call) {
-  const auto parts = mpi_equal_parts(call.count);
+  const auto parts = parts_of_each(call.count);
   if (!mpi_reduces_exactly(call.type, call.op) ||
       !mpi_scatters_at_once(state, call.count, call.count * state.ranks(), call.type))
     return mpi_reduce_scatter_in_order(state, call, parts);
@@ -102,7 +102,7 @@ inline void mpi_run(mpi_state& state, const reduce_scatter_call& call) {
 
 inline void mpi_run(mpi_state& state, const reduce_scatter_uneven_call& call) {
   const partition& layout = *call.layout;
-  const auto parts = mpi_unequal_parts(layout);
+  const auto parts = parts_of(layout);
   if (!mpi_reduces_exactly(call.type, call.op) ||
       !mpi_scatters_at_once(state, layout.padded_count(), layout.total(), call.type))
     return mpi_reduce_scatter_in_order(state, call, parts);

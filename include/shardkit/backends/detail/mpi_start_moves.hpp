@@ -27,7 +27,7 @@ struct mpi_side {
 
 #if !SHARDKIT_MPI_LARGE_COUNTS
 /// The part as one element of a type of its own, for what ints cannot tell.
-inline MPI_Datatype mpi_type_of_part(mpi_pending& pending, mpi_part part, dtype type, std::size_t piece_bytes) {
+inline MPI_Datatype mpi_type_of_part(mpi_pending& pending, rank_part part, dtype type, std::size_t piece_bytes) {
   const mpi_cut cut(part.count, type, piece_bytes);
   int* lengths = pending.room<int>(cut.pieces);
   MPI_Aint* offsets = pending.room<MPI_Aint>(cut.pieces);
@@ -54,7 +54,7 @@ mpi_side mpi_describe_side(mpi_state& state, mpi_pending& pending, dtype type, P
   side.types = pending.room<MPI_Datatype>(ranks);
   for (int rank = 0; rank < state.size; ++rank) {
     const auto r = static_cast<std::size_t>(rank);
-    mpi_part part = rank == state.rank ? mpi_part{} : parts(rank);
+    rank_part part = rank == state.rank ? rank_part{} : parts(rank);
     side.types[r] = mpi_moving_type(type);
     side.counts[r] = 0;
     side.offsets[r] = 0;
@@ -80,7 +80,7 @@ mpi_side mpi_describe_side(mpi_state& state, mpi_pending& pending, dtype type, P
 template <class Outgoing, class Incoming>
 void mpi_start_exchange(mpi_state& state, mpi_pending& pending, dtype type, const void* in, Outgoing outgoing,
                         void* out, Incoming incoming) {
-  const mpi_part given = outgoing(state.rank), kept = incoming(state.rank);
+  const rank_part given = outgoing(state.rank), kept = incoming(state.rank);
   if (kept.count != 0)
     host_space::copy(element_at(out, kept.offset, type), element_at(in, given.offset, type),
                      kept.count * size_of(type));
@@ -133,7 +133,7 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const all_gather_c
   if (call.count == 0) return;
   if (!state.fits(call.count, call.type))
     return mpi_start_exchange(state, pending, call.type, call.in, mpi_one_part({0, call.count}), call.out,
-                              mpi_equal_parts(call.count));
+                              parts_of_each(call.count));
   void* mine = element_at(call.out, state.index() * call.count, call.type);
   if (call.in != mine) host_space::copy(mine, call.in, call.count * size_of(call.type));
   pending.transfer.collective("MPI_Iallgather", [&](MPI_Request* request) {
@@ -147,8 +147,7 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const all_gather_u
   if (layout.total() == 0) return;
   const std::size_t count = layout.count(state.rank);
   if (!state.fits(layout.total(), call.type))
-    return mpi_start_exchange(state, pending, call.type, call.in, mpi_one_part({0, count}), call.out,
-                              mpi_unequal_parts(layout));
+    return mpi_start_exchange(state, pending, call.type, call.in, mpi_one_part({0, count}), call.out, parts_of(layout));
   void* mine = element_at(call.out, layout.offset(state.rank), call.type);
   if (call.in != mine) host_space::copy(mine, call.in, count * size_of(call.type));
   const mpi_table table(state, pending, layout);
@@ -164,7 +163,7 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const gather_call&
   if (!state.fits(call.count, call.type)) {
     const auto outgoing = mpi_part_of(call.root, {0, call.count});
     if (root)
-      return mpi_start_exchange(state, pending, call.type, call.in, outgoing, call.out, mpi_equal_parts(call.count));
+      return mpi_start_exchange(state, pending, call.type, call.in, outgoing, call.out, parts_of_each(call.count));
     return mpi_start_exchange(state, pending, call.type, call.in, outgoing, call.out, mpi_no_parts());
   }
   const bool in_place = root && call.in == element_at(call.out, state.index() * call.count, call.type);
@@ -183,8 +182,7 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const gather_uneve
   const std::size_t mine = layout.count(state.rank);
   if (!state.fits(layout.total(), call.type)) {
     const auto outgoing = mpi_part_of(call.root, {0, mine});
-    if (root)
-      return mpi_start_exchange(state, pending, call.type, call.in, outgoing, call.out, mpi_unequal_parts(layout));
+    if (root) return mpi_start_exchange(state, pending, call.type, call.in, outgoing, call.out, parts_of(layout));
     return mpi_start_exchange(state, pending, call.type, call.in, outgoing, call.out, mpi_no_parts());
   }
   const bool in_place = root && call.in == element_at(call.out, layout.offset(state.rank), call.type);
@@ -202,7 +200,7 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const scatter_call
   if (!state.fits(call.count, call.type)) {
     const auto incoming = mpi_part_of(call.root, {0, call.count});
     if (root)
-      return mpi_start_exchange(state, pending, call.type, call.in, mpi_equal_parts(call.count), call.out, incoming);
+      return mpi_start_exchange(state, pending, call.type, call.in, parts_of_each(call.count), call.out, incoming);
     return mpi_start_exchange(state, pending, call.type, call.in, mpi_no_parts(), call.out, incoming);
   }
   const bool in_place = root && call.out == element_at(call.in, state.index() * call.count, call.type);
@@ -221,8 +219,7 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const scatter_unev
   const std::size_t mine = layout.count(state.rank);
   if (!state.fits(layout.total(), call.type)) {
     const auto incoming = mpi_part_of(call.root, {0, mine});
-    if (root)
-      return mpi_start_exchange(state, pending, call.type, call.in, mpi_unequal_parts(layout), call.out, incoming);
+    if (root) return mpi_start_exchange(state, pending, call.type, call.in, parts_of(layout), call.out, incoming);
     return mpi_start_exchange(state, pending, call.type, call.in, mpi_no_parts(), call.out, incoming);
   }
   const bool in_place = root && call.out == element_at(call.in, layout.offset(state.rank), call.type);
@@ -237,8 +234,8 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const scatter_unev
 inline void mpi_start(mpi_state& state, mpi_pending& pending, const all_to_all_call& call) {
   if (call.count == 0) return;
   if (!state.fits(call.count, call.type))
-    return mpi_start_exchange(state, pending, call.type, call.in, mpi_equal_parts(call.count), call.out,
-                              mpi_equal_parts(call.count));
+    return mpi_start_exchange(state, pending, call.type, call.in, parts_of_each(call.count), call.out,
+                              parts_of_each(call.count));
   const MPI_Datatype type = mpi_moving_type(call.type);
   const int count = static_cast<int>(call.count);
   pending.transfer.collective("MPI_Ialltoall", [&](MPI_Request* request) {
@@ -247,8 +244,8 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const all_to_all_c
 }
 
 inline void mpi_start(mpi_state& state, mpi_pending& pending, const all_to_all_uneven_call& call) {
-  mpi_start_exchange(state, pending, call.type, call.in, mpi_unequal_parts(*call.send_layout), call.out,
-                     mpi_unequal_parts(*call.receive_layout));
+  mpi_start_exchange(state, pending, call.type, call.in, parts_of(*call.send_layout), call.out,
+                     parts_of(*call.receive_layout));
 }
 
 }  // namespace shardkit::detail

@@ -82,12 +82,12 @@ template <class Call, class Parts>
 void mpi_start_reduce_scatter_in_order(mpi_state& state, mpi_pending& pending, const Call& call, Parts parts) {
   const std::size_t mine = parts(state.rank).count;
   void* gathered = mpi_room_to_combine(state, pending, call, mine);
-  mpi_start_exchange(state, pending, call.type, call.in, parts, gathered, mpi_equal_parts(mine));
+  mpi_start_exchange(state, pending, call.type, call.in, parts, gathered, parts_of_each(mine));
 }
 
 /// Where MPI is to put its result: MPI's own form in place would overwrite the whole input.
 template <class Call>
-void* mpi_scattered(mpi_state& state, mpi_pending& pending, const Call& call, mpi_part mine) {
+void* mpi_scattered(mpi_state& state, mpi_pending& pending, const Call& call, rank_part mine) {
   const bool in_place = call.out == element_at(call.in, mine.offset, call.type);
   void* out = in_place ? pending.room<std::byte>(mine.count * size_of(call.type)) : call.out;
   mpi_finish_at(state, pending, call, out, mine.count);
@@ -96,7 +96,7 @@ void* mpi_scattered(mpi_state& state, mpi_pending& pending, const Call& call, mp
 
 inline void mpi_start(mpi_state& state, mpi_pending& pending, const reduce_scatter_call& call) {
   if (call.count == 0) return;
-  const auto parts = mpi_equal_parts(call.count);
+  const auto parts = parts_of_each(call.count);
   if (!mpi_reduces_exactly(call.type, call.op) || !state.fits(call.count * state.ranks(), call.type))
     return mpi_start_reduce_scatter_in_order(state, pending, call, parts);
   void* out = mpi_scattered(state, pending, call, parts(state.rank));
@@ -109,7 +109,7 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const reduce_scatt
 inline void mpi_start(mpi_state& state, mpi_pending& pending, const reduce_scatter_uneven_call& call) {
   const partition& layout = *call.layout;
   if (layout.total() == 0) return;
-  const auto parts = mpi_unequal_parts(layout);
+  const auto parts = parts_of(layout);
   if (!mpi_reduces_exactly(call.type, call.op) || !state.fits(layout.total(), call.type))
     return mpi_start_reduce_scatter_in_order(state, pending, call, parts);
   void* out = mpi_scattered(state, pending, call, parts(state.rank));

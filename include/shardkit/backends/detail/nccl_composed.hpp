@@ -6,6 +6,7 @@
 
 #include <shardkit/backends/detail/nccl_calls.hpp>
 #include <shardkit/core/detail/element_at.hpp>
+#include <shardkit/core/detail/rank_parts.hpp>
 
 #include <cstddef>
 #include <string>
@@ -34,7 +35,7 @@ void nccl_exchange(nccl_state& state, const Call& call, Outgoing outgoing, Incom
 
 template <class Call, class Parts>
 void nccl_gather(nccl_state& state, const Call& call, Parts parts) {
-  const std::size_t own = parts(state.rank).second;
+  const std::size_t own = parts(state.rank).count;
   nccl_exchange(
       state, call, [&](int to) { return std::pair<const void*, std::size_t>(call.in, to == call.root ? own : 0); },
       [&](int from) {
@@ -45,7 +46,7 @@ void nccl_gather(nccl_state& state, const Call& call, Parts parts) {
 }
 template <class Call, class Parts>
 void nccl_scatter(nccl_state& state, const Call& call, Parts parts) {
-  const std::size_t own = parts(state.rank).second;
+  const std::size_t own = parts(state.rank).count;
   nccl_exchange(
       state, call,
       [&](int to) {
@@ -69,30 +70,21 @@ void nccl_all_to_all(nccl_state& state, const Call& call, ToEach to_each, FromEa
       });
 }
 
-// Offset and count of a rank's part.
-inline auto nccl_parts(std::size_t count) {
-  return
-      [count](int rank) { return std::pair<std::size_t, std::size_t>(static_cast<std::size_t>(rank) * count, count); };
-}
-inline auto nccl_parts(const partition& layout) {
-  return [&layout](int rank) { return std::pair<std::size_t, std::size_t>(layout.offset(rank), layout.count(rank)); };
-}
-
 // Each of the following makes one call from others. Counts that are equal take the equal-count call.
 
 inline void nccl_compose(nccl_state& state, const gather_call& call) {
   if (call.count == 0) return;
-  if (!nccl_has_native(state, call)) return nccl_gather(state, call, nccl_parts(call.count));
+  if (!nccl_has_native(state, call)) return nccl_gather(state, call, parts_of_each(call.count));
   state.check(nccl_enqueue_native(state, state.alive(), call), "ncclGather");
 }
 inline void nccl_compose(nccl_state& state, const scatter_call& call) {
   if (call.count == 0) return;
-  if (!nccl_has_native(state, call)) return nccl_scatter(state, call, nccl_parts(call.count));
+  if (!nccl_has_native(state, call)) return nccl_scatter(state, call, parts_of_each(call.count));
   state.check(nccl_enqueue_native(state, state.alive(), call), "ncclScatter");
 }
 inline void nccl_compose(nccl_state& state, const all_to_all_call& call) {
   if (call.count == 0) return;
-  const auto parts = nccl_parts(call.count);
+  const auto parts = parts_of_each(call.count);
   if (!nccl_has_native(state, call)) return nccl_all_to_all(state, call, parts, parts);
   state.check(nccl_enqueue_native(state, state.alive(), call), "ncclAlltoAll");
 }
@@ -100,17 +92,17 @@ inline void nccl_compose(nccl_state& state, const gather_uneven_call& call) {
   if (call.layout->uniform())
     return nccl_compose(
         state, gather_call{call.in, call.out, call.layout->count(0), call.type, call.root, call.stream, call.site});
-  nccl_gather(state, call, nccl_parts(*call.layout));
+  nccl_gather(state, call, parts_of(*call.layout));
 }
 inline void nccl_compose(nccl_state& state, const scatter_uneven_call& call) {
   if (call.layout->uniform())
     return nccl_compose(
         state, scatter_call{call.in, call.out, call.layout->count(0), call.type, call.root, call.stream, call.site});
-  nccl_scatter(state, call, nccl_parts(*call.layout));
+  nccl_scatter(state, call, parts_of(*call.layout));
 }
 // A rank whose own counts are equal does not know those of the others.
 inline void nccl_compose(nccl_state& state, const all_to_all_uneven_call& call) {
-  nccl_all_to_all(state, call, nccl_parts(*call.send_layout), nccl_parts(*call.receive_layout));
+  nccl_all_to_all(state, call, parts_of(*call.send_layout), parts_of(*call.receive_layout));
 }
 
 /// What each rank has, broadcast by it to its place.

@@ -72,18 +72,18 @@ template <class Call, class Parts>
 void nccl_combine_parts(nccl_state& state, const Call& call, Parts parts) {
   const std::size_t piece = nccl_piece(state, call.type);
   std::size_t longest = 0;
-  for (int rank = 0; rank < state.size; ++rank) longest = std::max(longest, parts(rank).second);
+  for (int rank = 0; rank < state.size; ++rank) longest = std::max(longest, parts(rank).count);
   state.with_workspace(nccl_where(call), [&](char* gathered) {
     for (std::size_t first = 0; first < longest; first += piece) {
       const auto count_of = [&](int rank) {
-        const std::size_t count = parts(rank).second;
+        const std::size_t count = parts(rank).count;
         return first < count ? std::min(piece, count - first) : 0;
       };
       const std::size_t own = count_of(state.rank);
       nccl_exchange(
           state, call,
           [&](int to) {
-            const char* const block = element_at(call.in, parts(to).first + first, call.type);
+            const char* const block = element_at(call.in, parts(to).offset + first, call.type);
             return std::pair<const void*, std::size_t>(block, count_of(to));
           },
           [&](int from) {
@@ -97,10 +97,10 @@ void nccl_combine_parts(nccl_state& state, const Call& call, Parts parts) {
   });
 }
 inline void nccl_combine(nccl_state& state, const reduce_scatter_call& call) {
-  nccl_combine_parts(state, call, nccl_parts(call.count));
+  nccl_combine_parts(state, call, parts_of_each(call.count));
 }
 inline void nccl_combine(nccl_state& state, const reduce_scatter_uneven_call& call) {
-  nccl_combine_parts(state, call, nccl_parts(*call.layout));
+  nccl_combine_parts(state, call, parts_of(*call.layout));
 }
 
 /// The reduction of a single rank is a copy, whatever the operation.
