@@ -8,6 +8,8 @@
 //
 // Buffers are fresh: each rank writes its input before every call and reads its output after it, as a program does, and
 // the time of that writing and reading alone is subtracted. The bytes are the larger of a rank's input and output.
+#include "measuring.hpp"
+
 #include <shardkit/launch/run_ranks.hpp>
 #ifdef SHARDKIT_BENCHMARK_MPI
 #include <shardkit/backends/mpi.hpp>
@@ -18,7 +20,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -29,6 +30,9 @@
 
 namespace {
 
+using benchmark::median;
+using benchmark::pin_to_core;
+using benchmark::seconds;
 using shardkit::view;
 
 struct options {
@@ -71,24 +75,11 @@ struct options {
   }
 };
 
-void pin_to_core(int rank) {
-  cpu_set_t cores;
-  CPU_ZERO(&cores);
-  CPU_SET(static_cast<std::size_t>(rank) % static_cast<std::size_t>(sysconf(_SC_NPROCESSORS_ONLN)), &cores);
-  sched_setaffinity(0, sizeof cores, &cores);
-}
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
 // How often this thread was pushed off its core: such a sample measures somebody else's work.
 long interruptions() {
   rusage use;
   getrusage(RUSAGE_THREAD, &use);
   return use.ru_nivcsw;
-}
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  return 0.5 * (values[values.size() / 2] + values[(values.size() - 1) / 2]);
 }
 
 // What a program does around a call. Never inlined, so that it costs the same with the call and without.

@@ -8,15 +8,15 @@
 //   kernels 1   the bare GEMMs of the whole block, one thread        layers 1    the same through the layers, 1 rank
 //   kernels 2   each rank's GEMMs, both at once, no communication    layers 2    the same through the layers, 2 ranks
 //   BLAS 1, 2   the whole block by CBLAS, with one and two threads of its own
+#include "measuring.hpp"
+
 #include <shardkit/backends/self.hpp>
 #include <shardkit/launch/run_ranks.hpp>
 #include <shardkit/tensor/cblas_gemm.hpp>
 #include <shardkit/tensor/packed_column_linear.hpp>
 #include <shardkit/tensor/row_parallel_linear.hpp>
 
-#include <sched.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -30,6 +30,9 @@
 
 namespace {
 
+using benchmark::median;
+using benchmark::pin_to_core;
+using benchmark::seconds;
 using shardkit::host_space;
 using shardkit::matrix_view;
 using shardkit::partition;
@@ -67,26 +70,12 @@ struct options {
   }
 };
 
-void pin_to_core(int rank) {
-  cpu_set_t cores;
-  CPU_ZERO(&cores);
-  CPU_SET(static_cast<std::size_t>(rank) % static_cast<std::size_t>(sysconf(_SC_NPROCESSORS_ONLN)), &cores);
-  sched_setaffinity(0, sizeof cores, &cores);
-}
-
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
 // How often this thread was pushed off its core, or went to sleep because its peer was: such a sample measures somebody
 // else's work.
 long interruptions() {
   rusage use;
   getrusage(RUSAGE_THREAD, &use);
   return use.ru_nivcsw + use.ru_nvcsw;
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return 0.5 * (values[values.size() / 2] + values[(values.size() - 1) / 2]);
 }
 
 // One thing to measure. `prepare` runs before each sample, on both ranks, and is not timed.

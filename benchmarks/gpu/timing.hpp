@@ -3,12 +3,13 @@
 // often enough to last a few milliseconds and waits for the stream once.
 #pragma once
 
+#include "../measuring.hpp"
+
 #include <shardkit/backends/threads.hpp>
 #include <shardkit/cuda/error.hpp>
 #include <shardkit/cuda/stream.hpp>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -43,14 +44,8 @@ struct contender {
   std::function<void()> enqueue;
 };
 
-inline double seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-inline double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return 0.5 * (values[values.size() / 2] + values[(values.size() - 1) / 2]);
-}
+using benchmark::median;
+using benchmark::seconds;
 
 /// Microseconds of each contender. Collective over `ranks`, all of which bring contenders of the same kinds.
 inline std::vector<double> measure(shardkit::thread_communicator& ranks, cudaStream_t stream, const options& how,
