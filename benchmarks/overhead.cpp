@@ -60,6 +60,48 @@ struct buffers {
   for (long i = 0; i < calls; ++i) comm.all_gather(x, y);
 }
 
+[[gnu::noinline]] void measured_raw_reduce(float (&x)[2], float (&y)[2], MPI_Comm comm, long calls) {
+  for (long i = 0; i < calls; ++i) MPI_Reduce(x, y, 2, MPI_FLOAT, MPI_SUM, 0, comm);
+}
+[[gnu::noinline]] void measured_reduce(float (&x)[2], float (&y)[2], mpi_communicator& comm, long calls) {
+  for (long i = 0; i < calls; ++i) comm.reduce(x, y, sum, 0);
+}
+
+[[gnu::noinline]] void measured_raw_reduce_scatter(float (&x)[2], float (&y)[2], MPI_Comm comm, long calls) {
+  for (long i = 0; i < calls; ++i) MPI_Reduce_scatter_block(x, y, 2, MPI_FLOAT, MPI_SUM, comm);
+}
+[[gnu::noinline]] void measured_reduce_scatter(float (&x)[2], float (&y)[2], mpi_communicator& comm, long calls) {
+  for (long i = 0; i < calls; ++i) comm.reduce_scatter(x, y, sum);
+}
+
+[[gnu::noinline]] void measured_raw_gather(float (&x)[2], float (&y)[2], MPI_Comm comm, long calls) {
+  for (long i = 0; i < calls; ++i) MPI_Gather(x, 2, MPI_FLOAT, y, 2, MPI_FLOAT, 0, comm);
+}
+[[gnu::noinline]] void measured_gather(float (&x)[2], float (&y)[2], mpi_communicator& comm, long calls) {
+  for (long i = 0; i < calls; ++i) comm.gather(x, y, 0);
+}
+
+[[gnu::noinline]] void measured_raw_scatter(float (&x)[2], float (&y)[2], MPI_Comm comm, long calls) {
+  for (long i = 0; i < calls; ++i) MPI_Scatter(x, 2, MPI_FLOAT, y, 2, MPI_FLOAT, 0, comm);
+}
+[[gnu::noinline]] void measured_scatter(float (&x)[2], float (&y)[2], mpi_communicator& comm, long calls) {
+  for (long i = 0; i < calls; ++i) comm.scatter(x, y, 0);
+}
+
+[[gnu::noinline]] void measured_raw_all_to_all(float (&x)[2], float (&y)[2], MPI_Comm comm, long calls) {
+  for (long i = 0; i < calls; ++i) MPI_Alltoall(x, 2, MPI_FLOAT, y, 2, MPI_FLOAT, comm);
+}
+[[gnu::noinline]] void measured_all_to_all(float (&x)[2], float (&y)[2], mpi_communicator& comm, long calls) {
+  for (long i = 0; i < calls; ++i) comm.all_to_all(x, y);
+}
+
+[[gnu::noinline]] void measured_raw_send_recv(float (&x)[2], float (&y)[2], MPI_Comm comm, long calls) {
+  for (long i = 0; i < calls; ++i) MPI_Sendrecv(x, 2, MPI_FLOAT, 0, 1, y, 2, MPI_FLOAT, 0, 1, comm, MPI_STATUS_IGNORE);
+}
+[[gnu::noinline]] void measured_send_recv(float (&x)[2], float (&y)[2], mpi_communicator& comm, long calls) {
+  for (long i = 0; i < calls; ++i) comm.send_recv(x, 0, y, 0);
+}
+
 [[gnu::noinline]] void measured_raw_barrier(MPI_Comm comm, long calls) {
   for (long i = 0; i < calls; ++i) MPI_Barrier(comm);
 }
@@ -94,6 +136,12 @@ int main(int argc, char** argv) {
        }},
       {"broadcast", [](buffers& at, MPI_Comm on, long n) { measured_raw_broadcast(at.x, on, n); }},
       {"all_gather", [](buffers& at, MPI_Comm on, long n) { measured_raw_all_gather(at.x, at.y, on, n); }},
+      {"reduce", [](buffers& at, MPI_Comm on, long n) { measured_raw_reduce(at.x, at.y, on, n); }},
+      {"reduce_scatter", [](buffers& at, MPI_Comm on, long n) { measured_raw_reduce_scatter(at.x, at.y, on, n); }},
+      {"gather", [](buffers& at, MPI_Comm on, long n) { measured_raw_gather(at.x, at.y, on, n); }},
+      {"scatter", [](buffers& at, MPI_Comm on, long n) { measured_raw_scatter(at.x, at.y, on, n); }},
+      {"all_to_all", [](buffers& at, MPI_Comm on, long n) { measured_raw_all_to_all(at.x, at.y, on, n); }},
+      {"send_recv", [](buffers& at, MPI_Comm on, long n) { measured_raw_send_recv(at.x, at.y, on, n); }},
       {"barrier", [](buffers&, MPI_Comm on, long n) { measured_raw_barrier(on, n); }}};
   const std::map<std::string, void (*)(buffers&, mpi_communicator&, long)> library = {
       {"all_reduce", [](buffers& at, mpi_communicator& on, long n) { measured_all_reduce(at.x, on, n); }},
@@ -104,6 +152,12 @@ int main(int argc, char** argv) {
        }},
       {"broadcast", [](buffers& at, mpi_communicator& on, long n) { measured_broadcast(at.x, on, n); }},
       {"all_gather", [](buffers& at, mpi_communicator& on, long n) { measured_all_gather(at.x, at.y, on, n); }},
+      {"reduce", [](buffers& at, mpi_communicator& on, long n) { measured_reduce(at.x, at.y, on, n); }},
+      {"reduce_scatter", [](buffers& at, mpi_communicator& on, long n) { measured_reduce_scatter(at.x, at.y, on, n); }},
+      {"gather", [](buffers& at, mpi_communicator& on, long n) { measured_gather(at.x, at.y, on, n); }},
+      {"scatter", [](buffers& at, mpi_communicator& on, long n) { measured_scatter(at.x, at.y, on, n); }},
+      {"all_to_all", [](buffers& at, mpi_communicator& on, long n) { measured_all_to_all(at.x, at.y, on, n); }},
+      {"send_recv", [](buffers& at, mpi_communicator& on, long n) { measured_send_recv(at.x, at.y, on, n); }},
       {"barrier", [](buffers&, mpi_communicator& on, long n) { measured_barrier(on, n); }}};
   if (raw.count(wanted) == 0) {
     std::fprintf(stderr, "unknown case %s\n", wanted.c_str());

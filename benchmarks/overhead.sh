@@ -26,4 +26,4 @@ row vector "all_reduce of a std::vector, in a loop"
 row single "all_reduce alone in a function"
 row broadcast "broadcast, in a loop"
 row all_gather "all_gather, in a loop"
-row barrier "barrier, in a loop"
+for verb in reduce reduce_scatter gather scatter all_to_all send_recv barrier; do row "$verb" "$verb, in a loop"; done
