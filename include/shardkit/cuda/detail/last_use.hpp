@@ -26,8 +26,9 @@ class last_use {
   /// Waits, at most so many seconds.
   bool wait(double seconds, const call_site& site) {
     constexpr int spins = 1000;
+    // Captures written out: left to the compiler, nvcc and GCC order them differently, and objects of both are linked.
     return wait_for(
-               spins, seconds, [&] { return over(site); }, [] { return false; }) == wait_result::ready;
+               spins, seconds, [this, &site] { return over(site); }, [] { return false; }) == wait_result::ready;
   }
   /// The same before the memory is freed. Where this is false the device is broken or stuck, and the memory has to
   /// stay.
