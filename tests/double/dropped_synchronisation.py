@@ -42,10 +42,11 @@ SYNCHRONISATIONS = [
     (OBJECT + r"+set\((?=where)", "(void)0"),
     (OBJECT + r"+(?:over|reached)\((?!\))", "true"),
     (OBJECT + r"+(?:wait|wait_before_freeing)\((?=\w)", "true"),
+    (OBJECT + r"+wait\((?=\))", "(void)0"),
     (OBJECT + r"+settle\(", "ncclSuccess"),
     (r"(?<![.>:\w])(?:detail::)?wait_for\(", None),
 ]
-ABOUT_CUDA = re.compile(r"cuda|nccl|event_pool")
+ABOUT_CUDA = re.compile(r"cuda|nccl|event_pool|start_where")
 # The double's own tests do not use the library.
 NOT_OURS = {"cuda_double", "nccl_double"}
 KINDS = (
