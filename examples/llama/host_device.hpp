@@ -26,10 +26,9 @@ class host_device {
   using head_list = std::vector<head_pair>;
   struct token_room {};
 
-  /// `world` connects the ranks' devices, arranged as `grid` arranges the ranks: here they are the same.
-  host_device(communicator& world, shardkit::mesh<host_communicator>& grid)
+  /// From what connects the ranks' devices, and the grid of the ranks. Here the ranks are the devices.
+  host_device(communicator&, shardkit::mesh<host_communicator>& grid)
       : pipeline(grid["pipeline"]), tensor(grid["tensor"]) {
-    static_cast<void>(world);
     shardkit::set_blas_threads(1);  // the ranks are the parallelism
   }
 

@@ -63,7 +63,7 @@ class cuda_device {
         tensor(axes_["tensor"]),
         gemm({.workspace = shardkit::view_of(products_)}) {}
 
- private:
+ private:  // what the others are made of
   shardkit::mesh<communicator> axes_;
   memory<std::byte> products_;
 
@@ -118,8 +118,7 @@ class cuda_device {
               std::size_t first_position, matrix out);
   void silu_multiply(matrix gate, const_matrix up);
 
-  // ---- From stage to stage: the decode_ring, on the host, tells whose turn it is; hidden states go from GPU to GPU
-  // ----
+  // ---- From stage to stage: the decode_ring tells whose turn it is; hidden states go from GPU to GPU ----
 
   static std::vector<shardkit::port> ports(std::size_t, std::size_t) { return {}; }
   /// Own memory, when the stage behind has been told of what was sent from there.
