@@ -5,6 +5,7 @@
 
 #include "../nccl/ranks.hpp"
 
+#include <double/nccl_control.hpp>
 #include <shardkit/pipeline/deliver.hpp>
 #include <shardkit/pipeline/stage.hpp>
 #include <shardkit/tensor/qkv.hpp>
@@ -383,6 +384,7 @@ bool comes_to_be(const std::function<bool()>& what) {
 
 TEST_CASE("With a fork a stage computes while the microbatch before is sent and the next one received") {
   if (rank_counts({2}).empty()) return;
+  shardkit_double::nccl::connect_on_first_use(true);
   on_devices(2, [&](thread_communicator& host) {
     const cuda_stream compute, communication, beside;
     auto comm = nccl_world(host, options_with_kernel());
@@ -392,11 +394,11 @@ TEST_CASE("With a fork a stage computes while the microbatch before is sent and 
     cuda_space::fill_bytes(word.data(), 0, sizeof(float), compute);
     {
       shardkit::stage pipeline(comm, {{"hidden", shardkit::dtype::f32, block::hidden, 1}}, compute);
-      const auto forward = [&] {
+      const auto forward = [&](int microbatches, bool gated) {
         pipeline.forward(
-            partition::balanced(5, 5),
+            partition::balanced(static_cast<std::size_t>(microbatches), microbatches),
             [&](const shardkit::microbatch& mb, const auto& in, auto& out) {
-              if (pipeline.is_last() && mb.index == 0) gate.recv(word, 0, compute);
+              if (gated && pipeline.is_last() && mb.index == 0) gate.recv(word, 0, compute);
               const auto to = out.template matrix<float>("hidden");
               if (pipeline.is_first()) fill_zero(to, compute);
               else copy(to, in.template matrix<float>("hidden"), compute);
@@ -404,8 +406,14 @@ TEST_CASE("With a fork a stage computes while the microbatch before is sent and 
             },
             shardkit::fork{compute, communication});
       };
+      // Once NCCL has connected the ranks, no call waits for the peer's on the host.
+      forward(1, false);
+      if (pipeline.is_first()) gate.send(word, 1, compute);
+      else gate.recv(word, 0, compute);
+      synchronize(compute, 20, comm, gate);
+      host.barrier();
       if (pipeline.is_first()) {
-        forward();
+        forward(5, true);
         // Nobody has received anything yet.
         CHECK(comes_to_be([&] { return computed[1].reached(); }));
         CHECK_FALSE(computed[2].reached());
@@ -418,7 +426,7 @@ TEST_CASE("With a fork a stage computes while the microbatch before is sent and 
         synchronize(beside, 20, gate);
       } else {
         host.barrier();
-        forward();
+        forward(5, true);
       }
       synchronize(compute, 20, comm, gate);
     }
@@ -433,6 +441,7 @@ TEST_CASE("A pipeline on device memory gives the serial result, directly and rep
   const dense::matrix x = dense::exact(microbatches.total(), block::hidden, 40);
   for (const auto& [ranks, forked] : {std::pair(1, true), {2, false}, {2, true}, {3, false}, {3, true}}) {
     if (rank_counts({ranks}).empty()) continue;
+    shardkit_double::nccl::connect_on_first_use(forked);
     CAPTURE(ranks);
     CAPTURE(forked);
     dense::matrix expected = x;
