@@ -109,7 +109,7 @@ for name in "${configurations[@]}"; do
     *) fail "there is no configuration '$name'" ;;
   esac
 done
-if [ $nightly = yes ]; then packages+=(clang-19 libclang-rt-19-dev clang-tidy-19); fi  # for the fuzzers, and tidy
+if [ $nightly = yes ]; then packages+=(clang-19 libclang-rt-19-dev clang-tidy-19 clang-tools-19); fi  # fuzzers, tidy, style
 need_packages "${packages[@]}"
 use_ccache
 

@@ -85,12 +85,12 @@ class cuda_thread_backend {
   }
 
   cuda_thread_backend split(int colour, int key, const call_site& site) {
-    detail::thread_seat seat = state_->apart([&] { return detail::split_threads(meeting(), colour, key, site); });
+    detail::thread_seat seat = state_->apart([&, this] { return detail::split_threads(meeting(), colour, key, site); });
     const cuda_device_guard device(streams_->own().number, site);
     return join(std::move(seat.room), seat.rank, streams_->options(), site);
   }
   void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) {
-    state_->apart([&] {
+    state_->apart([&, this] {
       detail::run_collective(meeting(), *host_, all_gather_call{in, out, bytes, dtype::u8, nullptr, site});
     });
   }

@@ -56,7 +56,7 @@ class mpi_backend {
     if constexpr (std::is_same_v<Call, group_call>) {
       start(call).wait();
     } else {
-      state_->run(Call::name, call.site, [&] {
+      state_->run(Call::name, call.site, [&, this] {
         state_->require_not_refused();
         detail::mpi_run(*state_, call);
       });
@@ -89,12 +89,12 @@ class mpi_backend {
                   request()) {
     detail::mpi_pending& pending = state_->pool.take(state_, Call::name, call.site);
     request started(&pending);
-    state_->run(Call::name, call.site, [&] { detail::mpi_start(*state_, pending, call); });
+    state_->run(Call::name, call.site, [&, this] { detail::mpi_start(*state_, pending, call); });
     return started;
   }
 
   mpi_backend split(int colour, int key, const call_site& site) {
-    return state_->run("split", site, [&] {
+    return state_->run("split", site, [&, this] {
       MPI_Comm part = MPI_COMM_NULL;
       detail::mpi_check(MPI_Comm_split(state_->comm, colour, key, &part), "MPI_Comm_split");
       return mpi_backend(
@@ -103,7 +103,7 @@ class mpi_backend {
   }
 
   void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) {
-    state_->run("exchange", site, [&] {
+    state_->run("exchange", site, [&, this] {
       detail::mpi_run(*state_, all_gather_call{in, out, bytes, dtype::u8, nullptr, site});
     });
   }
@@ -195,7 +195,7 @@ class mpi_environment {
                         "; it has to be from 8 to " + std::to_string(INT_MAX));
     launch_ = std::make_shared<detail::mpi_launch>(options.limits);
     try {
-      launch_->run(launch_->arrival_slot(), "MPI_Init", {}, [&] {
+      launch_->run(launch_->arrival_slot(), "MPI_Init", {}, [&, this] {
         initialize(argc, argv);
         launch_->join();
       });

@@ -93,7 +93,7 @@ class mpi_cuda_backend {
   mpi_cuda_backend(mpi_backend host, std::shared_ptr<detail::mpi_cuda_engine> engine)
       : host_(std::move(host)), engine_(std::move(engine)) {
     // Collective, as making this is; later it would make calls of several threads wait for each other.
-    state().run("mpi_cuda_world", {}, [&] { (void)state().inner(); });
+    state().run("mpi_cuda_world", {}, [&, this] { (void)state().inner(); });
   }
 
   int rank() const noexcept { return host_.rank(); }
@@ -116,14 +116,14 @@ class mpi_cuda_backend {
   auto start(const Call& call)
       -> decltype(detail::mpi_start(std::declval<detail::mpi_state&>(), std::declval<detail::mpi_pending&>(), call),
                   request()) {
-    return guarded([&] {
+    return guarded([&, this] {
       require_possible(call, call.stream);
       if constexpr (std::is_same_v<Call, group_call>) {
         for (std::size_t i = 0; i < call.count; ++i)
-          visit([&](const auto& one) { require_possible(one, one.stream); }, call.calls[i]);
-        return joined_requests::of([&](joined_requests& started) {
+          visit([&, this](const auto& one) { require_possible(one, one.stream); }, call.calls[i]);
+        return joined_requests::of([&, this](joined_requests& started) {
           for (std::size_t i = 0; i < call.count; ++i)
-            visit([&](const auto& one) { started.add(begin(one)); }, call.calls[i]);
+            visit([&, this](const auto& one) { started.add(begin(one)); }, call.calls[i]);
         });
       } else {
         return begin(call);
@@ -169,7 +169,7 @@ class mpi_cuda_backend {
   template <class Call>
   request begin(const Call& call) {
     if constexpr (std::is_same_v<Call, send_recv_call>) {
-      return joined_requests::of([&](joined_requests& both) {
+      return joined_requests::of([&, this](joined_requests& both) {
         both.add(begin(recv_call{call.out, call.recv_count, call.type, call.from, call.stream, call.site}));
         both.add(begin(send_call{call.in, call.send_count, call.type, call.to, call.stream, call.site}));
       });
@@ -189,11 +189,11 @@ class mpi_cuda_backend {
   /// MPI works on the device memory itself, behind what the stream holds and what was started before.
   template <class Call>
   void perform_directly(const Call& call) {
-    guarded([&] {
+    guarded([&, this] {
       require_possible(call, call.stream, true);
       wait_for(detail::mpi_cuda_task::wait_for_stream, call.stream, call.site);
     });
-    state().run(Call::name, call.site, [&] { detail::mpi_run(state(), call); });
+    state().run(Call::name, call.site, [&, this] { detail::mpi_run(state(), call); });
   }
 
   template <class Call>

@@ -99,7 +99,7 @@ class nccl_backend {
   }
   void perform(const group_call& group) {
     (void)state_->alive();
-    state_->guarded([&] { detail::nccl_run_group(*state_, group); });
+    state_->guarded([&, this] { detail::nccl_run_group(*state_, group); });
   }
 
   /// The same: a call is under way on its stream when it returns. The typed face adds the second stream of a fork.
@@ -113,7 +113,7 @@ class nccl_backend {
   nccl_backend split(int colour, int key, const call_site& site) {
     (void)state_->alive();
     std::shared_ptr<detail::nccl_state> part;
-    state_->guarded([&] {
+    state_->guarded([&, this] {
       std::shared_ptr<detail::nccl_host> host;
       if (state_->host)
         host = std::make_shared<detail::nccl_host>(state_->host->comm().split(colour, key, {}, {{}, site}));
@@ -151,7 +151,7 @@ class nccl_backend {
   template <class Call>
   void composed(const Call& call) {
     (void)state_->alive();
-    state_->guarded([&] { detail::nccl_run_composed(*state_, call); });
+    state_->guarded([&, this] { detail::nccl_run_composed(*state_, call); });
   }
   [[noreturn, gnu::cold, gnu::noinline]] void refuse_message_to_oneself(const char* verb) {
     state_->launch->fail_with(usage_error(

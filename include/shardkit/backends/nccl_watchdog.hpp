@@ -47,7 +47,7 @@ class nccl_watchdog {
   void watch() noexcept {
     std::unique_lock<std::mutex> lock(mutex_);
     const std::chrono::duration<double> pause(every_);
-    while (!wake_.wait_for(lock, pause, [&] { return stopping_; })) {
+    while (!wake_.wait_for(lock, pause, [&, this] { return stopping_; })) {
       if (state_->launch->failed()) return;
       try {
         state_->look_from(lane_.get());

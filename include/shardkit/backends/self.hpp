@@ -121,12 +121,12 @@ class self_backend {
     return request(new detail::self_receive(mail_, call.out, bytes));
   }
   request start(const group_call& group) {
-    return joined_requests::of([&](joined_requests& receives) {
+    return joined_requests::of([&, this](joined_requests& receives) {
       // A receive may be listed before its send.
       for (const bool sends : {true, false})
         for (std::size_t i = 0; i < group.count; ++i)
           visit(
-              [&](const auto& call) {
+              [&, this](const auto& call) {
                 using call_type = std::decay_t<decltype(call)>;
                 if constexpr (detail::performs<self_backend, call_type>::value)
                   if (std::is_same_v<call_type, send_call> == sends) receives.add(start(call));

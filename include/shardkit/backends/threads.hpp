@@ -46,7 +46,7 @@ class basic_thread_backend {
   }
 
   basic_thread_backend split(int colour, int key, const call_site& site) {
-    detail::thread_seat seat = state_->apart([&] { return detail::split_threads(meeting(), colour, key, site); });
+    detail::thread_seat seat = state_->apart([&, this] { return detail::split_threads(meeting(), colour, key, site); });
     return basic_thread_backend(std::move(seat.room), seat.rank);
   }
 

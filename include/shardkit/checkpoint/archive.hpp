@@ -53,7 +53,7 @@ class archive {
     if (found == nullptr)
       throw checkpoint_error(detail::in_quotes(path()) + " has no tensor " + detail::in_quotes(name) + " among its " +
                              std::to_string(size()) +
-                             detail::near_names(name, size(), [&](std::size_t i) { return this->name(i); }));
+                             detail::near_names(name, size(), [&, this](std::size_t i) { return this->name(i); }));
     const safetensors_header& header = contents_->shards[found->shard].header;
     const auto type = header.type(found->index).as_dtype();
     if (!type)
@@ -152,7 +152,7 @@ class archive {
     const auto& places = contents_->by_name;
     const auto found =
         std::lower_bound(places.begin(), places.end(), name,
-                         [&](const place& of, std::string_view wanted) { return contents_->name(of) < wanted; });
+                         [&, this](const place& of, std::string_view wanted) { return contents_->name(of) < wanted; });
     return found == places.end() || contents_->name(*found) != name ? nullptr : &*found;
   }
 

@@ -129,8 +129,9 @@ class load_plan {
                    const load_options& options = {}) const {
     const auto to = detail::output_of<typename Ring::device_space>(std::forward<Arena>(arena));
     require_arena(to);
-    return ring.fill(to.data(), where,
-                     [&](auto& destination, view<std::byte> staging) { return run(destination, staging, options); });
+    return ring.fill(to.data(), where, [&, this](auto& destination, view<std::byte> staging) {
+      return run(destination, staging, options);
+    });
   }
 
   /// Collective: every rank loads its own plan. Where any fails, all throw checkpoint_error with the same text, which
@@ -141,7 +142,7 @@ class load_plan {
                    call_site site = call_site::current()) const {
     return all_or_none(
         comm, "loading the checkpoint " + detail::in_quotes(from_.path()),
-        [&] { return load(arena, staging, options); }, site);
+        [&, this] { return load(arena, staging, options); }, site);
   }
   /// The same into the memory of a device.
   template <class Communicator, class Arena, class Ring>
@@ -150,7 +151,7 @@ class load_plan {
                    const load_options& options = {}) const {
     return all_or_none(
         comm, "loading the checkpoint " + detail::in_quotes(from_.path()),
-        [&] { return load(arena, ring, where, options); }, where.site);
+        [&, this] { return load(arena, ring, where, options); }, where.site);
   }
 
  private:

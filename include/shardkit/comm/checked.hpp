@@ -46,7 +46,7 @@ class checked {
       shared_->next.perform(call);
       return shared_->captured.note(call);
     }
-    shared_->guarded([&] {
+    shared_->guarded([&, this] {
       agreement until;
       if constexpr (std::is_same<Call, recv_call>::value) {
         shared_->announce(call, until, true);
@@ -68,7 +68,7 @@ class checked {
       shared_->captured.note(call);
       return captured;
     }
-    return shared_->guarded([&] {
+    return shared_->guarded([&, this] {
       agreement until;
       shared_->announce(call, until, false);
       return shared_->follow(until, call.site, shared_->next.start(call));
@@ -76,10 +76,12 @@ class checked {
   }
 
   checked split(int colour, int key, const call_site& site) {
-    return together(detail::split_operation{site}, [&] { return checked(shared_->next.split(colour, key, site)); });
+    return together(detail::split_operation{site},
+                    [&, this] { return checked(shared_->next.split(colour, key, site)); });
   }
   void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) {
-    together(detail::exchange_operation{bytes, dtype::u8, site}, [&] { shared_->next.exchange(in, out, bytes, site); });
+    together(detail::exchange_operation{bytes, dtype::u8, site},
+             [&, this] { shared_->next.exchange(in, out, bytes, site); });
   }
   control_lane& control() { return shared_->next.base().control(); }
   /// What has been captured since the last time.
@@ -115,7 +117,7 @@ class checked {
 
   template <class Call, class Action>
   auto together(const Call& call, Action action) {
-    return shared_->guarded([&] {
+    return shared_->guarded([&, this] {
       agreement until;
       shared_->announce(call, until, false);
       shared_->await_collective(call, until);

@@ -238,7 +238,7 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
     grouping<space> listed(*this);
     record(listed, std::forward<Body>(body), w);
     if (listed.others_.empty()) return launch(listed.as_one(recorded_, w), w);
-    return forked(group_call::name, w, [&] { return start_all(listed, w); });
+    return forked(group_call::name, w, [&, this] { return start_all(listed, w); });
   }
 
   /// Collective: the ranks of one colour form a communicator, ordered by key, then by rank here.
@@ -246,7 +246,8 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
     static_assert(detail::require_outside_group<Backend>::value);
     if (colour < 0) reject("split", "colour " + std::to_string(colour) + " is negative", w);
     if (name.empty()) name = this->name() + "/" + std::to_string(colour);
-    return guarded("split", w, [&] { return communicator(backend_.split(colour, key, w.site), std::move(name)); });
+    return guarded("split", w,
+                   [&, this] { return communicator(backend_.split(colour, key, w.site), std::move(name)); });
   }
 
   /// Collective over host memory whatever the space: element r of the result is rank r's value. For metadata:
@@ -256,7 +257,7 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
     static_assert(std::is_trivially_copyable<T>::value, "shardkit: exchange carries plain values");
     static_assert(detail::require_outside_group<Backend>::value);
     std::vector<T> all(ranks());
-    guarded("exchange", w, [&] { backend_.exchange(&value, all.data(), sizeof(T), w.site); });
+    guarded("exchange", w, [&, this] { backend_.exchange(&value, all.data(), sizeof(T), w.site); });
     return all;
   }
 
@@ -264,7 +265,7 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
   /// call is collective; the lane lives as long as this communicator.
   control_lane& control(where w = {}) {
     static_assert(detail::require_outside_group<Backend>::value);
-    return *guarded("control", w, [&] { return &backend_.base().control(); });
+    return *guarded("control", w, [&, this] { return &backend_.base().control(); });
   }
 
   /// Throws where this communicator is known to have failed: an asynchronous error of its transport, a failed peer.
@@ -324,7 +325,7 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
   request start_all(grouping<space>& listed, const where& w) {
     // Own first, then as listed, unless the backends say otherwise.
     const std::size_t before = listed.sort_others(detail::group_order_of(backend_.base()));
-    return joined_requests::of([&](joined_requests& started) {
+    return joined_requests::of([&, this](joined_requests& started) {
       for (std::size_t i = 0; i <= listed.others_.size(); ++i) {
         if (i == before) started.add(begin(listed.as_one(recorded_, w)));
         if (i < listed.others_.size()) started.add(listed.others_[i]->start(w));

@@ -69,7 +69,7 @@ class complete {
     for (const bool messages : {true, false})
       for (std::size_t i = 0; i < group.count; ++i)
         visit(
-            [&](const auto& call) {
+            [&, this](const auto& call) {
               using call_type = std::decay_t<decltype(call)>;
               if (detail::is_message<call_type> != messages) return;
               if constexpr (detail::performs<Backend, call_type>::value) calls_.emplace_back(call);

@@ -159,7 +159,7 @@ class started_verbs : public detail::describing<Backend> {
   /// Starts a call that has been described.
   template <class Call>
   request launch(const Call& call, const start_where& w) {
-    return forked(Call::name, w, [&] { return begin(call); });
+    return forked(Call::name, w, [&, this] { return begin(call); });
   }
   /// Starts what `enqueue` starts; on a device after what the first stream of `w` holds, on the second.
   template <class Begin>

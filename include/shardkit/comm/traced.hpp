@@ -100,17 +100,17 @@ class traced_call final : public pending_call {
   }
 
   bool test() override {
-    if (!noting_failure(*owner_->ring, what_, [&] { return inner_.test(); })) return false;
+    if (!noting_failure(*owner_->ring, what_, [&, this] { return inner_.test(); })) return false;
     end();
     return true;
   }
   void wait() override {
-    noting_failure(*owner_->ring, what_, [&] { inner_.wait(); });
+    noting_failure(*owner_->ring, what_, [&, this] { inner_.wait(); });
     end();
   }
   double deadline() const noexcept override { return inner_.active() ? inner_.pending()->deadline() : 0; }
   [[noreturn]] void expire() override {
-    noting_failure(*owner_->ring, what_, [&] {
+    noting_failure(*owner_->ring, what_, [&, this] {
       if (inner_.active()) inner_.pending()->expire();
     });
     throw timeout_error("an operation that is complete");
@@ -143,13 +143,13 @@ class traced : public decorator<Backend> {
 
   template <class Call>
   void perform(const Call& call) {
-    noted(call, [&] { this->next_.perform(call); });
+    noted(call, [&, this] { this->next_.perform(call); });
   }
 
   template <class Call>
   request start(const Call& call) {
     operation what = ring().begin(call);
-    request inner = detail::noting_failure(ring(), what, [&] { return this->next_.start(call); });
+    request inner = detail::noting_failure(ring(), what, [&, this] { return this->next_.start(call); });
     if (!inner.active()) {
       ring().change(what, operation_state::done);
       return {};
@@ -160,10 +160,11 @@ class traced : public decorator<Backend> {
 
   traced split(int colour, int key, const call_site& site) {
     return noted(detail::split_operation{site},
-                 [&] { return traced(this->next_.split(colour, key, site), ring().of_child()); });
+                 [&, this] { return traced(this->next_.split(colour, key, site), ring().of_child()); });
   }
   void exchange(const void* in, void* out, std::size_t bytes, const call_site& site) {
-    noted(detail::exchange_operation{bytes, dtype::u8, site}, [&] { this->next_.exchange(in, out, bytes, site); });
+    noted(detail::exchange_operation{bytes, dtype::u8, site},
+          [&, this] { this->next_.exchange(in, out, bytes, site); });
   }
 
   /// The ring as text, one line for each operation, as errors carry it.

@@ -143,7 +143,7 @@ class file_bootstrap final : public bootstrap {
     const double end = detail::now_seconds() + limits_.init;
     for (double pause = 0.001;; pause = std::min(0.05, pause * 1.3)) {
       missing.erase(std::remove_if(missing.begin(), missing.end(),
-                                   [&](int peer) {
+                                   [&, this](int peer) {
                                      if (!read(path("here", peer, round), found)) return false;
                                      if (peer == 0) result = found;
                                      return true;

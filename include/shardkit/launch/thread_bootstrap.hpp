@@ -54,7 +54,7 @@ class thread_meeting_place {
       changed_.notify_all();
       return handed_;
     }
-    const auto met = [&] { return round_ != round || !failure_.empty(); };
+    const auto met = [&, this] { return round_ != round || !failure_.empty(); };
     // Never longer than a century at a time, which the clock can count.
     constexpr double longest = 3e9;
     const std::chrono::duration<double> seconds(limits_.init < longest ? limits_.init : longest);

@@ -82,7 +82,7 @@ class decode_ring {
       participant(stage_.communicator(), w.site)
           .reject("decode_ring::run",
                   std::to_string(active) + " active groups; the ring was made for up to " + std::to_string(groups()));
-    stage_.guarded("decode_ring::run", [&] { decode(active, rows, forward, accept, w); });
+    stage_.guarded("decode_ring::run", [&, this] { decode(active, rows, forward, accept, w); });
   }
   /// All groups.
   template <class Rows, class Forward, class Accept>
@@ -101,7 +101,7 @@ class decode_ring {
   void decode(int active, Rows& rows, Forward& forward, Accept& accept, const where& w) {
     if (active == 0) return;
     ended_.assign(ended_.size(), false);
-    const auto expect = [&](int group, int step) {
+    const auto expect = [&, this](int group, int step) {
       const turn next{group, step, static_cast<std::size_t>(rows(group, step))};
       stage_.expect(next.rows, w);
       return next;

@@ -137,7 +137,7 @@ class stage {
     if (expected_ != 0) reject("forward", "a hop is expected already; receive() it before", w);
     const int parts = microbatches.parts();
     const bool ahead = expects_ahead(w);
-    guarded("forward", [&] {
+    guarded("forward", [&, this] {
       expect(microbatches.count(0), w);
       for (int i = 0; i < parts; ++i) {
         const hop_type& in = receive(w);
@@ -157,7 +157,7 @@ class stage {
   /// blocks above.
   template <class Body>
   void guarded(const char* operation, Body&& body) {
-    const auto fail = [&](const char* reason) {
+    const auto fail = [&, this](const char* reason) {
       comm_->fail(std::string(operation) + " on stage " + std::to_string(index()) + ": " + reason);
     };
     try {

@@ -30,12 +30,12 @@ class cuda_thread_collectives {
   template <class Call>
   void publish(const Call& call) {
     thread_line::buffers shown{nullptr, nullptr};
-    streams_->on_device(meeting_, [&] {
+    streams_->on_device(meeting_, [&, this] {
       where_ = where_of(call);
       shown.capture = capture_ = streams_->capture_of(where_);
       if constexpr (combines<Call>) reduce_.require(call.type, call.op, size(), capture_ != 0);
       streams_->begin(where_, capture_);
-      if (any_peer([&](int peer) { return touches(call, peer, rank()); })) streams_->own().ready.record(where_);
+      if (any_peer([&, this](int peer) { return touches(call, peer, rank()); })) streams_->own().ready.record(where_);
     });
     show(call, shown);
     ++calls_;
@@ -47,18 +47,18 @@ class cuda_thread_collectives {
   void work(const Call& call) {
     meeting_.await_all(call);
     bool touched = false;
-    const auto mark_end = [&] {
+    const auto mark_end = [&, this] {
       if (!touched) return;
       streams_->own().done.record(where_);
       streams_->own().last_done.store(calls_, std::memory_order_release);
     };
     streams_->on_device(
         meeting_,
-        [&] {
-          for_each_peer([&](int peer) {
+        [&, this] {
+          for_each_peer([&, this](int peer) {
             streams_->require_one_capture(meeting_, capture_, peer, meeting_.line(peer).direct.capture);
           });
-          for_each_peer([&](int peer) {
+          for_each_peer([&, this](int peer) {
             if (!touches(call, rank(), peer)) return;
             const cuda_thread_device& theirs = streams_->peer(peer);
             theirs.ready.order_before(where_);
@@ -72,14 +72,14 @@ class cuda_thread_collectives {
 
   template <class Call>
   void conclude(const Call& call) {
-    const auto follow_users = [&] {
-      for_each_peer([&](int peer) {
+    const auto follow_users = [&, this] {
+      for_each_peer([&, this](int peer) {
         const cuda_thread_device& theirs = streams_->peer(peer);
         if (uses_buffers<Call> && touches(call, peer, rank())) theirs.done.order_before(where_);
       });
       streams_->end(where_, capture_);
     };
-    streams_->on_device(meeting_, follow_users, [&]() noexcept { leave(); });
+    streams_->on_device(meeting_, follow_users, [&, this]() noexcept { leave(); });
     under_way_ = false;
   }
 
@@ -175,17 +175,17 @@ class cuda_thread_collectives {
   void move(const scatter_uneven_call& call) { deal_out(call, unequal_parts{*call.layout}); }
   void move(const all_to_all_call& call) {
     const equal_parts parts{call.count, size()};
-    for_all([&](int peer) {
+    for_all([&, this](int peer) {
       copy(call, element_at(call.out, parts.offset(peer), call.type),
            element_at(input_of(peer), parts.offset(rank()), call.type), call.count);
     });
   }
   void move(const all_to_all_uneven_call& call) {
-    for_each_peer([&](int peer) {
+    for_each_peer([&, this](int peer) {
       const std::size_t sent = meeting_.line(peer).direct.layout->count(rank());
       if (sent != call.receive_layout->count(peer)) refuse_all_to_all(call, peer, sent);
     });
-    for_all([&](int peer) {
+    for_all([&, this](int peer) {
       const partition& theirs = *meeting_.line(peer).direct.layout;
       copy(call, element_at(call.out, call.receive_layout->offset(peer), call.type),
            element_at(input_of(peer), theirs.offset(rank()), call.type), theirs.count(rank()));
@@ -205,7 +205,7 @@ class cuda_thread_collectives {
   }
   template <class Call, class Parts>
   void collect(const Call& call, Parts parts) {
-    for_all([&](int peer) {
+    for_all([&, this](int peer) {
       copy(call, element_at(call.out, parts.offset(peer), call.type), input_of(peer), parts.count(peer));
     });
   }
@@ -243,7 +243,7 @@ class cuda_thread_collectives {
   }
 
   [[noreturn]] void refuse_all_to_all(const all_to_all_uneven_call& call, int peer, std::size_t sent) const {
-    const auto named = [&](int rank) { return "rank " + std::to_string(meeting_.room().launch_rank(rank)); };
+    const auto named = [&, this](int rank) { return "rank " + std::to_string(meeting_.room().launch_rank(rank)); };
     throw mismatch_error("all_to_all: " + named(peer) + " sends " + std::to_string(sent) + " elements to " +
                          named(rank()) + describe_site(meeting_.site(peer)) + ", which expects " +
                          std::to_string(call.receive_layout->count(peer)) + describe_site(call.site));
@@ -256,9 +256,9 @@ class cuda_thread_collectives {
   void leave() noexcept {
     if (!under_way_) return;
     under_way_ = false;
-    ignoring_errors([&] {
+    ignoring_errors([&, this] {
       const cuda_device_guard device(streams_->own().number);
-      for_each_peer([&](int peer) {
+      for_each_peer([&, this](int peer) {
         const cuda_thread_device& theirs = streams_->peer(peer);
         if (theirs.last_done.load(std::memory_order_acquire) == calls_) theirs.done.order_before(where_);
       });

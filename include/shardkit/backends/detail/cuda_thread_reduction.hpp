@@ -47,7 +47,7 @@ class cuda_thread_reduction {
                   std::size_t count, at<cuda_space> where) {
     // Blocks of the workspace, one for each input and one for the result, begin at multiples of 16 bytes.
     const std::size_t block = streams_.workspace().size() / (inputs.size() + 1) / 16 * 16;
-    const auto workspace = [&](std::size_t index) { return streams_.workspace().data() + index * block; };
+    const auto workspace = [&, this](std::size_t index) { return streams_.workspace().data() + index * block; };
     const std::size_t piece = streams_.reaches_all() ? count : block / size_of(type);
     for (std::size_t first = 0; first < count; first += piece) {
       const std::size_t n = std::min(piece, count - first), bytes = n * size_of(type);

@@ -40,7 +40,7 @@ class cuda_message_end {
     if (!sends_) return now == state_of(cuda_message_slot::offered) ? receive() : outcome::early;
     if (!offered) return now == state_of(cuda_message_slot::empty) ? offer() : outcome::early;
     if (now != state_of(cuda_message_slot::taken)) return outcome::waiting;
-    streams_->on_device(*meeting_, [&] {
+    streams_->on_device(*meeting_, [&, this] {
       follow_reader();
       streams_->end(where_, capture_);
     });
@@ -56,7 +56,7 @@ class cuda_message_end {
     if (slot().state.compare_exchange_strong(expected, state_of(cuda_message_slot::given_up))) return;
     while (slot().state.load(std::memory_order_acquire) == state_of(cuda_message_slot::taking)) relax();
     if (slot().state.load(std::memory_order_acquire) != state_of(cuda_message_slot::taken)) return;
-    ignoring_errors([&] {
+    ignoring_errors([&, this] {
       const cuda_device_guard device(streams_->own().number);
       follow_reader();
     });
@@ -78,7 +78,7 @@ class cuda_message_end {
   }
 
   outcome offer() {
-    streams_->on_device(*meeting_, [&] {
+    streams_->on_device(*meeting_, [&, this] {
       begin();
       slot().sender = mine_;
       slot().capture = capture_;
@@ -99,13 +99,13 @@ class cuda_message_end {
     }
     const cuda_event& end = streams_->own().received[cuda_thread_device::place(peer_, message_)];
     bool copies = false;
-    const auto tell = [&]() noexcept {
+    const auto tell = [&, this]() noexcept {
       from.state.store(state_of(copies ? cuda_message_slot::taken : cuda_message_slot::given_up),
                        std::memory_order_release);
     };
     streams_->on_device(
         *meeting_,
-        [&] {
+        [&, this] {
           begin();
           streams_->require_one_capture(*meeting_, capture_, peer_, from.capture);
           copies = true;
@@ -116,8 +116,8 @@ class cuda_message_end {
           }
           streams_->end(where_, capture_);
         },
-        [&]() noexcept {
-          ignoring_errors([&] {
+        [&, this]() noexcept {
+          ignoring_errors([&, this] {
             if (copies && mine_.count != 0) end.record(where_);
           });
           tell();

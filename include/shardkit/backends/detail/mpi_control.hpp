@@ -35,7 +35,7 @@ class mpi_control final : public control_lane {
   /// abort deadline.
   void close() noexcept {
     wait_for(
-        spins, launch_.limits().abort, [&] { return reap(); }, [&] { return launch_.failed(); });
+        spins, launch_.limits().abort, [&, this] { return reap(); }, [&, this] { return launch_.failed(); });
     MPI_Comm_free(&comm_);
   }
 
@@ -43,25 +43,25 @@ class mpi_control final : public control_lane {
   int size() const noexcept override { return size_; }
 
   void post(int peer, control_topic topic, const blob& message, const call_site&) override {
-    guarded([&] {
+    guarded([&, this] {
       require(peer, message);
       send(peer, tag_of(topic, false), message);
     });
   }
   bool poll(int peer, control_topic topic, blob& message) override {
-    return guarded([&] {
+    return guarded([&, this] {
       require(peer, {});
       return receive(peer, tag_of(topic, false), message);
     });
   }
   blob take(int peer, control_topic topic, const call_site& site) override {
-    return guarded([&] {
+    return guarded([&, this] {
       require(peer, {});
       return await(peer, tag_of(topic, false), site);
     });
   }
   std::vector<blob> exchange(control_topic topic, const blob& message, const call_site& site) override {
-    return guarded([&] {
+    return guarded([&, this] {
       require(rank_, message);
       for (int peer = 0; peer < size_; ++peer)
         if (peer != rank_) send(peer, tag_of(topic, true), message);
@@ -135,12 +135,12 @@ class mpi_control final : public control_lane {
   }
   blob await(int peer, int tag, const call_site& site) {
     blob message;
-    const auto arrived = [&] {
+    const auto arrived = [&, this] {
       reap();
       return receive(peer, tag, message);
     };
     const double seconds = launch_.limits().operation;
-    switch (wait_for(spins, seconds, arrived, [&] { return launch_.failed(); })) {
+    switch (wait_for(spins, seconds, arrived, [&, this] { return launch_.failed(); })) {
       case wait_result::ready: break;
       case wait_result::interrupted: launch_.require_alive(); break;
       case wait_result::expired:

@@ -76,7 +76,7 @@ class mpi_cuda_operation final : public pending_call {
   }
   void wait() override {
     if (wait_for(
-            engine_->spins, deadline(), [&] { return test(); }, [] { return false; }) != wait_result::ready)
+            engine_->spins, deadline(), [&, this] { return test(); }, [] { return false; }) != wait_result::ready)
       expire();
   }
   double deadline() const noexcept override { return state_->launch->limits().operation; }
@@ -137,7 +137,7 @@ class mpi_cuda_operation final : public pending_call {
     error_ = nullptr;
     peer_ = -1;
     visit(
-        [&](const auto& one) {
+        [&, this](const auto& one) {
           using call_type = std::decay_t<decltype(one)>;
           name_ = call_type::name;
           where_ = at<cuda_space>(cuda_space::from_native(one.stream), one.site);
@@ -207,9 +207,9 @@ class mpi_cuda_operation final : public pending_call {
     round_in_work& now = current(number);
     now.pending = &state_->pool.take(state_, name_, where_.site);
     const mpi_cuda_round round = round_at(number);
-    state_->run(name_, where_.site, [&] {
+    state_->run(name_, where_.site, [&, this] {
       visit(
-          [&](const auto& one) {
+          [&, this](const auto& one) {
             if constexpr (!std::is_same_v<std::decay_t<decltype(one)>, send_recv_call>)
               mpi_cuda_post(*state_, *now.pending, sides_, round, one);
           },

@@ -85,14 +85,14 @@ class mpi_pending final : public pending_call {
   }
 
   bool test() override {
-    return launch_.run(slot_, name_, site_, [&] {
+    return launch_.run(slot_, name_, site_, [&, this] {
       if (!transfer.test()) return false;
       finish();
       return true;
     });
   }
   void wait() override {
-    launch_.run(slot_, name_, site_, [&] {
+    launch_.run(slot_, name_, site_, [&, this] {
       transfer.wait();
       finish();
     });

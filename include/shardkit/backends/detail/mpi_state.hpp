@@ -101,7 +101,7 @@ class mpi_state {
   /// Made at the first call, which is collective.
   control_lane& control() {
     if (!control_)
-      run("control", {}, [&] {
+      run("control", {}, [&, this] {
         MPI_Comm copy = MPI_COMM_NULL;
         mpi_check(MPI_Comm_dup(comm, &copy), "MPI_Comm_dup");
         control_ = std::make_unique<mpi_control>(*launch, copy);

@@ -184,7 +184,7 @@ class nccl_batch {
 
   template <class Call>
   void add(const Call& call) {
-    add(Call::name, [&] { return nccl_enqueue(state_, comm_, call); });
+    add(Call::name, [&, this] { return nccl_enqueue(state_, comm_, call); });
   }
   template <class Enqueue>
   void add(const char* name, Enqueue enqueue) {

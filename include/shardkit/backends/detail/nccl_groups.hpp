@@ -23,7 +23,7 @@ class nccl_messages {
     notes_.messages.clear();
     notes_.sent.assign(ranks, 0);
     notes_.received.assign(ranks, 0);
-    for (std::size_t i = 0; i < group.count; ++i) visit([&](const auto& call) { note(call, i); }, group.calls[i]);
+    for (std::size_t i = 0; i < group.count; ++i) visit([&, this](const auto& call) { note(call, i); }, group.calls[i]);
   }
 
   void enqueue() {
@@ -37,7 +37,7 @@ class nccl_messages {
     for (const auto& one : all) {
       if (one.round != round) batch.close();
       round = one.round;
-      visit([&](const auto& call) { add(batch, call, one.sends); }, group_.calls[one.position]);
+      visit([&, this](const auto& call) { add(batch, call, one.sends); }, group_.calls[one.position]);
     }
     batch.close();
   }

@@ -113,7 +113,7 @@ class nccl_launch {
     if (host_)
       (void)wait_for(
           20, seconds, [] { return false; },
-          [&] {
+          [&, this] {
             hear();
             return false;
           });
@@ -154,12 +154,12 @@ class nccl_launch {
   /// timeout_error after `seconds` and peer_failed where a peer fails meanwhile.
   ncclResult_t settle(ncclComm_t comm, const char* call, double seconds, const char* deadline) {
     ncclResult_t verdict = ncclInProgress;
-    const auto settled = [&] {
+    const auto settled = [&, this] {
       verdict = ask(comm);
       return verdict != ncclInProgress;
     };
     constexpr int spins = 100;
-    if (wait_for(spins, seconds, settled, [&] {
+    if (wait_for(spins, seconds, settled, [&, this] {
           hear();
           return false;
         }) == wait_result::ready)

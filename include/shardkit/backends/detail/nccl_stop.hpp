@@ -56,7 +56,7 @@ class nccl_stop {
   /// Revoking stops what is in flight and frees nothing.
   void revoke() noexcept {
     for (ncclComm_t comm : comms_) (void)api_.comm_revoke(comm, 0);
-    const auto quiet = [&] {
+    const auto quiet = [&, this] {
       for (ncclComm_t comm : comms_) {
         ncclResult_t state = ncclSuccess;
         if (api_.comm_get_async_error(comm, &state) == ncclSuccess && state == ncclInProgress) return false;

@@ -78,7 +78,7 @@ class tcp_calls {
   }
   /// Everything is posted in the order listed before anything is waited for.
   request start(const group_call& group) {
-    return joined_requests::of([&](joined_requests& parts) { start_each(group, parts); });
+    return joined_requests::of([&, this](joined_requests& parts) { start_each(group, parts); });
   }
   void perform(const group_call& group) {
     struct {
@@ -92,10 +92,11 @@ class tcp_calls {
  private:
   template <class Parts>
   void start_each(const group_call& group, Parts& parts) {
+    tcp_calls& self = *this;
     for (std::size_t i = 0; i < group.count; ++i)
       visit(
           [&](const auto& call) {
-            if constexpr (requires(tcp_calls & self) { self.start(call); }) parts.add(start(call));
+            if constexpr (requires { self.start(call); }) parts.add(self.start(call));
           },
           group.calls[i]);
   }

@@ -34,7 +34,7 @@ class tcp_control final : public control_lane {
   blob take(int peer, control_topic topic, const call_site& site) override {
     auto held = ready(peer, {});
     blob message;
-    wait_for_frame(held, peer, "control take", site, [&] { return take_from(posted(peer, topic), message); });
+    wait_for_frame(held, peer, "control take", site, [&, this] { return take_from(posted(peer, topic), message); });
     return message;
   }
 
@@ -50,7 +50,7 @@ class tcp_control final : public control_lane {
         theirs = message;
         continue;
       }
-      wait_for_frame(held, peer, "control exchange", site, [&] {
+      wait_for_frame(held, peer, "control exchange", site, [&, this] {
         return take_from(room_->letters_from(peer).exchanged[static_cast<unsigned char>(topic)], theirs);
       });
     }
@@ -68,7 +68,7 @@ class tcp_control final : public control_lane {
   tcp_link::lock ready(int peer, const blob& message) {
     auto held = room_->link->acquire();
     room_->link->require_alive();
-    const auto refuse = [&](const std::string& why) {
+    const auto refuse = [&, this](const std::string& why) {
       room_->link->fail_locked(room_->link->rank(), why);
       throw usage_error(why);
     };
@@ -91,7 +91,7 @@ class tcp_control final : public control_lane {
   template <class Ready>
   void wait_for_frame(tcp_link::lock& held, int peer, const char* what, const call_site& site, Ready ready) {
     room_->link->wait(
-        held, ready, [&] { return room_->launch_rank(peer); },
+        held, ready, [&, this] { return room_->launch_rank(peer); },
         [&] { return what + (site.known() ? std::string(" at ") + site.file + ":" + std::to_string(site.line) : ""); });
   }
 

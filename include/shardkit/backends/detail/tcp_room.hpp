@@ -87,7 +87,8 @@ class tcp_operation : public pending_call {
   void wait() override {
     auto held = room_->link->acquire();
     room_->link->wait(
-        held, [&] { return advance(); }, [&] { return room_->launch_rank(absent()); }, [&] { return description(); });
+        held, [&, this] { return advance(); }, [&, this] { return room_->launch_rank(absent()); },
+        [&, this] { return description(); });
   }
   double deadline() const noexcept override { return room_->link->limits().operation; }
   [[noreturn]] void expire() override {

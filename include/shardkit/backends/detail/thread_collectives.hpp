@@ -93,7 +93,7 @@ class basic_thread_collectives : private thread_contributions {
     const std::size_t first = shares.offset(rank());
     for (int peer = 0; peer < size(); ++peer)
       outputs_[index(peer)] = element_at(shown(call, peer).out, first, call.type);
-    measured(call, shares.count(rank()), [&] { combine_shown(call, first, shares.count(rank()), size()); });
+    measured(call, shares.count(rank()), [&, this] { combine_shown(call, first, shares.count(rank()), size()); });
   }
 
   void publish(const reduce_scatter_call& call) { carry_for_each(call, equal_parts{call.count, size()}); }
@@ -133,7 +133,7 @@ class basic_thread_collectives : private thread_contributions {
     const equal_parts parts{call.count, size()};
     const std::size_t count = call.count, largest = parts.largest_for_others() * size_of(call.type);
     const bool streams = goes_past_caches(parts.total() * ranks() * size_of(call.type));
-    each_peer([&](int peer) {
+    each_peer([&, this](int peer) {
       void* to = element_at(call.out, index(peer) * count, call.type);
       if (peer == rank()) return copy(call, to, element_at(call.in, parts.offset(peer), call.type), count, streams);
       copy_measured(call, to, part_for_me(call, peer, parts, largest), count, streams);
@@ -144,7 +144,7 @@ class basic_thread_collectives : private thread_contributions {
     meeting_.publish_buffers(call, {call.in, call.out, call.send_layout});
   }
   void work(const all_to_all_uneven_call& call) {
-    each_peer([&](int peer) {
+    each_peer([&, this](int peer) {
       const auto& theirs = meeting_.await(call, peer).direct;
       const std::size_t count = theirs.layout->count(rank());
       if (count != call.receive_layout->count(peer)) refuse_all_to_all(call, peer, count);
@@ -184,8 +184,9 @@ class basic_thread_collectives : private thread_contributions {
       inputs_[index(peer)] =
           peer == rank() ? element_at(call.in, parts.offset(peer), call.type) : part_for_me(call, peer, parts, largest);
     outputs_[0] = call.out;
-    measured(call, parts.count(rank()),
-             [&] { call.combine(call.op.kind, inputs_.data(), size(), outputs_.data(), 1, parts.count(rank())); });
+    measured(call, parts.count(rank()), [&, this] {
+      call.combine(call.op.kind, inputs_.data(), size(), outputs_.data(), 1, parts.count(rank()));
+    });
   }
   // Elements [first, first + count) of what all ranks show, combined into the first `outputs`.
   template <class Call>
@@ -202,7 +203,7 @@ class basic_thread_collectives : private thread_contributions {
   void collect(const Call& call, Parts parts, std::size_t limit) {
     const std::size_t largest = parts.largest() * size_of(call.type);
     const bool streams = goes_past_caches(parts.total() * ranks() * size_of(call.type));
-    each_peer([&](int peer) {
+    each_peer([&, this](int peer) {
       void* const to = element_at(call.out, parts.offset(peer), call.type);
       const std::size_t count = parts.count(peer);
       if (peer == rank()) copy(call, to, call.in, count, streams);
@@ -221,7 +222,7 @@ class basic_thread_collectives : private thread_contributions {
   }
 
   [[noreturn]] void refuse_all_to_all(const all_to_all_uneven_call& call, int peer, std::size_t sent) {
-    const auto named = [&](int rank) { return "rank " + std::to_string(meeting_.room().launch_rank(rank)); };
+    const auto named = [&, this](int rank) { return "rank " + std::to_string(meeting_.room().launch_rank(rank)); };
     meeting_.leave_mismatched_call("all_to_all: " + named(peer) + " sends " + std::to_string(sent) + " elements to " +
                                    named(rank()) + describe_site(meeting_.site(peer)) + ", which expects " +
                                    std::to_string(call.receive_layout->count(peer)) + describe_site(call.site));

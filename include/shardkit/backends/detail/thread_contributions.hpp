@@ -60,7 +60,7 @@ class thread_contributions {
   void carry_for_each(const Call& call, Parts parts) {
     const std::size_t size = size_of(call.type), largest = parts.largest_for_others() * size;
     if (largest > thread_limits::box) return show(call, parts.total(), parts.offset(rank()), parts.count(rank()));
-    carry(call, largest, [&](void* place) {
+    carry(call, largest, [&, this](void* place) {
       copy_without_own(call, place, parts.total(), parts.offset(rank()), parts.count(rank()));
     });
   }
@@ -70,7 +70,7 @@ class thread_contributions {
   void show(const Call& call, std::size_t count, std::size_t before, std::size_t own) {
     if (count * size_of(call.type) > thread_limits::stage || !distance_.stages_next())
       return meeting_.publish_buffers(call, shows(call.in, call.out));
-    meeting_.publish_staged(call, [&] {
+    meeting_.publish_staged(call, [&, this] {
       unsigned char* const place = meeting_.stage();
       copy_without_own(call, place, count, before, own);
       thread_line::buffers buffers = shows(place, call.out);

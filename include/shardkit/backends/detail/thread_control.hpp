@@ -64,7 +64,7 @@ class thread_control final : public control_lane {
   blob await(const thread_letters::box& box, const call_site& site) {
     const thread_meeting::holding held(meeting_);
     blob message;
-    meeting_.wait(control_call{site}, box.from, [&] { return letters().get(box, message); });
+    meeting_.wait(control_call{site}, box.from, [&, this] { return letters().get(box, message); });
     return message;
   }
 

@@ -108,13 +108,14 @@ class thread_meeting final : public thread_activity {
   bool exposed() const noexcept { return exposed_; }
   /// A rank that has not come to the current call; -1 where all have.
   int first_absent() const {
-    return first_that([&](int rank) { return room_->line(rank, call_).call.load(std::memory_order_acquire) < call_; });
+    return first_that(
+        [&, this](int rank) { return room_->line(rank, call_).call.load(std::memory_order_acquire) < call_; });
   }
   /// This rank reads the peers' buffers no more.
   void mark_done() { room_->slot(rank_).done.store(call_, std::memory_order_release); }
   /// A rank that may still read this rank's buffers; -1 where there is none.
   int first_reading() const {
-    return first_that([&](int rank) { return !is_done(rank); });
+    return first_that([&, this](int rank) { return !is_done(rank); });
   }
   void conclude() noexcept { exposed_ = false; }
 
@@ -141,7 +142,7 @@ class thread_meeting final : public thread_activity {
   /// Waits for `ready` on account of `rank`, going on with what is under way.
   template <class Ready>
   void wait(const described_call& call, int rank, Ready ready) {
-    const auto look = [&] { return ready() || (go_on() && ready()); };
+    const auto look = [&, this] { return ready() || (go_on() && ready()); };
     if (!spin_until(room_->spins, look)) wait_longer(call, rank, look);
   }
 
@@ -190,7 +191,7 @@ class thread_meeting final : public thread_activity {
       if (rank == rank_) continue;
       const thread_slot& peer = room_->slot(rank);
       const thread_line& theirs = room_->line(rank, call_);
-      const auto quiet = [&] {
+      const auto quiet = [&, this] {
         return peer.withdrawn.load() || peer.done.load() >= call_ || theirs.call.load() < call_ ||
                theirs.fingerprint != fingerprints_[call_ & 1] ||
                (peer.deferred.load() == call_ && !peer.reading.load()) ||

@@ -64,7 +64,7 @@ class thread_messages {
     meeting_.require_alive();
     constexpr bool sends = std::is_same<Call, send_call>::value;
     sole_message message{transport_.number(call)};
-    const auto ready = [&] {
+    const auto ready = [&, this] {
       const step_outcome now = transport_.next_step(message.end, message.offered, call.peer, true);
       if (now == step_outcome::mismatch) {
         message.offered = false;
@@ -121,11 +121,11 @@ class thread_messages {
   }
   void wait(request_type& message) {
     const auto ready = [&] { return message.phase_ == phase::complete; };
-    as_call(message, [&](const auto& call) { meeting_.wait(call, message.peer_, ready); });
+    as_call(message, [&, this](const auto& call) { meeting_.wait(call, message.peer_, ready); });
   }
 
   [[noreturn]] void expire(request_type& message) {
-    as_call(message, [&](const auto& call) { meeting_.throw_timeout(call, message.peer_); });
+    as_call(message, [&, this](const auto& call) { meeting_.throw_timeout(call, message.peer_); });
     throw timeout_error("a message");
   }
 
@@ -214,7 +214,7 @@ class thread_messages {
   }
 
   [[noreturn, gnu::cold, gnu::noinline]] void throw_mismatch(const typename Transport::end& end, bool sends, int peer) {
-    const auto side = [&](bool sending, int rank, const message_side& what) {
+    const auto side = [&, this](bool sending, int rank, const message_side& what) {
       return "rank " + std::to_string(meeting_.room().launch_rank(rank)) + (sending ? " sends " : " receives ") +
              elements(what.count, what.type) + describe_site(what.site);
     };
@@ -241,7 +241,7 @@ auto thread_request<Transport>::with_context(Action action) {
 }
 template <class Transport>
 bool thread_request<Transport>::test() {
-  return with_context([&] {
+  return with_context([&, this] {
     if (messages_->is_complete(*this)) return true;
     messages_->meeting().require_alive();
     return false;
@@ -249,7 +249,7 @@ bool thread_request<Transport>::test() {
 }
 template <class Transport>
 void thread_request<Transport>::wait() {
-  with_context([&] { messages_->wait(*this); });
+  with_context([&, this] { messages_->wait(*this); });
 }
 template <class Transport>
 double thread_request<Transport>::deadline() const noexcept {
@@ -257,7 +257,7 @@ double thread_request<Transport>::deadline() const noexcept {
 }
 template <class Transport>
 void thread_request<Transport>::expire() {
-  with_context([&] { messages_->expire(*this); });
+  with_context([&, this] { messages_->expire(*this); });
   throw timeout_error("a message");
 }
 template <class Transport>

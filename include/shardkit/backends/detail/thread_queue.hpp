@@ -227,11 +227,11 @@ auto thread_started<Collectives>::with_context(Action action) {
 }
 template <class Collectives>
 bool thread_started<Collectives>::test() {
-  return with_context([&] { return queue_->test(*this); });
+  return with_context([&, this] { return queue_->test(*this); });
 }
 template <class Collectives>
 void thread_started<Collectives>::wait() {
-  with_context([&] { queue_->wait(*this); });
+  with_context([&, this] { queue_->wait(*this); });
 }
 template <class Collectives>
 double thread_started<Collectives>::deadline() const noexcept {
@@ -239,7 +239,7 @@ double thread_started<Collectives>::deadline() const noexcept {
 }
 template <class Collectives>
 void thread_started<Collectives>::expire() {
-  with_context([&] { queue_->expire(); });
+  with_context([&, this] { queue_->expire(); });
   throw timeout_error("a started collective");
 }
 template <class Collectives>

@@ -142,11 +142,12 @@ class thread_rank_of : public std::enable_shared_from_this<thread_rank_of<Collec
       add(whole, recv_call{call.out, call.recv_count, call.type, call.from, call.stream, call.site});
       add(whole, send_call{call.in, call.send_count, call.type, call.to, call.stream, call.site});
     } else {
+      thread_rank_of& self = *this;
       for (const bool messages : {true, false})
         for (std::size_t i = 0; i < call.count; ++i)
           visit(
               [&](const auto& one) {
-                if (is_message<std::decay_t<decltype(one)>> == messages) add(whole, one);
+                if (is_message<std::decay_t<decltype(one)>> == messages) self.add(whole, one);
               },
               call.calls[i]);
     }

@@ -53,9 +53,10 @@ class header_table {
               [](const entry& a, const entry& b) { return a.begin != b.begin ? a.begin < b.begin : a.end < b.end; });
     by_name_.resize(entries_.size());
     for (std::size_t i = 0; i < by_name_.size(); ++i) by_name_[i] = static_cast<std::uint32_t>(i);
-    std::sort(by_name_.begin(), by_name_.end(), [&](std::uint32_t a, std::uint32_t b) { return name(a) < name(b); });
+    std::sort(by_name_.begin(), by_name_.end(),
+              [&, this](std::uint32_t a, std::uint32_t b) { return name(a) < name(b); });
     const auto twin = std::adjacent_find(by_name_.begin(), by_name_.end(),
-                                         [&](std::uint32_t a, std::uint32_t b) { return name(a) == name(b); });
+                                         [&, this](std::uint32_t a, std::uint32_t b) { return name(a) == name(b); });
     return twin == by_name_.end() ? npos : *twin;
   }
 
@@ -82,7 +83,7 @@ class header_table {
   /// npos where there is none of this name.
   std::size_t find(std::string_view wanted) const noexcept {
     const auto found = std::lower_bound(by_name_.begin(), by_name_.end(), wanted,
-                                        [&](std::uint32_t i, std::string_view text) { return name(i) < text; });
+                                        [&, this](std::uint32_t i, std::string_view text) { return name(i) < text; });
     return found == by_name_.end() || name(*found) != wanted ? npos : *found;
   }
 

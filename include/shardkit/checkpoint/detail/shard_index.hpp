@@ -118,9 +118,9 @@ inline shard_index::shard_index(const file& from) {
   text.reserve(static_cast<std::size_t>(from.size()));
   read_json(from, 0, from.size(), events);
   if (!events.has_map()) events.refuse("it lacks weight_map");
-  std::sort(entries.begin(), entries.end(), [&](const entry& a, const entry& b) { return name(a) < name(b); });
+  std::sort(entries.begin(), entries.end(), [&, this](const entry& a, const entry& b) { return name(a) < name(b); });
   const auto twin = std::adjacent_find(entries.begin(), entries.end(),
-                                       [&](const entry& a, const entry& b) { return name(a) == name(b); });
+                                       [&, this](const entry& a, const entry& b) { return name(a) == name(b); });
   if (twin != entries.end()) events.refuse("tensor " + in_quotes(name(*twin)) + " occurs twice in weight_map");
 }
 

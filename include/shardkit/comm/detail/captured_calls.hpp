@@ -34,10 +34,11 @@ class captured_list {
   void note(const Call& call) {
     ++step_;
     if constexpr (std::is_same<Call, group_call>::value) {
-      for (std::size_t i = 0; i < call.count; ++i) visit([&](const auto& one) { note_messages(one); }, call.calls[i]);
+      for (std::size_t i = 0; i < call.count; ++i)
+        visit([&, this](const auto& one) { note_messages(one); }, call.calls[i]);
       for (std::size_t i = 0; i < call.count; ++i)
         visit(
-            [&](const auto& one) {
+            [&, this](const auto& one) {
               if constexpr (!is_message<std::decay_t<decltype(one)>>) note(one);
             },
             call.calls[i]);

@@ -68,7 +68,7 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
           call.from, records_.expect_message(call.from, message_bits(call.recv_count, call.type), describe_at(call)));
     } else if constexpr (std::is_same<Call, group_call>::value) {
       for (std::size_t i = 0; i < call.count; ++i)
-        visit([&](const auto& one) { announce(one, until, false); }, call.calls[i]);
+        visit([&, this](const auto& one) { announce(one, until, false); }, call.calls[i]);
     } else if constexpr (std::is_same<Call, all_to_all_uneven_call>::value) {
       until.collective = records_.announce_collective(
           lane_, fingerprint(call), describe_at(call), call.site,
@@ -94,7 +94,7 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
   template <class Call>
   void await_collective(const Call& call, const agreement& until) {
     std::string text;
-    await(until, call.site, [&] {
+    await(until, call.site, [&, this] {
       if (text.empty()) text = describe_at(call);
       records_.require_no_message_first(until.collective, text);
     });
@@ -106,7 +106,7 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
     if (call.peer == next.rank() || reached(until)) return;
     const std::string text = describe_at(call);
     records_.announce_waiting(lane_, call.peer, until.messages.back().second, text, call.site);
-    await(until, call.site, [&] { records_.require_not_awaited(call.peer, text); });
+    await(until, call.site, [&, this] { records_.require_not_awaited(call.peer, text); });
   }
   void await(const agreement& until, const call_site& site) {
     await(until, site, [] {});
@@ -148,20 +148,20 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
     }
 
     bool test() override {
-      return owner_->guarded([&] {
+      return owner_->guarded([&, this] {
         owner_->receive();
         return inner_.test() && owner_->reached(until_);
       });
     }
     void wait() override {
-      owner_->guarded([&] {
+      owner_->guarded([&, this] {
         owner_->await(until_, site_);
         inner_.wait();
       });
     }
     double deadline() const noexcept override { return owner_->limit_; }
     [[noreturn]] void expire() override {
-      owner_->guarded([&] {
+      owner_->guarded([&, this] {
         if (inner_.active()) inner_.pending()->expire();
       });
       const std::string text = "rank " + std::to_string(owner_->absent(until_)) + " has not told what it does";
@@ -225,7 +225,7 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
       }
       // A peer may be in a call that this rank has started, and come only when that has gone on.
       started& first = **busy;
-      const auto look = [&] {
+      const auto look = [&, this] {
         receive();
         for (std::size_t i = 0; i < under_way_.size(); ++i) (void)under_way_[i]->inner_.test();
         return reached(until) || !first.inner_.active();

@@ -112,7 +112,7 @@ class watching_thread {
       : thread_([this, look = std::move(look)] {
           std::unique_lock<std::mutex> lock(mutex_);
           auto last = std::chrono::steady_clock::now();
-          while (!ended_.wait_for(lock, std::chrono::milliseconds(50), [&] { return done_; })) {
+          while (!ended_.wait_for(lock, std::chrono::milliseconds(50), [&, this] { return done_; })) {
             const auto now = std::chrono::steady_clock::now();
             // A program that was stopped (a debugger, a suspended machine) has not hung in that time.
             const double passed = std::chrono::duration<double>(now - last).count();
