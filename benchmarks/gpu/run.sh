@@ -7,8 +7,9 @@
 #   benchmarks/gpu/run.sh --dry-run FOLDER    only the benchmarks, small, with the programs that FOLDER holds: ctest
 #                                             calls it with those that are linked with the double of CUDA
 #
-# It needs CMake, a C++20 compiler, the CUDA toolkit, NCCL and doctest. Two ranks on one GPU also need NCCL 2.30 or newer
-# (on PyPI: nvidia-nccl-cu13), found through NCCL_ROOT.
+# It needs CMake, a C++20 compiler, the CUDA toolkit, NCCL and doctest; pack.sh packs the last two with the tree, for a
+# machine without a network. Two ranks on one GPU also need NCCL 2.30 or newer (on PyPI: nvidia-nccl-cu13), found through
+# NCCL_ROOT.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 
@@ -63,10 +64,17 @@ if [ "${1:-}" = --dry-run ]; then
   exit $((failures > 0))
 fi
 
+packed=()
+if [ -d third_party ]; then
+  packed=("-DCMAKE_PREFIX_PATH=$PWD/third_party/doctest")
+  export NCCL_ROOT=${NCCL_ROOT:-$PWD/third_party/nccl}
+fi
+
 mkdir -p "$build"
 {
   machine
-  if cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DSHARDKIT_BUILD_EXAMPLES=OFF >"$build/configure.log" 2>&1 &&
+  if cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DSHARDKIT_BUILD_EXAMPLES=OFF "${packed[@]}" \
+    >"$build/configure.log" 2>&1 &&
     cmake --build "$build" -j "$(nproc)" --target shardkit_gpu >"$build/build.log" 2>&1; then
     benchmarks "$build/bin"
     tests
