@@ -130,7 +130,7 @@ class load_plan {
     const auto to = detail::output_of<typename Ring::device_space>(std::forward<Arena>(arena));
     require_arena(to);
     return ring.fill(to.data(), where, [&, this](auto& destination, view<std::byte> staging) {
-      return run(destination, staging, options);
+      return this->run(destination, staging, options);
     });
   }
 

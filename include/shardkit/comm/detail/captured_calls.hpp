@@ -35,11 +35,11 @@ class captured_list {
     ++step_;
     if constexpr (std::is_same<Call, group_call>::value) {
       for (std::size_t i = 0; i < call.count; ++i)
-        visit([&, this](const auto& one) { note_messages(one); }, call.calls[i]);
+        visit([&, this](const auto& one) { this->note_messages(one); }, call.calls[i]);
       for (std::size_t i = 0; i < call.count; ++i)
         visit(
             [&, this](const auto& one) {
-              if constexpr (!is_message<std::decay_t<decltype(one)>>) note(one);
+              if constexpr (!is_message<std::decay_t<decltype(one)>>) this->note(one);
             },
             call.calls[i]);
     } else if constexpr (is_message<Call>) {

@@ -68,7 +68,7 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
           call.from, records_.expect_message(call.from, message_bits(call.recv_count, call.type), describe_at(call)));
     } else if constexpr (std::is_same<Call, group_call>::value) {
       for (std::size_t i = 0; i < call.count; ++i)
-        visit([&, this](const auto& one) { announce(one, until, false); }, call.calls[i]);
+        visit([&, this](const auto& one) { this->announce(one, until, false); }, call.calls[i]);
     } else if constexpr (std::is_same<Call, all_to_all_uneven_call>::value) {
       until.collective = records_.announce_collective(
           lane_, fingerprint(call), describe_at(call), call.site,
