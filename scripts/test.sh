@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds and runs the tests, after installing what is missing (Debian, Ubuntu). The last line sums up all suites.
 #
-#   scripts/test.sh             every configuration: default, mpich, clang, tsan, asan
+#   scripts/test.sh             every configuration: default, mpich, tsan, asan
 #   scripts/test.sh --quick     the default configuration only
 #   scripts/test.sh --only NAME one configuration
 #   scripts/test.sh --nightly   with the long tests, in the default configuration
@@ -13,7 +13,7 @@ cd "$root" || exit 1
 
 usage() { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }
 
-configurations=(default mpich clang tsan asan)
+configurations=(default mpich tsan asan)
 nightly=no
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -103,9 +103,8 @@ packages=(g++ gcc cmake ninja-build ccache pkg-config doctest-dev nlohmann-json3
 for name in "${configurations[@]}"; do
   case "$name" in
     mpich) packages+=(mpich libmpich-dev) ;;
-    clang) packages+=(clang-19) ;;
     default) packages+=(doxygen) ;;
-    tsan | asan) ;;
+    tsan | asan) packages+=(clang-19 libclang-rt-19-dev) ;;
     *) fail "there is no configuration '$name'" ;;
   esac
 done
@@ -128,9 +127,6 @@ for name in "${configurations[@]}"; do
       fi
       ;;
     mpich) run_configuration mpich shardkit_tests_mpi -- -L '^mpi$' "${no_nightly[@]}" ;;
-    clang)
-      run_configuration clang "shardkit_tests_single shardkit_tests_headers" -- -L '^(single|headers)$' "${no_nightly[@]}"
-      ;;
     tsan)
       # Address space randomisation can be too wide for ThreadSanitizer; where it may be switched off, it is.
       test_wrapper=
@@ -140,9 +136,9 @@ for name in "${configurations[@]}"; do
       test_wrapper=
       ;;
     asan)
-      # What only compiles (headers, misuse, packages) is the same with and without a sanitizer.
-      run_configuration asan "shardkit_tests_single shardkit_tests_mpi" -- \
-        -LE '^(nightly|headers|package|python|examples|docs|style)$' -E '_misuse\.'
+      # Misuses and headers alone too: Clang has its own words for them. A real model is a matter of minutes here.
+      run_configuration asan "shardkit_tests_single shardkit_tests_mpi shardkit_tests_headers" -- \
+        -LE '^(nightly|package|python|examples|docs|style)$' -E '^llama_smollm2$'
       ;;
   esac
 done

@@ -370,7 +370,7 @@ void compare_streamed(std::size_t n, std::size_t skipped) {
   void* const alone[] = {plain.data() + skipped};
   void* const both[] = {first.data() + skipped, second.data() + line + skipped};
   baseline_reduce::run<reduction_kind::sum, T>(inputs, 2, alone, 1, 0, n, 2);
-  reduce_past_caches(kernels_of<reduction_kind::sum, T>, inputs, 2, both, 2, n, 2);
+  reduce_by_vectors(kernels_of<reduction_kind::sum, T>, inputs, 2, both, 2, n, 2, has_streaming_stores);
   CHECK(std::equal(plain.data(), plain.data() + n + 2 * line, first.data(), same_value<T>));
   CHECK(std::equal(plain.data(), plain.data() + n + 2 * line, second.data() + line, same_value<T>));
 }

@@ -138,4 +138,11 @@ inline token_list prompt_of(std::size_t length, std::uint32_t seed = 1) {
   return ids;
 }
 
+/// One of each length, all different.
+inline std::vector<token_list> prompts_of(const std::vector<std::size_t>& lengths) {
+  std::vector<token_list> prompts;
+  for (std::size_t length : lengths) prompts.push_back(prompt_of(length, static_cast<std::uint32_t>(length)));
+  return prompts;
+}
+
 }  // namespace llama_test

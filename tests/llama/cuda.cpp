@@ -52,11 +52,9 @@ TEST_CASE("On GPUs several prompts get the tokens of the host") {
   const tiny_checkpoint model;
   const reference_model reference(model);
   const directory folder;
-  std::vector<token_list> prompts, expected;
-  for (const std::size_t length : {1u, 9u, 23u, 2u}) {
-    prompts.push_back(prompt_of(length, static_cast<std::uint32_t>(length)));
-    expected.push_back(reference.greedy(prompts.back(), 5));
-  }
+  const std::vector<token_list> prompts = prompts_of({1, 9, 23, 2});
+  std::vector<token_list> expected;
+  for (const token_list& prompt : prompts) expected.push_back(reference.greedy(prompt, 5));
   write_file(folder / "prompts", lines_of(prompts));
   const command_line arguments = {"--model", model.path(), "--tokens-file", folder / "prompts",
                                   "--steps", "5",          "--print-tokens"};

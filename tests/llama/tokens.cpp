@@ -11,12 +11,6 @@ using namespace llama_test;
 
 namespace {
 
-std::vector<token_list> prompts_of(const std::vector<std::size_t>& lengths) {
-  std::vector<token_list> prompts;
-  for (std::size_t length : lengths) prompts.push_back(prompt_of(length, static_cast<std::uint32_t>(length)));
-  return prompts;
-}
-
 // A command that answers the prompts from a file.
 command_line from_file(const tiny_checkpoint& model, const directory& folder, const std::vector<token_list>& prompts,
                        const std::string& steps, const mesh& ranks) {

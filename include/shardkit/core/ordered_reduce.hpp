@@ -18,7 +18,6 @@ using reduce_function = void (*)(reduction_kind kind, const void* const* inputs,
 
 namespace detail {
 
-#if defined(SHARDKIT_STREAMING_STORES)
 // Whether the outputs should be written past the caches, and can: all of them lie alike to a line of 64 bytes, and none
 // is an input, whose lines have been read already.
 inline bool streams_outputs(const void* const* inputs, int input_count, void* const* outputs, int output_count,
@@ -34,8 +33,6 @@ inline bool streams_outputs(const void* const* inputs, int input_count, void* co
   }
   return true;
 }
-
-#endif
 
 /// The loops for one kind of reduction of one type.
 struct reduce_kernels {
@@ -67,29 +64,27 @@ inline constexpr reduce_kernels kernels_of = [] {
 #endif
 }();
 
-#if defined(SHARDKIT_STREAMING_STORES)
-inline void reduce_past_caches(const reduce_kernels& how, const void* const* inputs, int input_count,
-                               void* const* outputs, int output_count, std::size_t count, int divisor) {
-  const std::size_t rest = (0 - reinterpret_cast<std::uintptr_t>(outputs[0])) % 64 / how.element_bytes;
-  const std::size_t head = rest < count ? rest : count;
-  how.plain(inputs, input_count, outputs, output_count, 0, head, divisor, false);
+inline void reduce_by_vectors(const reduce_kernels& how, const void* const* inputs, int input_count,
+                              void* const* outputs, int output_count, std::size_t count, int divisor,
+                              bool past_caches) {
+  std::size_t head = 0;
+  if (past_caches) {  // whole lines only
+    const std::size_t rest = (0 - reinterpret_cast<std::uintptr_t>(outputs[0])) % 64 / how.element_bytes;
+    head = rest < count ? rest : count;
+    how.plain(inputs, input_count, outputs, output_count, 0, head, divisor, false);
+  }
   const auto run = best_vector_unit() == vector_unit::avx512 ? how.avx512 : how.avx2;
-  run(inputs, input_count, outputs, output_count, head, count, divisor, true);
+  run(inputs, input_count, outputs, output_count, head, count, divisor, past_caches);
 }
-#endif
 
 [[gnu::noinline]] inline void reduce_all(const reduce_kernels& how, const void* const* inputs, int input_count,
                                          void* const* outputs, int output_count, std::size_t count, int divisor) {
   const std::size_t bytes = count * how.element_bytes;
-  const vector_unit unit = bytes < 256 ? vector_unit::baseline : best_vector_unit();
-  if (unit == vector_unit::baseline)
+  if (bytes < 256 || best_vector_unit() == vector_unit::baseline)
     return how.plain(inputs, input_count, outputs, output_count, 0, count, divisor, false);
-#if defined(SHARDKIT_STREAMING_STORES)
-  if (how.streams && streams_outputs(inputs, input_count, outputs, output_count, bytes, how.element_bytes))
-    return reduce_past_caches(how, inputs, input_count, outputs, output_count, count, divisor);
-#endif
-  const auto run = unit == vector_unit::avx512 ? how.avx512 : how.avx2;
-  run(inputs, input_count, outputs, output_count, 0, count, divisor, false);
+  const bool past_caches =
+      how.streams && streams_outputs(inputs, input_count, outputs, output_count, bytes, how.element_bytes);
+  reduce_by_vectors(how, inputs, input_count, outputs, output_count, count, divisor, past_caches);
 }
 
 // The type in which sums, products and bit operations wrap around, and that of comparisons: bool is a byte of 0 or 1.

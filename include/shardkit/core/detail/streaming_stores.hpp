@@ -23,11 +23,7 @@ namespace shardkit::detail {
 
 #if defined(SHARDKIT_STREAMING_STORES)
 inline constexpr bool has_streaming_stores = true;
-#else
-inline constexpr bool has_streaming_stores = false;
-#endif
 
-#if defined(SHARDKIT_STREAMING_STORES)
 /// The largest cache of one core, which it may share with some others, 32 MiB where the processor does not tell: leaf 4
 /// of cpuid (Intel SDM, volume 2) or 8000001D (AMD APM, volume 3). The C library's figure may be that of all the caches
 /// of a socket together.
@@ -47,6 +43,8 @@ inline std::size_t last_level_cache_bytes() noexcept {
   }();
   return known;
 }
+#else
+inline constexpr bool has_streaming_stores = false;
 #endif
 
 /// Whether a call that writes so much, on all ranks together, should leave the caches alone.
