@@ -120,10 +120,10 @@ class mpi_cuda_backend {
       require_possible(call, call.stream);
       if constexpr (std::is_same_v<Call, group_call>) {
         for (std::size_t i = 0; i < call.count; ++i)
-          visit([&, this](const auto& one) { require_possible(one, one.stream); }, call.calls[i]);
+          visit([&, this](const auto& one) { this->require_possible(one, one.stream); }, call.calls[i]);
         return joined_requests::of([&, this](joined_requests& started) {
           for (std::size_t i = 0; i < call.count; ++i)
-            visit([&, this](const auto& one) { started.add(begin(one)); }, call.calls[i]);
+            visit([&, this](const auto& one) { started.add(this->begin(one)); }, call.calls[i]);
         });
       } else {
         return begin(call);
