@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 using shardkit::bfloat16;
@@ -42,8 +43,10 @@ std::vector<T> numbers(std::size_t count, unsigned seed, bool special = false) {
     const float value = static_cast<float>(static_cast<std::int32_t>(state)) / 4e8f;
     one = static_cast<T>(value);
     if (special && state % 29 == 0) one = static_cast<T>(-0.0f);
-    if (special && state % 31 == 0) one = static_cast<T>(std::nanf(""));
-    if (special && state % 37 == 0) one = static_cast<T>(-HUGE_VALF);
+    if constexpr (!std::is_integral_v<T>) {
+      if (special && state % 31 == 0) one = static_cast<T>(std::nanf(""));
+      if (special && state % 37 == 0) one = static_cast<T>(-HUGE_VALF);
+    }
   }
   return result;
 }
