@@ -53,10 +53,10 @@ class cuda_thread_backend {
   using space = cuda_space;
 
   /// Collective over the ranks of `room`, where nothing has been called yet.
-  static cuda_thread_backend join(std::shared_ptr<detail::thread_room> room, int rank,
+  static cuda_thread_backend join(detail::shared<detail::thread_room> room, int rank,
                                   const cuda_thread_options& options, const call_site& site) {
     try {
-      auto own = std::make_shared<detail::cuda_thread_device>(room->size);
+      auto own = detail::shared<detail::cuda_thread_device>::make(room->size);
       detail::cuda_thread_device* const mine = own.get();
       cuda_thread_backend joined(room, rank, std::make_shared<detail::cuda_thread_streams>(*mine, options));
       std::vector<detail::cuda_thread_device*> all(static_cast<std::size_t>(room->size));
@@ -94,24 +94,22 @@ class cuda_thread_backend {
       detail::run_collective(meeting(), *host_, all_gather_call{in, out, bytes, dtype::u8, nullptr, site});
     });
   }
-  control_lane& control() noexcept { return *control_; }
+  control_lane& control() noexcept { return state_->control(); }
   void fail(const std::string& reason) noexcept { meeting().raise(rank(), reason); }
   /// Throws where a rank of the launch has failed. Does not wait; `synchronize` asks this while it waits for a stream.
   void throw_if_failed(const call_site& = {}) { meeting().require_alive(); }
 
  private:
-  cuda_thread_backend(std::shared_ptr<detail::thread_room> room, int rank,
+  cuda_thread_backend(detail::shared<detail::thread_room> room, int rank,
                       std::shared_ptr<detail::cuda_thread_streams> streams)
-      : state_(std::make_shared<detail::cuda_thread_rank>(std::move(room), rank, streams)),
+      : state_(detail::shared<detail::cuda_thread_rank>::make(std::move(room), rank, streams)),
         host_(std::make_unique<detail::thread_collectives>(state_->meeting())),
-        control_(std::make_unique<detail::thread_control>(state_->meeting())),
         streams_(std::move(streams)) {}
 
   detail::thread_meeting& meeting() const noexcept { return state_->meeting(); }
 
-  std::shared_ptr<detail::cuda_thread_rank> state_;
+  detail::shared<detail::cuda_thread_rank> state_;
   std::unique_ptr<detail::thread_collectives> host_;  // for what travels over host memory
-  std::unique_ptr<detail::thread_control> control_;
   std::shared_ptr<detail::cuda_thread_streams> streams_;
 };
 

@@ -2,13 +2,11 @@
 // order, so that results are the same bits on every rank and run. Created by run_ranks (launch/run_ranks.hpp).
 #pragma once
 
-#include <shardkit/backends/detail/thread_control.hpp>
 #include <shardkit/backends/detail/thread_rank.hpp>
 #include <shardkit/backends/detail/thread_split.hpp>
 #include <shardkit/comm/communicator.hpp>
 
 #include <cstddef>
-#include <memory>
 #include <string>
 #include <utility>
 
@@ -28,9 +26,8 @@ class basic_thread_backend {
  public:
   using space = host_space;
 
-  basic_thread_backend(std::shared_ptr<detail::thread_room> room, int rank)
-      : state_(std::make_shared<Rank>(std::move(room), rank)),
-        control_(std::make_unique<detail::thread_control>(state_->meeting())) {}
+  basic_thread_backend(detail::shared<detail::thread_room> room, int rank)
+      : state_(detail::shared<Rank>::make(std::move(room), rank)) {}
 
   int rank() const noexcept { return meeting().rank(); }
   int size() const noexcept { return meeting().room().size; }
@@ -54,17 +51,16 @@ class basic_thread_backend {
     perform(all_gather_call{in, out, bytes, dtype::u8, nullptr, site});
   }
 
-  control_lane& control() noexcept { return *control_; }
+  control_lane& control() noexcept { return state_->control(); }
   void fail(const std::string& reason) noexcept { meeting().raise(rank(), reason); }
 
   /// Where the ranks meet, for what stands on the same ranks.
-  const std::shared_ptr<detail::thread_room>& room() const noexcept { return meeting().shared_room(); }
+  const detail::shared<detail::thread_room>& room() const noexcept { return meeting().shared_room(); }
 
  private:
   detail::thread_meeting& meeting() const noexcept { return state_->meeting(); }
 
-  std::shared_ptr<Rank> state_;
-  std::unique_ptr<detail::thread_control> control_;
+  detail::shared<Rank> state_;
 };
 
 /// Of ranks on host memory.

@@ -18,7 +18,6 @@
 #include <shardkit/comm/started_verbs.hpp>
 
 #include <cstddef>
-#include <memory>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -43,7 +42,7 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
   using start_where = typename base::start_where;
 
   explicit communicator(Backend backend, std::string name = "world")
-      : communicator(std::move(backend), std::make_shared<const std::string>(std::move(name))) {}
+      : communicator(std::move(backend), detail::shared<detail::shared_name>::make(std::move(name))) {}
   communicator(communicator&&) = default;
   communicator& operator=(communicator&&) = default;
   communicator(const communicator&, detail::not_copied_but_moved_or_passed_by_reference_or_split = {}) =
@@ -60,7 +59,7 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
   /// Appears in error messages.
   const std::string& name() const noexcept {
     static const std::string none;
-    return self_.moved_from() ? none : *self_.name();
+    return self_.moved_from() ? none : self_.name()->text;
   }
   /// The backend, for what only it offers (an MPI_Comm, a native handle).
   Backend& backend(call_site site = call_site::current()) {
@@ -108,7 +107,7 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
   }
   /// One number from every rank, combined; host communicators.
   template <class T, std::enable_if_t<detail::has_dtype<T>::value, int> = 0>
-  T all_reduce(T value, reduction op, where w = {}) {
+  [[gnu::always_inline]] inline T all_reduce(T value, reduction op, where w = {}) {
     require_host_result();
     all_reduce(in_place(view(&value, 1)), op, w);
     return value;
@@ -244,8 +243,8 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
   /// Collective: the ranks of one colour form a communicator, ordered by key, then by rank here.
   communicator split(int colour, int key = 0, std::string name = {}, where w = {}) {
     static_assert(detail::require_outside_group<Backend>::value);
-    if (colour < 0) reject("split", "colour " + std::to_string(colour) + " is negative", w);
-    if (name.empty()) name = this->name() + "/" + std::to_string(colour);
+    if (colour < 0) reject("split", detail::sentence() << "colour " << colour << " is negative", w);
+    if (name.empty()) name = detail::sentence() << this->name() << "/" << colour;
     return guarded("split", w,
                    [&, this] { return communicator(backend_.split(colour, key, w.site), std::move(name)); });
   }
@@ -308,7 +307,7 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
   using base::run;
   using base::self_;
 
-  communicator(Backend backend, std::shared_ptr<const std::string> name) : base(std::move(backend), std::move(name)) {}
+  communicator(Backend backend, detail::shared<detail::shared_name> name) : base(std::move(backend), std::move(name)) {}
 
   template <class Body>
   void record(grouping<space>& listed, Body&& body, const where& w) {
@@ -339,7 +338,7 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
                   "shardkit: a call inside group has no result yet; pass a buffer");
   }
 
-  std::vector<any_call> recorded_;  // kept, so that a steady state allocates nothing
+  detail::list<any_call> recorded_;  // kept, so that a steady state allocates nothing
 };
 
 }  // namespace shardkit

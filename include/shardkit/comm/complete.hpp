@@ -158,7 +158,7 @@ class complete {
   }
 
   Backend base_;
-  std::vector<any_call> calls_;  // kept, so that a steady state allocates nothing
+  detail::list<any_call> calls_;  // kept, so that a steady state allocates nothing
 };
 
 }  // namespace shardkit

@@ -9,6 +9,12 @@
 namespace shardkit {
 namespace detail {
 
+[[gnu::cold, gnu::noinline]] inline std::string describe_site(const call_site& site) {
+  sentence text;
+  if (site.known()) text << " at " << site.file << ":" << site.line;
+  return text;
+}
+
 [[gnu::cold, gnu::noinline]] inline std::string elements(std::size_t count, dtype type) {
   return sentence() << count << " x " << name_of(type);
 }

@@ -71,7 +71,7 @@ std::uint64_t root_bits(const Call&, long) noexcept {
 
 template <class... Calls>
 const char* verb_name(std::uint64_t index, call_list<Calls...>) noexcept {
-  constexpr const char* names[] = {Calls::name...};
+  static constexpr const char* names[] = {Calls::name...};
   return index < sizeof...(Calls) ? names[index] : "split";  // the one meeting that is no verb
 }
 

@@ -4,11 +4,11 @@
 
 #include <shardkit/comm/any_call.hpp>
 #include <shardkit/comm/request.hpp>
+#include <shardkit/core/detail/list.hpp>
 
 #include <cstddef>
 #include <string>
 #include <type_traits>
-#include <vector>
 
 namespace shardkit {
 
@@ -40,7 +40,8 @@ class call_recorder {
   /// Calls of this backend have no result before the group has ended.
   static constexpr bool defers = true;
 
-  call_recorder(int rank, int size, std::vector<any_call>& calls) noexcept : rank_(rank), size_(size), calls_(&calls) {}
+  call_recorder(int rank, int size, detail::list<any_call>& calls) noexcept
+      : rank_(rank), size_(size), calls_(&calls) {}
 
   int rank() const noexcept { return rank_; }
   int size() const noexcept { return size_; }
@@ -60,7 +61,7 @@ class call_recorder {
 
  private:
   int rank_, size_;
-  std::vector<any_call>* calls_;
+  detail::list<any_call>* calls_;
 };
 
 }  // namespace shardkit

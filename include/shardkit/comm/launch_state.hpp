@@ -3,12 +3,12 @@
 #pragma once
 
 #include <shardkit/comm/deadlines.hpp>
+#include <shardkit/core/detail/atomic.hpp>
+#include <shardkit/core/detail/list.hpp>
 #include <shardkit/core/error.hpp>
 
-#include <atomic>
 #include <cstddef>
 #include <cstdio>
-#include <memory>
 #include <string>
 
 namespace shardkit {
@@ -16,15 +16,14 @@ namespace shardkit {
 /// What all communicators of one launch share: its deadlines, and the first failure.
 class launch_state {
  public:
-  launch_state(int size, const deadlines& limits)
-      : limits_(limits), left_(std::make_unique<std::atomic<bool>[]>(static_cast<std::size_t>(size))) {}
+  launch_state(int size, const deadlines& limits) : limits_(limits), left_(static_cast<std::size_t>(size)) {}
 
   /// The deadlines of every wait in this launch.
   const deadlines& limits() const noexcept { return limits_; }
 
   /// Records that `culprit` (a rank of the launch) failed. The first report counts; later ones are ignored. On return
   /// failed() is true, whoever reported first.
-  void raise(int culprit, const char* reason) noexcept {
+  [[gnu::cold, gnu::noinline]] void raise(int culprit, const char* reason) noexcept {
     int none = none_yet;
     if (!phase_.compare_exchange_strong(none, being_written)) {
       while (!failed()) {  // for as long as the first report takes to be written down
@@ -45,27 +44,27 @@ class launch_state {
   /// Valid once failed() is true.
   int culprit() const noexcept { return culprit_; }
   /// Throws peer_failed with culprit and reason. Valid once failed() is true.
-  [[noreturn]] void throw_failure() const { throw peer_failed(culprit_, reason_); }
+  [[noreturn, gnu::cold, gnu::noinline]] void throw_failure() const { throw peer_failed(culprit_, reason_); }
 
   /// The rank's function has returned: it will take part in no further call.
-  void leave(int rank) noexcept { left_[static_cast<std::size_t>(rank)].store(true, std::memory_order_release); }
+  void leave(int rank) noexcept { left_[static_cast<std::size_t>(rank)].store(true, detail::memory_order_release); }
   /// Whether that rank's function has returned.
   bool has_left(int rank) const noexcept {
-    return left_[static_cast<std::size_t>(rank)].load(std::memory_order_acquire);
+    return left_[static_cast<std::size_t>(rank)].load(detail::memory_order_acquire);
   }
 
   /// Wishes that all ranks stop, which is no failure.
-  void ask_to_stop() noexcept { stop_.store(true, std::memory_order_release); }
+  void ask_to_stop() noexcept { stop_.store(true, detail::memory_order_release); }
   /// Whether any rank wishes so.
-  bool stop_asked() const noexcept { return stop_.load(std::memory_order_acquire); }
+  bool stop_asked() const noexcept { return stop_.load(detail::memory_order_acquire); }
 
  private:
   enum : int { none_yet, being_written, published };
 
   deadlines limits_;
-  std::unique_ptr<std::atomic<bool>[]> left_;
-  std::atomic<int> phase_{none_yet};
-  std::atomic<bool> stop_{false};
+  detail::list<detail::atomic<bool>> left_;
+  detail::atomic<int> phase_{none_yet};
+  detail::atomic<bool> stop_{false};
   int culprit_ = -1;
   char reason_[512] = {};  // no allocation, which could fail, while failing
 };

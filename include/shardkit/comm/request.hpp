@@ -2,12 +2,12 @@
 #pragma once
 
 #include <shardkit/comm/detail/call_pool.hpp>
+#include <shardkit/core/detail/list.hpp>
 #include <shardkit/core/detail/waiting.hpp>
 #include <shardkit/core/error.hpp>
 
 #include <cstddef>
 #include <utility>
-#include <vector>
 
 // A reason came with C++20, the attribute with C++17.
 #if __cplusplus >= 202002L
@@ -112,7 +112,7 @@ inline void wait_all(request* requests, std::size_t count) {
 }
 
 /// Several requests as one, from a pool of the process: a steady state allocates nothing.
-class joined_requests final : public pending_call {
+class joined_requests : public pending_call {
  public:
   /// fill(joined) adds the parts. Empty where none of them is active.
   template <class Fill>
@@ -170,7 +170,7 @@ class joined_requests final : public pending_call {
     return all;
   }
 
-  std::vector<request> parts_;
+  detail::list<request> parts_;
 };
 
 }  // namespace shardkit

@@ -176,8 +176,8 @@ class started_verbs : public detail::describing<Backend> {
                 "graphs, or use one that can");
         return forks_.start(w, enqueue);
       } catch (error& failure) {
-        backend_.fail(std::string(operation) + ": " + failure.message());
-        failure.attach(base::context(operation, w.site));
+        backend_.fail(detail::sentence() << operation << ": " << failure.message());
+        self_.explain(failure, operation, w.site);
         throw;
       }
     }

@@ -85,7 +85,7 @@ auto noting_failure(operation_ring& ring, operation& what, Action action) -> dec
 }
 
 /// A request whose end is noted.
-class traced_call final : public pending_call {
+class traced_call : public pending_call {
  public:
   struct owner {
     std::shared_ptr<operation_ring> ring;

@@ -34,12 +34,15 @@ constexpr std::size_t size_of(dtype type) noexcept {
   return 0;
 }
 
+namespace detail {
+
+inline constexpr const char* dtype_names[] = {"f64", "f32", "f16", "bf16", "f8e4m3", "f8e5m2", "i64",    "i32",
+                                              "i16", "i8",  "u64", "u32",  "u16",    "u8",     "boolean"};
+
+}  // namespace detail
+
 /// Short name for messages: "f32", "bf16", "u8".
-constexpr const char* name_of(dtype type) noexcept {
-  constexpr const char* names[] = {"f64", "f32", "f16", "bf16", "f8e4m3", "f8e5m2", "i64",    "i32",
-                                   "i16", "i8",  "u64", "u32",  "u16",    "u8",     "boolean"};
-  return names[static_cast<std::size_t>(type)];
-}
+constexpr const char* name_of(dtype type) noexcept { return detail::dtype_names[static_cast<std::size_t>(type)]; }
 
 /// Whether it is one of the floating types, 8-bit ones included.
 constexpr bool is_floating(dtype type) noexcept { return type <= dtype::f8e5m2; }

@@ -27,7 +27,12 @@ struct error_context {
 /// Base of all errors. `what()` is the message followed by the context in brackets.
 class error : public std::exception {
  public:
-  [[gnu::cold]] explicit error(std::string message) : message_(std::move(message)) { compose(); }
+  [[gnu::cold, gnu::noinline]] explicit error(std::string message) : message_(std::move(message)) { compose(); }
+  error(const error&) = default;
+  error(error&&) = default;
+  error& operator=(const error&) = default;
+  error& operator=(error&&) = default;
+  [[gnu::cold, gnu::noinline]] ~error() override = default;
 
   /// "shardkit: ", the message, the context in brackets where it is known, then the history.
   const char* what() const noexcept override { return text_.c_str(); }
@@ -37,7 +42,7 @@ class error : public std::exception {
   const error_context& context() const noexcept { return context_; }
 
   /// Adds the context where none is attached yet: the innermost call is the one to report.
-  void attach(error_context context) {
+  [[gnu::cold, gnu::noinline]] void attach(error_context context) {
     if (context_.rank >= 0) return;
     context_ = std::move(context);
     compose();
@@ -46,7 +51,7 @@ class error : public std::exception {
   /// The calls that came before, one a line, where `traced` has kept them; `what()` ends with it.
   const std::string& history() const noexcept { return history_; }
   /// Adds the history where none is attached yet.
-  void attach_history(std::string history) {
+  [[gnu::cold, gnu::noinline]] void attach_history(std::string history) {
     if (!history_.empty()) return;
     history_ = std::move(history);
     compose();

@@ -101,27 +101,23 @@ struct arithmetic_types<bool> {
 
 }  // namespace detail
 
-/// The reduce_function of T.
-template <class T>
+/// The reduce_function of T; with OnlySums one for sums and averages, which compiles none of the other kernels.
+template <class T, bool OnlySums = false>
 void ordered_reduce(reduction_kind kind, const void* const* inputs, int input_count, void* const* outputs,
                     int output_count, std::size_t count) {
   using wrapping = typename detail::arithmetic_types<T>::wrapping;
-  using ordered = typename detail::arithmetic_types<T>::ordered;
-  const detail::reduce_kernels* how = nullptr;
-  switch (kind) {
-    case reduction_kind::sum:
-    case reduction_kind::average: how = &detail::kernels_of<reduction_kind::sum, wrapping>; break;
-    case reduction_kind::product: how = &detail::kernels_of<reduction_kind::product, wrapping>; break;
-    case reduction_kind::minimum: how = &detail::kernels_of<reduction_kind::minimum, ordered>; break;
-    case reduction_kind::maximum: how = &detail::kernels_of<reduction_kind::maximum, ordered>; break;
-    default: break;
+  const detail::reduce_kernels* how = &detail::kernels_of<reduction_kind::sum, wrapping>;
+  if constexpr (!OnlySums) {
+    using ordered = typename detail::arithmetic_types<T>::ordered;
+    if (kind == reduction_kind::product) how = &detail::kernels_of<reduction_kind::product, wrapping>;
+    if (kind == reduction_kind::minimum) how = &detail::kernels_of<reduction_kind::minimum, ordered>;
+    if (kind == reduction_kind::maximum) how = &detail::kernels_of<reduction_kind::maximum, ordered>;
+    if constexpr (std::is_integral<T>::value) {
+      if (kind == reduction_kind::bit_and) how = &detail::kernels_of<reduction_kind::bit_and, wrapping>;
+      if (kind == reduction_kind::bit_or) how = &detail::kernels_of<reduction_kind::bit_or, wrapping>;
+      if (kind == reduction_kind::bit_xor) how = &detail::kernels_of<reduction_kind::bit_xor, wrapping>;
+    }
   }
-  if constexpr (std::is_integral<T>::value) {
-    if (kind == reduction_kind::bit_and) how = &detail::kernels_of<reduction_kind::bit_and, wrapping>;
-    if (kind == reduction_kind::bit_or) how = &detail::kernels_of<reduction_kind::bit_or, wrapping>;
-    if (kind == reduction_kind::bit_xor) how = &detail::kernels_of<reduction_kind::bit_xor, wrapping>;
-  }
-  if (how == nullptr) return;
   const int divisor = kind == reduction_kind::average ? input_count : 1;
   detail::reduce_all(*how, inputs, input_count, outputs, output_count, count, divisor);
 }
@@ -130,22 +126,29 @@ namespace detail {
 
 /// The reduce_function of an element type that may be the engine's own: by dtype, so that a specialised
 /// dtype_traits is enough. Null for types that the host moves but does not reduce.
-template <dtype Type>
+template <dtype Type, bool OnlySums = false>
 constexpr reduce_function ordered_reduce_of() noexcept {
-  if constexpr (Type == dtype::f64) return &ordered_reduce<double>;
-  else if constexpr (Type == dtype::f32) return &ordered_reduce<float>;
-  else if constexpr (Type == dtype::f16) return &ordered_reduce<float16>;
-  else if constexpr (Type == dtype::bf16) return &ordered_reduce<bfloat16>;
-  else if constexpr (Type == dtype::i64) return &ordered_reduce<std::int64_t>;
-  else if constexpr (Type == dtype::i32) return &ordered_reduce<std::int32_t>;
-  else if constexpr (Type == dtype::i16) return &ordered_reduce<std::int16_t>;
-  else if constexpr (Type == dtype::i8) return &ordered_reduce<std::int8_t>;
-  else if constexpr (Type == dtype::u64) return &ordered_reduce<std::uint64_t>;
-  else if constexpr (Type == dtype::u32) return &ordered_reduce<std::uint32_t>;
-  else if constexpr (Type == dtype::u16) return &ordered_reduce<std::uint16_t>;
-  else if constexpr (Type == dtype::u8) return &ordered_reduce<std::uint8_t>;
-  else if constexpr (Type == dtype::boolean) return &ordered_reduce<bool>;
+  if constexpr (Type == dtype::f64) return &ordered_reduce<double, OnlySums>;
+  else if constexpr (Type == dtype::f32) return &ordered_reduce<float, OnlySums>;
+  else if constexpr (Type == dtype::f16) return &ordered_reduce<float16, OnlySums>;
+  else if constexpr (Type == dtype::bf16) return &ordered_reduce<bfloat16, OnlySums>;
+  else if constexpr (Type == dtype::i64) return &ordered_reduce<std::int64_t, OnlySums>;
+  else if constexpr (Type == dtype::i32) return &ordered_reduce<std::int32_t, OnlySums>;
+  else if constexpr (Type == dtype::i16) return &ordered_reduce<std::int16_t, OnlySums>;
+  else if constexpr (Type == dtype::i8) return &ordered_reduce<std::int8_t, OnlySums>;
+  else if constexpr (Type == dtype::u64) return &ordered_reduce<std::uint64_t, OnlySums>;
+  else if constexpr (Type == dtype::u32) return &ordered_reduce<std::uint32_t, OnlySums>;
+  else if constexpr (Type == dtype::u16) return &ordered_reduce<std::uint16_t, OnlySums>;
+  else if constexpr (Type == dtype::u8) return &ordered_reduce<std::uint8_t, OnlySums>;
+  else if constexpr (Type == dtype::boolean) return &ordered_reduce<bool, OnlySums>;
   else return nullptr;
+}
+
+/// The same for a reduction, of which a compiler often knows the kind.
+template <dtype Type>
+[[gnu::always_inline]] inline reduce_function ordered_reduce_for(reduction_kind kind) noexcept {
+  const bool is_sum = kind == reduction_kind::sum || kind == reduction_kind::average;
+  return __builtin_constant_p(is_sum) && is_sum ? ordered_reduce_of<Type, true>() : ordered_reduce_of<Type>();
 }
 
 }  // namespace detail

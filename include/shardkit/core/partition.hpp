@@ -8,8 +8,6 @@
 #include <cstddef>
 #include <initializer_list>
 #include <limits>
-#include <string>
-#include <utility>
 
 namespace shardkit {
 
@@ -162,7 +160,7 @@ class partition {
     int low = 0, high = parts_ - 1;
     while (low < high) {
       const int middle = low + (high - low) / 2;
-      if (range(middle).second * scale_ > i) high = middle;
+      if (range(middle).last * scale_ > i) high = middle;
       else low = middle + 1;
     }
     return low;
@@ -195,7 +193,11 @@ class partition {
 
  private:
   static SHARDKIT_CONSTEXPR20 void require(bool holds, const char* what) {
-    if (!holds) throw usage_error(std::string("partition: ") + what);
+    if (!holds) refuse(what);
+  }
+
+  [[noreturn, gnu::cold, gnu::noinline]] static void refuse(const char* what) {
+    throw usage_error(detail::sentence() << "partition: " << what);
   }
 
   static SHARDKIT_CONSTEXPR20 partition closed(layout how, std::size_t total, int parts, std::size_t granularity) {
@@ -213,9 +215,9 @@ class partition {
     return items / unit + (items % unit != 0);
   }
 
-  // First and past-the-end item of range `index` of `units` units over `parts`.
-  static SHARDKIT_CONSTEXPR20 std::pair<std::size_t, std::size_t> cut(layout how, std::size_t units, std::size_t parts,
-                                                                      std::size_t index) noexcept {
+  // Range `index` of `units` units over `parts`.
+  static SHARDKIT_CONSTEXPR20 detail::item_bounds cut(layout how, std::size_t units, std::size_t parts,
+                                                      std::size_t index) noexcept {
     if (how == layout::block) {
       const std::size_t block = units / parts + (units % parts != 0);
       const std::size_t first = index * block < units ? index * block : units;
@@ -227,13 +229,13 @@ class partition {
   }
 
   // Before scaling. An empty range of units begins where the one before it ends, so that ends always ascend.
-  SHARDKIT_CONSTEXPR20 std::pair<std::size_t, std::size_t> range(int rank) const noexcept {
+  SHARDKIT_CONSTEXPR20 detail::item_bounds range(int rank) const noexcept {
     const auto [first, last] = item_range(rank);
     if (unit_ == 1) return {first, last};
     return {first == last ? units_of(first, unit_) : first / unit_, units_of(last, unit_)};
   }
 
-  SHARDKIT_CONSTEXPR20 std::pair<std::size_t, std::size_t> item_range(int rank) const noexcept {
+  SHARDKIT_CONSTEXPR20 detail::item_bounds item_range(int rank) const noexcept {
     const std::size_t index = static_cast<std::size_t>(rank);
     if (table_ != nullptr) return {table_.bound(index), table_.bound(index + 1)};
     const std::size_t sharing = static_cast<std::size_t>(replicas_) * static_cast<std::size_t>(inner_);
@@ -280,8 +282,8 @@ enum class head_groups {
 SHARDKIT_CONSTEXPR20 grouped_heads grouped(std::size_t heads, std::size_t kv_heads, int parts,
                                            head_groups how = head_groups::whole) {
   if (parts < 1 || kv_heads == 0 || heads % kv_heads != 0)
-    throw usage_error("grouped: " + std::to_string(heads) + " heads do not form whole groups of " +
-                      std::to_string(kv_heads) + " key/value heads over " + std::to_string(parts) + " ranks");
+    throw usage_error(detail::sentence() << "grouped: " << heads << " heads do not form whole groups of " << kv_heads
+                                         << " key/value heads over " << parts << " ranks");
   const std::size_t group = heads / kv_heads;
   const bool replicated = static_cast<std::size_t>(parts) % kv_heads == 0;
   if (how == head_groups::split && !replicated) {

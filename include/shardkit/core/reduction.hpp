@@ -4,6 +4,8 @@
 #include <shardkit/core/dtype.hpp>
 #include <shardkit/core/error.hpp>
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 
 namespace shardkit {
@@ -38,10 +40,16 @@ inline constexpr reduction bit_xor{reduction_kind::bit_xor};
 /// The same reduction in rank order: reproducible to the bit on every backend and run.
 constexpr reduction by_rank(reduction op) noexcept { return {op.kind, true}; }
 
+namespace detail {
+
+inline constexpr const char* reduction_names[] = {"sum",     "product", "minimum", "maximum",
+                                                  "average", "bit_and", "bit_or",  "bit_xor"};
+
+}  // namespace detail
+
 /// As the constants above are called.
 constexpr const char* name_of(reduction_kind kind) noexcept {
-  constexpr const char* names[] = {"sum", "product", "minimum", "maximum", "average", "bit_and", "bit_or", "bit_xor"};
-  return names[static_cast<std::size_t>(kind)];
+  return detail::reduction_names[static_cast<std::size_t>(kind)];
 }
 
 /// Whether elements of this type can be reduced so: averages need floats, bit operations integers or bool, sums
@@ -54,11 +62,19 @@ constexpr bool is_reducible(dtype type, reduction_kind kind) noexcept {
   return kind != reduction_kind::average;
 }
 
+namespace detail {
+
+/// What is said where `is_reducible` says no.
+[[gnu::cold, gnu::noinline]] inline std::string irreducible(dtype type, reduction_kind kind) {
+  return sentence() << name_of(kind) << " of " << name_of(type)
+                    << " is not defined; averages need a floating type, bit operations an integer or bool";
+}
+
+}  // namespace detail
+
 /// Throws unsupported_error where `is_reducible` says no.
 inline void require_reducible(dtype type, reduction_kind kind) {
-  if (!is_reducible(type, kind))
-    throw unsupported_error(std::string(name_of(kind)) + " of " + name_of(type) +
-                            " is not defined; averages need a floating type, bit operations an integer or bool");
+  if (!is_reducible(type, kind)) throw unsupported_error(detail::irreducible(type, kind));
 }
 
 }  // namespace shardkit

@@ -5,7 +5,7 @@
 #include <shardkit/core/space.hpp>
 
 #include <cstddef>
-#include <iterator>
+#include <string>  // has std::data and std::size, at a fraction of what <iterator> costs
 #include <type_traits>
 #include <utility>
 

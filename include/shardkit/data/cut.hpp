@@ -5,7 +5,6 @@
 #include <shardkit/data/participant.hpp>
 
 #include <cstddef>
-#include <string>
 
 namespace shardkit {
 
@@ -20,16 +19,22 @@ class cut {
   constexpr partition over(std::size_t total, const participant& who, const char* operation) const {
     if (!is_given_)
       return layout_ == layout::block ? partition::block(total, who.size()) : partition::balanced(total, who.size());
-    if (given_.parts() != who.size())
-      who.reject(operation, "the partition is over " + std::to_string(given_.parts()) +
-                                " ranks and the communicator has " + std::to_string(who.size()));
-    if (given_.total() != total)
-      who.reject(operation, "the partition is of " + std::to_string(given_.total()) + " items and there are " +
-                                std::to_string(total) + "; for rows of several elements cut the rows");
+    if (given_.parts() != who.size()) reject_parts(who, operation);
+    if (given_.total() != total) reject_total(total, who, operation);
     return given_;
   }
 
  private:
+  [[noreturn, gnu::cold, gnu::noinline]] void reject_parts(const participant& who, const char* operation) const {
+    who.reject(operation, detail::sentence() << "the partition is over " << given_.parts()
+                                             << " ranks and the communicator has " << who.size());
+  }
+  [[noreturn, gnu::cold, gnu::noinline]] void reject_total(std::size_t total, const participant& who,
+                                                           const char* operation) const {
+    who.reject(operation, detail::sentence() << "the partition is of " << given_.total() << " items and there are "
+                                             << total << "; for rows of several elements cut the rows");
+  }
+
   layout layout_ = layout::balanced;
   partition given_;
   bool is_given_ = false;

@@ -30,8 +30,7 @@ class participant {
   /// Rank `rank` of `size`. Throws usage_error where there is no such rank.
   constexpr participant(int rank, int size, call_site site = call_site::current())
       : rank_(rank), size_(size), site_(site) {
-    if (rank < 0 || rank >= size)
-      throw usage_error("participant: there is no rank " + std::to_string(rank) + " among " + std::to_string(size));
+    if (rank < 0 || rank >= size) refuse(rank, size);
   }
 
   template <class Communicator, std::enable_if_t<detail::can_take_part<Communicator>::value, int> = 0>
@@ -49,16 +48,17 @@ class participant {
   constexpr const call_site& site() const noexcept { return site_; }
 
   /// Fails the communicator, where there is one, so that no peer waits for this rank.
-  void fail(const char* operation, const std::string& reason) const {
-    if (communicator_ != nullptr) fail_(communicator_, std::string(operation) + ": " + reason);
+  [[gnu::cold, gnu::noinline]] void fail(const char* operation, const std::string& reason) const {
+    if (communicator_ != nullptr) fail_(communicator_, detail::sentence() << operation << ": " << reason);
   }
 
   /// The same, then throws usage_error.
-  [[noreturn]] void reject(const char* operation, const std::string& message) const {
+  [[noreturn, gnu::cold]] void reject(const char* operation, const std::string& message) const {
     reject(operation, message, site_);
   }
   /// The same on account of another line than the one that made this participant.
-  [[noreturn]] void reject(const char* operation, const std::string& message, const call_site& site) const {
+  [[noreturn, gnu::cold, gnu::noinline]] void reject(const char* operation, const std::string& message,
+                                                     const call_site& site) const {
     fail(operation, message);
     usage_error wrong(message);
     wrong.attach({rank_, size_, communicator_ != nullptr ? name_(communicator_) : std::string(), operation, 0, site});
@@ -66,6 +66,10 @@ class participant {
   }
 
  private:
+  [[noreturn, gnu::cold, gnu::noinline]] static void refuse(int rank, int size) {
+    throw usage_error(detail::sentence() << "participant: there is no rank " << rank << " among " << size);
+  }
+
   int rank_;
   int size_;
   call_site site_;

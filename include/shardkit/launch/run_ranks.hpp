@@ -7,7 +7,6 @@
 #include <cstdio>
 #include <exception>
 #include <functional>
-#include <memory>
 #include <mutex>
 #include <numeric>
 #include <string>
@@ -95,10 +94,10 @@ void run_ranks(int size, const launch_options& options, Function&& function) {
       "shardkit: run_ranks calls its function with a thread_communicator&; take it as [](auto& comm) { ... }");
   if (size < 1) throw usage_error("run_ranks: " + std::to_string(size) + " ranks; at least 1 is needed");
   require_valid(options.limits);
-  const auto launch = std::make_shared<detail::thread_launch>(size, options.limits);
-  std::vector<int> ranks(static_cast<std::size_t>(size));
+  const auto launch = detail::shared<detail::thread_launch>::make(size, options.limits);
+  detail::list<int> ranks(static_cast<std::size_t>(size));
   std::iota(ranks.begin(), ranks.end(), 0);
-  const auto room = std::make_shared<detail::thread_room>(launch, std::move(ranks));
+  const auto room = detail::shared<detail::thread_room>::make(launch, std::move(ranks));
   detail::first_cause cause;
   std::vector<detail::cpu_list> places;
   if (options.pin == pinning::cores) places = detail::one_cpu_each(size, detail::allowed_cpus(), "/sys/devices/system");

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <shardkit/backends/detail/thread_channel.hpp>
+#include <shardkit/core/detail/shared.hpp>
 #include <shardkit/cuda/device.hpp>
 #include <shardkit/cuda/event.hpp>
 
@@ -31,7 +32,7 @@ struct cuda_message_slot {
 };
 
 /// Made by its rank, on its device.
-struct cuda_thread_device {
+struct cuda_thread_device final : shared_object {
   /// Messages that may be on offer to one peer at once; a further send waits.
   static constexpr std::size_t depth = 4;
 

@@ -65,7 +65,7 @@ class mpi_cuda_engine {
 };
 
 /// One call. Its rounds are read, posted and completed in order, at most two of them at a time.
-class mpi_cuda_operation final : public pending_call {
+class mpi_cuda_operation : public pending_call {
  public:
   virtual ~mpi_cuda_operation() = default;
 

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <shardkit/backends/detail/thread_progress.hpp>
+#include <shardkit/core/detail/atomic.hpp>
 
-#include <atomic>
 #include <cstddef>
 
 namespace shardkit::detail {
@@ -24,14 +24,13 @@ class thread_activity : private thread_worker {
   /// Takes what is under way on this communicator as far as it goes without waiting, and then, for what this rank has
   /// elsewhere, the same there. False where there is nothing here.
   bool go_on() {
-    const bool any = go_on_here();
-    progress_of_rank_.go_on(this);
-    return any;
+    if (progress_[0].function == nullptr && progress_[1].function == nullptr && progress_of_rank_.idle()) return false;
+    return go_on_now();
   }
 
   /// Whether anything is under way, or was at the last call: other threads of this rank may then be at work on it, and
   /// whoever touches it holds it.
-  bool active() const noexcept { return listed_.load(std::memory_order_acquire); }
+  bool active() const noexcept { return listed_.load(memory_order_acquire); }
   class holding {
    public:
     explicit holding(thread_activity& activity) : activity_(activity) { activity_.lock_.lock(); }
@@ -49,10 +48,15 @@ class thread_activity : private thread_worker {
  protected:
   explicit thread_activity(thread_progress& of_rank) noexcept : progress_of_rank_(of_rank) {}
   ~thread_activity() {
-    if (listed_.load(std::memory_order_relaxed)) progress_of_rank_.remove(*this);
+    if (listed_.load(memory_order_relaxed)) progress_of_rank_.remove(*this);
   }
 
  private:
+  [[gnu::noinline]] bool go_on_now() {
+    const bool any = go_on_here();
+    progress_of_rank_.go_on(this);
+    return any;
+  }
   bool go_on_here() {
     bool any = false;
     for (const progress_entry& work : progress_)
@@ -75,10 +79,10 @@ class thread_activity : private thread_worker {
   [[gnu::noinline]] void show() noexcept {
     bool any = false;
     for (const progress_entry& work : progress_) any = any || work.function != nullptr;
-    if (any == listed_.load(std::memory_order_relaxed)) return;
+    if (any == listed_.load(memory_order_relaxed)) return;
     if (any) progress_of_rank_.add(*this);
     else progress_of_rank_.remove(*this);
-    listed_.store(any, std::memory_order_release);
+    listed_.store(any, memory_order_release);
   }
 
   struct progress_entry {
@@ -88,7 +92,7 @@ class thread_activity : private thread_worker {
   progress_entry progress_[2];
   thread_progress& progress_of_rank_;
   thread_lock lock_;
-  std::atomic<bool> listed_{false};
+  atomic<bool> listed_{false};
 };
 
 }  // namespace shardkit::detail

@@ -7,9 +7,9 @@
 #include <shardkit/backends/detail/thread_copies.hpp>
 #include <shardkit/comm/calls.hpp>
 #include <shardkit/core/call_site.hpp>
+#include <shardkit/core/detail/atomic.hpp>
 #include <shardkit/core/dtype.hpp>
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -53,7 +53,7 @@ struct alignas(64) message_slot {
   static constexpr std::uint64_t state_of(std::uint64_t turn, phase now) noexcept { return turn << 3 | now; }
 
   // What a receiver reads of a short message lies in one line.
-  std::atomic<std::uint64_t> state{0};
+  atomic<std::uint64_t> state{0};
   std::size_t count = 0;  ///< of a message in `small` or `box`
   dtype type = dtype::u8;
   unsigned char* box = nullptr;
@@ -61,8 +61,8 @@ struct alignas(64) message_slot {
   alignas(64) message_side sender;
   alignas(64) message_side receiver;
   // Pieces of a message that either side may copy.
-  alignas(64) std::atomic<std::size_t> claimed{0};
-  std::atomic<std::size_t> finished{0};
+  alignas(64) atomic<std::size_t> claimed{0};
+  atomic<std::size_t> finished{0};
 };
 
 /// All messages from one rank to another, in order.
@@ -92,7 +92,7 @@ class message_end {
       : slot_(&channel.slot(message)), turn_(thread_channel::turn(message)), sends_(sends), mine_(mine) {}
 
   /// Whether the slot's earlier message is out of the way, so that this one can be offered.
-  bool can_offer() const noexcept { return slot_->state.load(std::memory_order_acquire) >> 3 == turn_; }
+  bool can_offer() const noexcept { return slot_->state.load(memory_order_acquire) >> 3 == turn_; }
 
   /// Offers this side, or takes the other's offer and copies. `spare` is a box for a message of medium size, or null;
   /// it goes away with a message sent and comes with one received. Where this rank does nothing but look for the other
@@ -101,11 +101,11 @@ class message_end {
     using slot = message_slot;
     const std::size_t bytes = mine_.bytes();
     std::uint64_t expected = slot::state_of(turn_, slot::empty);
-    const bool alone = slot_->state.load(std::memory_order_acquire) == expected;
+    const bool alone = slot_->state.load(memory_order_acquire) == expected;
     if (!sends_ && looks && alone && bytes <= thread_limits::box) return outcome::early;
     if (alone) {
-      slot_->claimed.store(0, std::memory_order_relaxed);
-      slot_->finished.store(0, std::memory_order_relaxed);
+      slot_->claimed.store(0, memory_order_relaxed);
+      slot_->finished.store(0, memory_order_relaxed);
     }
     (sends_ ? slot_->sender : slot_->receiver) = mine_;
     if (sends_ && (bytes <= slot::small_bytes || (spare != nullptr && bytes <= thread_limits::box))) {
@@ -128,7 +128,7 @@ class message_end {
 
   /// Looks whether the other side has copied meanwhile, and helps it.
   outcome poll() noexcept {
-    const std::uint64_t now = slot_->state.load(std::memory_order_acquire);
+    const std::uint64_t now = slot_->state.load(memory_order_acquire);
     if (now == message_slot::state_of(turn_, message_slot::copied)) {
       next_turn();
       return outcome::complete;
@@ -144,8 +144,7 @@ class message_end {
   void withdraw(Relax relax) noexcept {
     std::uint64_t expected = message_slot::state_of(turn_, sends_ ? message_slot::sent : message_slot::awaited);
     if (exchange(expected, message_slot::given_up)) return;
-    while (slot_->state.load(std::memory_order_acquire) == message_slot::state_of(turn_, message_slot::copying))
-      relax();
+    while (slot_->state.load(memory_order_acquire) == message_slot::state_of(turn_, message_slot::copying)) relax();
   }
 
   bool sends() const noexcept { return sends_; }
@@ -155,14 +154,14 @@ class message_end {
 
  private:
   bool exchange(std::uint64_t& expected, message_slot::phase next) noexcept {
-    return slot_->state.compare_exchange_strong(expected, message_slot::state_of(turn_, next),
-                                                std::memory_order_acq_rel, std::memory_order_acquire);
+    return slot_->state.compare_exchange_strong(expected, message_slot::state_of(turn_, next), memory_order_acq_rel,
+                                                memory_order_acquire);
   }
 
   // The other side was first: its offer is taken, unless it is withdrawn at this moment.
   outcome take(unsigned char*& spare) noexcept {
     using slot = message_slot;
-    const std::uint64_t now = slot_->state.load(std::memory_order_acquire);
+    const std::uint64_t now = slot_->state.load(memory_order_acquire);
     const bool is_small = now == slot::state_of(turn_, slot::sent_here);
     if (!sends_ && (is_small || now == slot::state_of(turn_, slot::sent_boxed))) {
       if (mine_.count != slot_->count || mine_.type != slot_->type) return outcome::mismatch;
@@ -174,13 +173,13 @@ class message_end {
     std::uint64_t expected = slot::state_of(turn_, sends_ ? slot::awaited : slot::sent);
     if (!exchange(expected, slot::copying)) return outcome::waiting;  // withdrawn: the failure will end the wait
     if (!slot_->sender.matches(slot_->receiver)) {
-      slot_->state.store(slot::state_of(turn_, slot::given_up), std::memory_order_release);
+      slot_->state.store(slot::state_of(turn_, slot::given_up), memory_order_release);
       return outcome::mismatch;
     }
     copy_pieces();
     // The other side is copying a last piece, and nothing can block it there.
-    while (slot_->finished.load(std::memory_order_acquire) != pieces()) sched_yield();
-    slot_->state.store(slot::state_of(turn_, slot::copied), std::memory_order_release);
+    while (slot_->finished.load(memory_order_acquire) != pieces()) sched_yield();
+    slot_->state.store(slot::state_of(turn_, slot::copied), memory_order_release);
     return outcome::complete;
   }
 
@@ -193,15 +192,15 @@ class message_end {
   void copy_pieces() noexcept {
     const std::size_t bytes = mine_.bytes(), piece = piece_bytes();
     const bool streams = goes_past_caches(2 * bytes);
-    for (std::size_t at; (at = piece * slot_->claimed.fetch_add(1, std::memory_order_relaxed)) < bytes;) {
+    for (std::size_t at; (at = piece * slot_->claimed.fetch_add(1, memory_order_relaxed)) < bytes;) {
       copy_bytes(static_cast<char*>(slot_->receiver.data) + at, static_cast<const char*>(slot_->sender.data) + at,
                  bytes - at < piece ? bytes - at : piece, streams);
-      slot_->finished.fetch_add(1, std::memory_order_release);
+      slot_->finished.fetch_add(1, memory_order_release);
     }
   }
 
   void next_turn() noexcept {
-    slot_->state.store(message_slot::state_of(turn_ + 1, message_slot::empty), std::memory_order_release);
+    slot_->state.store(message_slot::state_of(turn_ + 1, message_slot::empty), memory_order_release);
   }
 
   message_slot* slot_ = nullptr;

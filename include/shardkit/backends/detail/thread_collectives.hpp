@@ -8,8 +8,6 @@
 #include <shardkit/core/space.hpp>
 
 #include <cstddef>
-#include <string>
-#include <vector>
 
 namespace shardkit::detail {
 
@@ -41,11 +39,11 @@ class basic_thread_collectives : private thread_contributions {
     }
     // Every rank copies its share of the root's data to all others.
     meeting_.await_all(call);
-    const partition shares = cut(bytes, dtype::u8);
-    const std::size_t first = shares.offset(rank()), end = first + shares.count(rank());
+    const share mine = share_of(bytes, dtype::u8);
+    const std::size_t end = mine.first + mine.count;
     const bool streams = goes_past_caches(bytes * (ranks() - 1));
     const char* from = static_cast<const char*>(meeting_.line(call.root).direct.in);
-    for (std::size_t at = first; at < end; at += thread_limits::piece)
+    for (std::size_t at = mine.first; at < end; at += thread_limits::piece)
       for (int peer = 0; peer < size(); ++peer)
         if (peer != call.root)
           copy_bytes(static_cast<char*>(meeting_.line(peer).direct.out) + at, from + at,
@@ -65,10 +63,9 @@ class basic_thread_collectives : private thread_contributions {
     }
     // Every rank combines its share and writes it to the root.
     meeting_.await_all(call);
-    const partition shares = cut(call.count, call.type);
-    const std::size_t first = shares.offset(rank());
-    outputs_[0] = element_at(meeting_.line(call.root).direct.out, first, call.type);
-    combine_shown(call, first, shares.count(rank()), 1);
+    const share mine = share_of(call.count, call.type);
+    outputs_[0] = element_at(meeting_.line(call.root).direct.out, mine.first, call.type);
+    combine_shown(call, mine, 1);
   }
 
   void publish(const all_reduce_call& call) {
@@ -79,9 +76,9 @@ class basic_thread_collectives : private thread_contributions {
       return meeting_.publish_buffers(call, shows(call.in, call.out));
     // What the peers will read, they will also overwrite: data that goes back and forth between two cores travels much
     // faster than data that goes one way.
-    const partition shares = cut(call.count, call.type);
-    const std::size_t first = shares.offset(rank()), after = first + shares.count(rank());
-    copy(call, call.out, call.in, first);
+    const share mine = share_of(call.count, call.type);
+    const std::size_t after = mine.first + mine.count;
+    copy(call, call.out, call.in, mine.first);
     copy(call, element_at(call.out, after, call.type), element_at(call.in, after, call.type), call.count - after);
     meeting_.publish_buffers(call, shows(call.out, call.out));
   }
@@ -89,11 +86,10 @@ class basic_thread_collectives : private thread_contributions {
     const std::size_t bytes = call.count * size_of(call.type);
     if (in_one_step(bytes)) return combine_carried(call, bytes);
     // One pass: every rank combines its share of all inputs and writes it to all outputs.
-    const partition shares = cut(call.count, call.type);
-    const std::size_t first = shares.offset(rank());
+    const share mine = share_of(call.count, call.type);
     for (int peer = 0; peer < size(); ++peer)
-      outputs_[index(peer)] = element_at(shown(call, peer).out, first, call.type);
-    measured(call, shares.count(rank()), [&, this] { combine_shown(call, first, shares.count(rank()), size()); });
+      outputs_[index(peer)] = element_at(shown(call, peer).out, mine.first, call.type);
+    measured(call, mine.count, [&, this] { combine_shown(call, mine, size()); });
   }
 
   void publish(const reduce_scatter_call& call) { carry_for_each(call, equal_parts{call.count, size()}); }
@@ -154,9 +150,13 @@ class basic_thread_collectives : private thread_contributions {
   }
 
  private:
-  // Shares of whole cache lines, so that no line is written by two ranks.
-  partition cut(std::size_t count, dtype type) const {
-    return partition::balanced(count, size(), host_space::alignment / size_of(type));
+  // What this rank works on: whole cache lines, so that none is written by two ranks.
+  struct share {
+    std::size_t first, count;
+  };
+  [[gnu::noinline]] share share_of(std::size_t count, dtype type) const {
+    const partition shares = partition::balanced(count, size(), host_space::alignment / size_of(type));
+    return {shares.offset(rank()), shares.count(rank())};
   }
   // Begins with this rank and its successor, so that the ranks do not all read the same peer at once.
   template <class Visit>
@@ -188,14 +188,14 @@ class basic_thread_collectives : private thread_contributions {
       call.combine(call.op.kind, inputs_.data(), size(), outputs_.data(), 1, parts.count(rank()));
     });
   }
-  // Elements [first, first + count) of what all ranks show, combined into the first `outputs`.
+  // This rank's share of what all ranks show, combined into the first `outputs`.
   template <class Call>
-  void combine_shown(const Call& call, std::size_t first, std::size_t count, int outputs) {
+  void combine_shown(const Call& call, share mine, int outputs) {
     for (int peer = 0; peer < size(); ++peer) {
       const void* in = peer == rank() ? call.in : meeting_.line(peer).direct.in;
-      inputs_[index(peer)] = element_at(in, first, call.type);
+      inputs_[index(peer)] = element_at(in, mine.first, call.type);
     }
-    call.combine(call.op.kind, inputs_.data(), size(), outputs_.data(), outputs, count);
+    call.combine(call.op.kind, inputs_.data(), size(), outputs_.data(), outputs, mine.count);
   }
 
   // Every rank's part to its place in `out`.
@@ -221,16 +221,18 @@ class basic_thread_collectives : private thread_contributions {
     copy(call, call.out, element_at(from, first, call.type), count, goes_past_caches(bytes));
   }
 
-  [[noreturn]] void refuse_all_to_all(const all_to_all_uneven_call& call, int peer, std::size_t sent) {
-    const auto named = [&, this](int rank) { return "rank " + std::to_string(meeting_.room().launch_rank(rank)); };
-    meeting_.leave_mismatched_call("all_to_all: " + named(peer) + " sends " + std::to_string(sent) + " elements to " +
-                                   named(rank()) + describe_site(meeting_.site(peer)) + ", which expects " +
-                                   std::to_string(call.receive_layout->count(peer)) + describe_site(call.site));
+  [[noreturn, gnu::cold, gnu::noinline]] void refuse_all_to_all(const all_to_all_uneven_call& call, int peer,
+                                                                std::size_t sent) {
+    const thread_room& room = meeting_.room();
+    meeting_.leave_mismatched_call(sentence() << "all_to_all: rank " << room.launch_rank(peer) << " sends " << sent
+                                              << " elements to rank " << room.launch_rank(rank())
+                                              << describe_site(meeting_.site(peer)) << ", which expects "
+                                              << call.receive_layout->count(peer) << describe_site(call.site));
   }
 
   // Scratch of one call, kept so that a steady state allocates nothing.
-  std::vector<const void*> inputs_;
-  std::vector<void*> outputs_;
+  list<const void*> inputs_;
+  list<void*> outputs_;
 };
 using thread_collectives = basic_thread_collectives<thread_meeting>;
 

@@ -22,15 +22,19 @@ class thread_contributions {
   std::size_t ranks() const noexcept { return index(size()); }
   static std::size_t index(int rank) noexcept { return static_cast<std::size_t>(rank); }
   template <class Call>
-  static void copy(const Call& call, void* to, const void* from, std::size_t count, bool streams = false) {
+  static void copy(const Call& call, void* to, const void* from, std::size_t count) {
+    host_space::copy(to, from, count * size_of(call.type));
+  }
+  template <class Call>
+  static void copy(const Call& call, void* to, const void* from, std::size_t count, bool streams) {
     copy_bytes(to, from, count * size_of(call.type), streams);
   }
   // `largest`, the same on every rank, decides where contributions travel: within the line or in a box.
   template <class Call, class Fill>
   void carry(const Call& call, std::size_t largest, Fill fill) {
-    if (size() == 1) meeting_.publish_inline(call, nullptr, 0);
-    else if (largest <= thread_line::inline_bytes) meeting_.publish_inline(call, fill);
-    else meeting_.publish_boxed(call, fill);
+    meeting_.publish_copied(call, largest, [&, this](void* place) {
+      if (size() != 1) fill(place);
+    });
   }
   template <class Call>
   void carry(const Call& call, const void* in, std::size_t bytes, std::size_t largest) {

@@ -5,7 +5,6 @@
 #include <shardkit/comm/control.hpp>
 
 #include <cstddef>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,9 +19,11 @@ struct control_call {
 
 /// A rank's end. Its waits are those of calls: they go on with what is under way, end with the launch's failure, where
 /// the awaited rank has left, and at the operation deadline.
+/// A template, so that only programs that make ranks compile it.
+template <class Meeting>
 class thread_control final : public control_lane {
  public:
-  explicit thread_control(thread_meeting& meeting) : meeting_(meeting) {}
+  explicit thread_control(Meeting& meeting) : meeting_(meeting) {}
 
   int rank() const noexcept override { return meeting_.rank(); }
   int size() const noexcept override { return meeting_.room().size; }
@@ -57,18 +58,18 @@ class thread_control final : public control_lane {
   void require(int peer) {
     meeting_.require_alive();
     if (peer >= 0 && peer < size()) return;
-    const std::string why = "control: peer " + std::to_string(peer) + " is not a rank of this communicator";
+    const std::string why = sentence() << "control: peer " << peer << " is not a rank of this communicator";
     meeting_.raise(rank(), why);
     throw usage_error(why);
   }
   blob await(const thread_letters::box& box, const call_site& site) {
-    const thread_meeting::holding held(meeting_);
+    const typename Meeting::holding held(meeting_);
     blob message;
     meeting_.wait(control_call{site}, box.from, [&, this] { return letters().get(box, message); });
     return message;
   }
 
-  thread_meeting& meeting_;
+  Meeting& meeting_;
 };
 
 }  // namespace shardkit::detail

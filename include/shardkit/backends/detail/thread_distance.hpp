@@ -28,12 +28,7 @@ class thread_distance {
     if (bytes < least_measured) return read();
     const double start = now_seconds();
     read();
-    const bool is_slow = static_cast<double>(bytes) < SHARDKIT_FAR_BYTES_PER_SECOND * (now_seconds() - start);
-    slow_reads_ = is_slow ? slow_reads_ + 1 : 0;
-    // Once can be chance: a rank may lose its core for a moment.
-    if (slow_reads_ < 2) return;
-    slow_reads_ = 0;
-    staged_calls_ = calls_until_next_look;
+    learn(bytes, now_seconds() - start);
   }
 
   /// Whether the next call should show its data in other memory than the caller's.
@@ -49,6 +44,15 @@ class thread_distance {
   }
 
  private:
+  [[gnu::noinline]] void learn(std::size_t bytes, double seconds) noexcept {
+    const bool is_slow = static_cast<double>(bytes) < SHARDKIT_FAR_BYTES_PER_SECOND * seconds;
+    slow_reads_ = is_slow ? slow_reads_ + 1 : 0;
+    // Once can be chance: a rank may lose its core for a moment.
+    if (slow_reads_ < 2) return;
+    slow_reads_ = 0;
+    staged_calls_ = calls_until_next_look;
+  }
+
   static constexpr std::size_t least_measured = 128 << 10;
   static constexpr int calls_until_next_look = 128;
 

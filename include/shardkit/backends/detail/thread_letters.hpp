@@ -4,8 +4,8 @@
 
 #include <shardkit/backends/detail/thread_progress.hpp>
 #include <shardkit/comm/control.hpp>
+#include <shardkit/core/detail/atomic.hpp>
 
-#include <atomic>
 #include <cstddef>
 #include <utility>
 #include <vector>
@@ -28,18 +28,18 @@ class thread_letters {
     letter written{to, message};
     const thread_lock::guard held(lock_);
     letters_.push_back(std::move(written));
-    count_.store(letters_.size(), std::memory_order_release);
+    count_.store(letters_.size(), memory_order_release);
   }
   /// Takes the oldest one in a box.
   bool get(const box& from, control_lane::blob& message) {
     // Who waits looks often, mostly at nothing.
-    if (count_.load(std::memory_order_acquire) == 0) return false;
+    if (count_.load(memory_order_acquire) == 0) return false;
     const thread_lock::guard held(lock_);
     for (auto found = letters_.begin(); found != letters_.end(); ++found) {
       if (!(found->in == from)) continue;
       message = std::move(found->message);
       letters_.erase(found);
-      count_.store(letters_.size(), std::memory_order_relaxed);
+      count_.store(letters_.size(), memory_order_relaxed);
       return true;
     }
     return false;
@@ -51,7 +51,7 @@ class thread_letters {
     control_lane::blob message;
   };
   thread_lock lock_;
-  std::atomic<std::size_t> count_{0};
+  atomic<std::size_t> count_{0};
   std::vector<letter> letters_;
 };
 

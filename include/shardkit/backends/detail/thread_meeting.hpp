@@ -5,21 +5,16 @@
 #include <shardkit/backends/detail/thread_activity.hpp>
 #include <shardkit/backends/detail/thread_room.hpp>
 #include <shardkit/comm/describe.hpp>
+#include <shardkit/core/detail/atomic.hpp>
 
 #include <cstring>
 #include <string>
 
 namespace shardkit::detail {
 
-[[gnu::cold, gnu::noinline]] inline std::string describe_site(const call_site& site) {
-  sentence text;
-  if (site.known()) text << " at " << site.file << ":" << site.line;
-  return text;
-}
-
 class thread_meeting final : public thread_activity {
  public:
-  thread_meeting(std::shared_ptr<thread_room> room, int rank)
+  thread_meeting(shared<thread_room> room, int rank)
       : thread_activity(room->launch->progress(room->launch_rank(rank))),
         room_(std::move(room)),
         rank_(rank),
@@ -27,51 +22,37 @@ class thread_meeting final : public thread_activity {
 
   int rank() const noexcept { return rank_; }
   thread_room& room() const noexcept { return *room_; }
-  const std::shared_ptr<thread_room>& shared_room() const noexcept { return room_; }
+  const shared<thread_room>& shared_room() const noexcept { return room_; }
 
-  /// Publishes a contribution of at most thread_line::inline_bytes, which `fill` puts into the line. Nothing is left to
-  /// read of this rank's own buffers afterwards.
+  /// Publishes a contribution of at most `largest` bytes, which `fill` puts into the line, or where that is too small
+  /// (at most thread_room::box_bytes) into this rank's box. Nothing is left to read of its own buffers afterwards.
   template <class Call, class Fill>
-  void publish_inline(const Call& call, Fill fill) {
+  void publish_copied(const Call& call, std::size_t largest, Fill fill) {
     thread_line& line = begin(call);
     // One after the other, so that a peer that looks at the line does not take it away in between.
-    fill(line.bytes);
+    fill(largest <= thread_line::inline_bytes ? line.bytes : room_->box(rank_, call_));
     line.fingerprint = fingerprints_[call_ & 1] = fingerprint(call);
-    line.call.store(call_, std::memory_order_release);
+    line.call.store(call_, memory_order_release);
     exposed_ = false;
   }
   template <class Call>
   void publish_inline(const Call& call, const void* data, std::size_t bytes) {
-    publish_inline(call, [&](void* place) {
+    publish_copied(call, bytes, [&](void* place) {
       if (bytes != 0) std::memcpy(place, data, bytes);
     });
-  }
-  /// Publishes a contribution of at most thread_room::box_bytes, which `fill` puts into this rank's box. Nothing is
-  /// left to read of its own buffers afterwards.
-  template <class Call, class Fill>
-  void publish_boxed(const Call& call, Fill fill) {
-    thread_line& line = begin(call);
-    fill(room_->box(rank_, call_));
-    line.fingerprint = fingerprints_[call_ & 1] = fingerprint(call);
-    line.call.store(call_, std::memory_order_release);
-    exposed_ = false;
   }
 
   /// Publishes pointers; the peers may use the buffers until `finish` returns or this rank has thrown.
   template <class Call>
   void publish_buffers(const Call& call, const thread_line::buffers& buffers) {
-    publish_staged(call, [&] { return buffers; });
+    publish_shown(call, fingerprint(call), buffers);
   }
   /// The same with the pointers that `show()` returns, which may first use this rank's stage().
   template <class Call, class Show>
   void publish_staged(const Call& call, Show show) {
     thread_line& line = begin(call);
     line.direct = show();
-    line.fingerprint = fingerprints_[call_ & 1] = fingerprint(call);
-    // Sequentially consistent against a failing rank, which raises the failure and then looks whose line is out.
-    line.call.store(call_);
-    exposed_ = true;
-    if (room_->launch->failed()) leave_failed_call();
+    expose(line, fingerprint(call));
   }
 
   /// Waits for rank's line of the current call and checks that it makes the same call.
@@ -94,8 +75,9 @@ class thread_meeting final : public thread_activity {
   /// Where a rank whose line has come makes the call.
   const call_site& site(int rank) const { return room_->site(rank, call_); }
 
-  /// After publish_buffers: returns once no peer reads this rank's buffers any more.
-  void finish(const described_call& call) {
+  /// After publish_buffers: returns once all have come and no peer reads this rank's buffers any more.
+  [[gnu::noinline]] void finish(const described_call& call) {
+    await_all(call);
     mark_done();
     for (int rank = 0; rank < room_->size; ++rank)
       if (rank != rank_) wait(call, rank, room_->slot(rank).done, call_);
@@ -108,11 +90,10 @@ class thread_meeting final : public thread_activity {
   bool exposed() const noexcept { return exposed_; }
   /// A rank that has not come to the current call; -1 where all have.
   int first_absent() const {
-    return first_that(
-        [&, this](int rank) { return room_->line(rank, call_).call.load(std::memory_order_acquire) < call_; });
+    return first_that([&, this](int rank) { return room_->line(rank, call_).call.load(memory_order_acquire) < call_; });
   }
   /// This rank reads the peers' buffers no more.
-  void mark_done() { room_->slot(rank_).done.store(call_, std::memory_order_release); }
+  void mark_done() { room_->slot(rank_).done.store(call_, memory_order_release); }
   /// A rank that may still read this rank's buffers; -1 where there is none.
   int first_reading() const {
     return first_that([&, this](int rank) { return !is_done(rank); });
@@ -136,7 +117,7 @@ class thread_meeting final : public thread_activity {
     ~reading() { flag_.store(false); }
 
    private:
-    std::atomic<bool>& flag_;
+    atomic<bool>& flag_;
   };
 
   /// Waits for `ready` on account of `rank`, going on with what is under way.
@@ -144,6 +125,17 @@ class thread_meeting final : public thread_activity {
   void wait(const described_call& call, int rank, Ready ready) {
     const auto look = [&, this] { return ready() || (go_on() && ready()); };
     if (!spin_until(room_->spins, look)) wait_longer(call, rank, look);
+  }
+
+  /// What is called before anything that has to follow what this rank has started; null where nothing is under way.
+  void set_settling(void (*function)(void*), void* context) noexcept {
+    settle_ = function;
+    settling_ = context;
+  }
+  /// Completes the collectives that this rank has started. By pointer: programs that start nothing compile nothing of
+  /// it.
+  void settle() {
+    if (settle_ != nullptr) settle_(settling_);
   }
 
   bool failed() const noexcept { return room_->launch->failed(); }
@@ -168,7 +160,7 @@ class thread_meeting final : public thread_activity {
   }
 
   /// Raises a failure of this rank's making.
-  void raise(int rank, const std::string& reason) noexcept {
+  [[gnu::cold, gnu::noinline]] void raise(int rank, const std::string& reason) noexcept {
     room_->launch->raise(room_->launch_rank(rank), reason.c_str());
   }
   /// Where nothing may be thrown: the reason is `text()`, or the shorter one where there is no memory for it.
@@ -184,7 +176,7 @@ class thread_meeting final : public thread_activity {
   /// Ends this rank's part in a failed call: says that it reads no more, and waits until no peer can be reading its own
   /// buffers. A peer that publishes from now on sees the failure before it reads anything; one that has published
   /// another call sees that before.
-  void withdraw() noexcept {
+  [[gnu::cold, gnu::noinline]] void withdraw() noexcept {
     room_->slot(rank_).withdrawn.store(true);
     if (!exposed_) return;
     for (int rank = 0; rank < room_->size; ++rank) {
@@ -198,7 +190,8 @@ class thread_meeting final : public thread_activity {
                room_->launch->has_left(room_->launch_rank(rank));
       };
       // Without a deadline: the peer is copying, or about to see the failure; neither can block.
-      wait_for(room_->spins, no_deadline, quiet, [] { return false; });
+      const auto never = [] { return false; };
+      yield_until(no_deadline, quiet, never);
     }
     exposed_ = false;
     if (on_withdrawal_ != nullptr) on_withdrawal_(withdrawing_);
@@ -220,6 +213,19 @@ class thread_meeting final : public thread_activity {
   }
 
  private:
+  [[gnu::noinline]] void publish_shown(const described_call& call, std::uint64_t print,
+                                       const thread_line::buffers& buffers) {
+    thread_line& line = begin(call);
+    line.direct = buffers;
+    expose(line, print);
+  }
+  void expose(thread_line& line, std::uint64_t print) {
+    line.fingerprint = fingerprints_[call_ & 1] = print;
+    // Sequentially consistent against a failing rank, which raises the failure and then looks whose line is out.
+    line.call.store(call_);
+    exposed_ = true;
+    if (room_->launch->failed()) leave_failed_call();
+  }
   thread_line& begin(const described_call& call) {
     require_alive();
     ++call_;
@@ -234,9 +240,9 @@ class thread_meeting final : public thread_activity {
   }
 
   // For a rank to have come to a call, or to have done with it.
-  [[gnu::noinline]] void wait(const described_call& call, int rank, const std::atomic<std::uint64_t>& reached,
+  [[gnu::noinline]] void wait(const described_call& call, int rank, const atomic<std::uint64_t>& reached,
                               std::uint64_t number) {
-    wait(call, rank, [&] { return reached.load(std::memory_order_acquire) >= number; });
+    wait(call, rank, [&] { return reached.load(memory_order_acquire) >= number; });
   }
   [[gnu::cold, gnu::noinline]] void wait_longer(const described_call& call, int rank, const condition& ready) {
     launch_state& launch = *room_->launch;
@@ -251,7 +257,7 @@ class thread_meeting final : public thread_activity {
     leave_failed_call();
   }
 
-  bool is_done(int rank) const { return room_->slot(rank).done.load(std::memory_order_acquire) >= call_; }
+  bool is_done(int rank) const { return room_->slot(rank).done.load(memory_order_acquire) >= call_; }
   [[gnu::noinline]] void await_previous(const described_call& call, int rank) {
     wait(call, rank, room_->line(rank, call_ - 1).call, call_ - 1);
     require_same(rank, call_ - 1);
@@ -275,13 +281,15 @@ class thread_meeting final : public thread_activity {
     leave_mismatched_call(text);
   }
 
-  std::shared_ptr<thread_room> room_;
+  shared<thread_room> room_;
   int rank_;
   std::uint64_t call_ = 0;
   bool exposed_ = false;
   std::uint64_t fingerprints_[2] = {};  // of the own lines, which may have gone to a core that looks at them
-  std::vector<std::uint64_t> seen_;     // the last call of each peer that this rank has seen published
+  list<std::uint64_t> seen_;            // the last call of each peer that this rank has seen published
 
+  void (*settle_)(void*) = nullptr;
+  void* settling_ = nullptr;
   void (*on_withdrawal_)(void*) = nullptr;
   void* withdrawing_ = nullptr;
 };

@@ -6,11 +6,9 @@
 #include <shardkit/comm/request.hpp>
 
 #include <cstddef>
-#include <memory>
 #include <string>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 namespace shardkit::detail {
 
@@ -19,7 +17,7 @@ class thread_messages;
 
 /// A send or receive. Lives in the pool of its rank, which it keeps alive.
 template <class Transport>
-class thread_request final : public pending_call {
+class thread_request : public pending_call {
  public:
   inline bool test() override;
   inline void wait() override;
@@ -38,7 +36,7 @@ class thread_request final : public pending_call {
   auto with_context(Action action);
 
   messages* messages_ = nullptr;
-  std::shared_ptr<void> owner_;  // of the messages
+  shared<shared_object> owner_;  // of the messages
   typename Transport::end end_;
   int peer_ = 0;
   bool sends_ = false;
@@ -77,12 +75,13 @@ class thread_messages {
   }
   /// The same with a request. A message to oneself that would wait for ever is refused.
   template <class Call>
-  void perform_as_request(const Call& call, std::shared_ptr<void> owner) {
+  void perform_as_request(const Call& call, shared<shared_object> owner) {
     request_type* const message = prepare(call, std::move(owner));
     const request dropped_at_the_end(message);
     if (call.peer == meeting_.rank() && !is_complete(*message)) {
-      const std::string text = std::string(Call::name) + " of " + elements(call.count, call.type) +
-                               (message->sends_ ? " to" : " from") + " oneself waits for ever; use send_recv or group";
+      const std::string text = sentence() << Call::name << " of " << elements(call.count, call.type)
+                                          << (message->sends_ ? " to" : " from")
+                                          << " oneself waits for ever; use send_recv or group";
       meeting_.raise(meeting_.rank(), text);
       throw usage_error(text);
     }
@@ -92,9 +91,10 @@ class thread_messages {
   /// Numbers the message and offers it if its slot is free; what is not complete is under way until it is. `owner`
   /// keeps these messages until the request is released.
   template <class Call>
-  request_type* prepare(const Call& call, std::shared_ptr<void> owner) {
+  request_type* prepare(const Call& call, shared<shared_object> owner) {
     meeting_.require_alive();
-    request_type* message = take();
+    under_way_.reserve(pool_.size() + 1);  // however many of the pool will be under way at once
+    request_type* const message = &pool_.take();
     message->end_ = transport_.number(call);
     message->peer_ = call.peer;
     message->sends_ = std::is_same<Call, send_call>::value;
@@ -132,16 +132,15 @@ class thread_messages {
   void recycle(request_type& message) noexcept {
     const thread_meeting::holding held(meeting_);
     if (message.phase_ != phase::complete) {
-      meeting_.raise(meeting_.rank(), "a request of a message was dropped before it completed", [&] {
-        return std::string("a request of ") + (message.sends_ ? "send to" : "recv from") + " rank " +
-               std::to_string(message.peer_) + " was dropped before it completed" +
-               describe_site(message.end_.mine().site);
+      meeting_.raise(meeting_.rank(), "a request of a message was dropped before it completed", [&]() -> std::string {
+        return sentence() << "a request of " << (message.sends_ ? "send to" : "recv from") << " rank " << message.peer_
+                          << " was dropped before it completed" << describe_site(message.end_.mine().site);
       });
       if (message.phase_ == phase::offered) message.end_.withdraw([] { sched_yield(); });
       forget([&](const request_type* other) { return other == &message; });
       show_progress();
     }
-    free_.push_back(&message);
+    pool_.give_back(message);
   }
 
   error_context context_of(const request_type& message) const {
@@ -164,7 +163,7 @@ class thread_messages {
     std::size_t kept = 0;
     for (request_type* message : under_way_)
       if (!is(message)) under_way_[kept++] = message;
-    under_way_.resize(kept);
+    under_way_.shorten(kept);
   }
   void step(request_type& message) {
     if (message.phase_ != phase::unoffered && message.phase_ != phase::offered) return;
@@ -201,31 +200,19 @@ class thread_messages {
     else use(recv_call{mine.data, mine.count, mine.type, message.peer_, nullptr, mine.site});
   }
 
-  request_type* take() {
-    if (free_.empty()) {
-      pool_.push_back(std::make_unique<request_type>());
-      free_.reserve(pool_.size());
-      under_way_.reserve(pool_.size());
-      return pool_.back().get();
-    }
-    request_type* message = free_.back();
-    free_.pop_back();
-    return message;
-  }
-
   [[noreturn, gnu::cold, gnu::noinline]] void throw_mismatch(const typename Transport::end& end, bool sends, int peer) {
-    const auto side = [&, this](bool sending, int rank, const message_side& what) {
-      return "rank " + std::to_string(meeting_.room().launch_rank(rank)) + (sending ? " sends " : " receives ") +
-             elements(what.count, what.type) + describe_site(what.site);
+    const auto side = [&, this](bool sending, int rank, const message_side& what) -> std::string {
+      return sentence() << "rank " << meeting_.room().launch_rank(rank) << (sending ? " sends " : " receives ")
+                        << elements(what.count, what.type) << describe_site(what.site);
     };
-    meeting_.leave_mismatched_call("message sizes differ: " + side(sends, meeting_.rank(), end.mine()) + ", " +
-                                   side(!sends, peer, end.other()));
+    meeting_.leave_mismatched_call(sentence() << "message sizes differ: " << side(sends, meeting_.rank(), end.mine())
+                                              << ", " << side(!sends, peer, end.other()));
   }
 
   thread_meeting& meeting_;
   Transport transport_;
-  std::vector<std::unique_ptr<request_type>> pool_;
-  std::vector<request_type*> free_, under_way_;
+  call_pool<request_type> pool_;
+  list<request_type*> under_way_;
 };
 
 template <class Transport>
@@ -263,7 +250,7 @@ void thread_request<Transport>::expire() {
 template <class Transport>
 void thread_request<Transport>::release() noexcept {
   // The last reference may be this one; the pool then goes with it, this object included.
-  const std::shared_ptr<void> owner = std::move(owner_);
+  const shared<shared_object> owner = std::move(owner_);
   messages_->recycle(*this);
 }
 

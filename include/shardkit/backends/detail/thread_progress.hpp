@@ -2,9 +2,9 @@
 // of its threads.
 #pragma once
 
-#include <sched.h>
+#include <shardkit/core/detail/atomic.hpp>
 
-#include <atomic>
+#include <sched.h>
 
 namespace shardkit::detail {
 
@@ -23,15 +23,15 @@ class thread_lock {
     thread_lock& lock_;
   };
 
-  void lock() noexcept {
+  [[gnu::noinline]] void lock() noexcept {
     while (!try_lock()) sched_yield();
   }
   bool try_lock() noexcept {
     const void* const me = this_thread();
-    const void* holder = holder_.load(std::memory_order_relaxed);
+    const void* holder = holder_.load(memory_order_relaxed);
     if (holder != me) {
       holder = nullptr;
-      if (!holder_.compare_exchange_strong(holder, me, std::memory_order_acquire)) return false;
+      if (!holder_.compare_exchange_strong(holder, me, memory_order_acquire, memory_order_acquire)) return false;
     }
     ++depth_;
     return true;
@@ -39,7 +39,7 @@ class thread_lock {
   /// True where the lock is free now.
   bool is_last() const noexcept { return depth_ == 1; }
   void unlock() noexcept {
-    if (--depth_ == 0) holder_.store(nullptr, std::memory_order_release);
+    if (--depth_ == 0) holder_.store(nullptr, memory_order_release);
   }
 
  private:
@@ -48,7 +48,7 @@ class thread_lock {
     return &mark;
   }
 
-  std::atomic<const void*> holder_{nullptr};
+  atomic<const void*> holder_{nullptr};
   int depth_ = 0;
 };
 
@@ -71,28 +71,30 @@ class thread_progress {
   // Linked through the workers: called where nothing may fail.
   void add(thread_worker& worker) noexcept {
     lock_.lock();
-    worker.next_ = first_.load(std::memory_order_relaxed);
-    first_.store(&worker, std::memory_order_relaxed);
+    worker.next_ = first_.load(memory_order_relaxed);
+    first_.store(&worker, memory_order_relaxed);
     lock_.unlock();
   }
   void remove(thread_worker& worker) noexcept {
     lock_.lock();
-    if (first_.load(std::memory_order_relaxed) == &worker) first_.store(worker.next_, std::memory_order_relaxed);
-    for (thread_worker* each = first_.load(std::memory_order_relaxed); each != nullptr; each = each->next_)
+    if (first_.load(memory_order_relaxed) == &worker) first_.store(worker.next_, memory_order_relaxed);
+    for (thread_worker* each = first_.load(memory_order_relaxed); each != nullptr; each = each->next_)
       if (each->next_ == &worker) each->next_ = worker.next_;
     lock_.unlock();
   }
+  /// Whether none of them has.
+  bool idle() const noexcept { return first_.load(memory_order_relaxed) == nullptr; }
   /// All but `own`.
   void go_on(const thread_worker* own) noexcept {
-    if (first_.load(std::memory_order_relaxed) == nullptr || !lock_.try_lock()) return;
-    for (thread_worker* worker = first_.load(std::memory_order_relaxed); worker != nullptr; worker = worker->next_)
+    if (idle() || !lock_.try_lock()) return;
+    for (thread_worker* worker = first_.load(memory_order_relaxed); worker != nullptr; worker = worker->next_)
       if (worker != own) worker->try_go_on();
     lock_.unlock();
   }
 
  private:
   thread_lock lock_;
-  std::atomic<thread_worker*> first_{nullptr};
+  atomic<thread_worker*> first_{nullptr};
 };
 
 }  // namespace shardkit::detail

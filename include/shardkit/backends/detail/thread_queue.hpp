@@ -7,10 +7,8 @@
 #include <shardkit/comm/group.hpp>
 #include <shardkit/comm/request.hpp>
 
-#include <memory>
 #include <string>
 #include <utility>
-#include <vector>
 
 namespace shardkit::detail {
 
@@ -19,7 +17,7 @@ class thread_queue;
 
 /// A started collective. Lives in the pool of its rank, which it keeps alive.
 template <class Collectives>
-class thread_started final : public pending_call {
+class thread_started : public pending_call {
  public:
   inline bool test() override;
   inline void wait() override;
@@ -48,7 +46,7 @@ class thread_started final : public pending_call {
   auto with_context(Action action);
 
   queue* queue_ = nullptr;
-  std::shared_ptr<void> owner_;  // of the queue
+  shared<shared_object> owner_;  // of the queue
   any_call call_;
   const kind* kind_ = nullptr;
   phase phase_ = phase::complete;
@@ -64,9 +62,10 @@ class thread_queue {
   bool empty() const noexcept { return order_.empty(); }
 
   template <class Call>
-  started* start(const Call& call, std::shared_ptr<void> owner) {
+  started* start(const Call& call, shared<shared_object> owner) {
     meeting_.require_alive();
-    started* const entry = take();
+    order_.reserve(pool_.size() + 1);  // however many of the pool will be under way at once
+    started* const entry = &pool_.take();
     entry->queue_ = this;
     entry->owner_ = std::move(owner);
     entry->call_ = call;
@@ -117,17 +116,18 @@ class thread_queue {
   void recycle(started& entry) noexcept {
     const thread_meeting::holding held(meeting_);
     if (entry.phase_ != phase::complete) {
-      meeting_.raise(meeting_.rank(), "a request was dropped before it completed",
-                     [&] { return "a request of " + text_of(entry) + " was dropped before it completed"; });
+      meeting_.raise(meeting_.rank(), "a request was dropped before it completed", [&]() -> std::string {
+        return sentence() << "a request of " << text_of(entry) << " was dropped before it completed";
+      });
       meeting_.withdraw();
-      for (auto at = order_.begin(); at != order_.end(); ++at)
+      for (started** at = order_.begin(); at != order_.end(); ++at)
         if (*at == &entry) {
           order_.erase(at);
           break;
         }
       show_progress();
     }
-    free_.push_back(&entry);
+    pool_.give_back(entry);
   }
 
   thread_meeting& meeting() const noexcept { return meeting_; }
@@ -172,28 +172,20 @@ class thread_queue {
 
   void show_progress() noexcept {
     using source = thread_meeting::progress_source;
-    if (order_.empty()) meeting_.set_progress(source::collectives, nullptr, nullptr);
-    else
+    if (order_.empty()) {
+      meeting_.set_progress(source::collectives, nullptr, nullptr);
+      meeting_.set_settling(nullptr, nullptr);
+    } else {
       meeting_.set_progress(
           source::collectives, [](void* self) { static_cast<thread_queue*>(self)->advance(); }, this);
-  }
-
-  started* take() {
-    if (free_.empty()) {
-      pool_.push_back(std::make_unique<started>());
-      free_.reserve(pool_.size());
-      order_.reserve(pool_.size());
-      return pool_.back().get();
+      meeting_.set_settling([](void* self) { static_cast<thread_queue*>(self)->settle(); }, this);
     }
-    started* entry = free_.back();
-    free_.pop_back();
-    return entry;
   }
 
   thread_meeting& meeting_;
   Collectives& collectives_;
-  std::vector<std::unique_ptr<started>> pool_;
-  std::vector<started*> free_, order_;
+  call_pool<started> pool_;
+  list<started*> order_;
 };
 
 template <class Collectives>
@@ -245,7 +237,7 @@ void thread_started<Collectives>::expire() {
 template <class Collectives>
 void thread_started<Collectives>::release() noexcept {
   // The last reference may be this one; the pool then goes with it, this object included.
-  const std::shared_ptr<void> owner = std::move(owner_);
+  const shared<shared_object> owner = std::move(owner_);
   queue_->recycle(*this);
 }
 

@@ -4,13 +4,12 @@
 #pragma once
 
 #include <shardkit/backends/detail/thread_collectives.hpp>
+#include <shardkit/backends/detail/thread_control.hpp>
 #include <shardkit/backends/detail/thread_messages.hpp>
 #include <shardkit/backends/detail/thread_queue.hpp>
 
-#include <memory>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 namespace shardkit::detail {
 
@@ -19,7 +18,7 @@ class thread_rank_of;
 
 /// Several messages and collectives with one request.
 template <class Rank>
-class thread_batch final : public pending_call {
+class thread_batch : public pending_call {
  public:
   inline bool test() override;
   inline void wait() override;
@@ -31,8 +30,8 @@ class thread_batch final : public pending_call {
   friend Rank;
 
   Rank* rank_ = nullptr;
-  std::shared_ptr<void> owner_;
-  std::vector<pending_call*> parts_;
+  shared<shared_object> owner_;
+  list<pending_call*> parts_;
 };
 
 /// One collective from beginning to end, with nothing else under way.
@@ -40,29 +39,25 @@ template <class Collectives, class Call>
 void run_collective(thread_meeting& meeting, Collectives& collectives, const Call& call) {
   collectives.publish(call);
   collectives.work(call);
-  if (meeting.exposed()) {
-    meeting.await_all(call);
-    meeting.finish(call);
-  }
+  if (meeting.exposed()) meeting.finish(call);
   collectives.conclude(call);
 }
 
 template <class Collectives, class Transport>
-class thread_rank_of : public std::enable_shared_from_this<thread_rank_of<Collectives, Transport>> {
+class thread_rank_of final : public shared_object {
   using batch = thread_batch<thread_rank_of>;
 
  public:
   /// `parts` is what collectives and transport are made of beside the meeting.
   template <class... Parts>
-  thread_rank_of(std::shared_ptr<thread_room> room, int rank, const Parts&... parts)
+  thread_rank_of(shared<thread_room> room, int rank, const Parts&... parts)
       : meeting_(std::move(room), rank),
         messages_(meeting_, parts...),
         collectives_(meeting_, parts...),
         queue_(meeting_, collectives_) {}
-  thread_rank_of(const thread_rank_of&) = delete;
-  thread_rank_of& operator=(const thread_rank_of&) = delete;
 
   thread_meeting& meeting() noexcept { return meeting_; }
+  control_lane& control() noexcept { return control_; }
 
   // Templates for every kind of call, so that a program compiles only what it uses.
 
@@ -75,7 +70,7 @@ class thread_rank_of : public std::enable_shared_from_this<thread_rank_of<Collec
     } else {
       if (!meeting_.active()) return run_collective(meeting_, collectives_, call);
       const thread_meeting::holding held(meeting_);
-      queue_.settle();
+      meeting_.settle();
       run_collective(meeting_, collectives_, call);
     }
   }
@@ -84,7 +79,7 @@ class thread_rank_of : public std::enable_shared_from_this<thread_rank_of<Collec
   template <class Body>
   auto apart(Body body) {
     const thread_meeting::holding held(meeting_);
-    queue_.settle();
+    meeting_.settle();
     return body();
   }
 
@@ -105,7 +100,7 @@ class thread_rank_of : public std::enable_shared_from_this<thread_rank_of<Collec
     const thread_meeting::holding held(meeting_);
     for (pending_call* part : whole.parts_) part->release();
     whole.parts_.clear();
-    free_.push_back(&whole);
+    batches_.give_back(whole);
   }
 
  private:
@@ -114,7 +109,7 @@ class thread_rank_of : public std::enable_shared_from_this<thread_rank_of<Collec
     // Where nothing else is under way, a message that is waited for needs no lock, either.
     if (meeting_.active()) return start(call).wait();
     if (call.peer != meeting_.rank()) messages_.perform(call);
-    else messages_.perform_as_request(call, this->shared_from_this());
+    else messages_.perform_as_request(call, shared<shared_object>(this));
   }
 
   template <class Call>
@@ -122,15 +117,15 @@ class thread_rank_of : public std::enable_shared_from_this<thread_rank_of<Collec
 
   template <class Call>
   pending_call& start_one(const Call& call) {
-    if constexpr (is_message<Call>) return *messages_.prepare(call, this->shared_from_this());
-    else return *queue_.start(call, this->shared_from_this());
+    if constexpr (is_message<Call>) return *messages_.prepare(call, shared<shared_object>(this));
+    else return *queue_.start(call, shared<shared_object>(this));
   }
   template <class Call>
   void add(batch& whole, const Call& call) {
     if constexpr (has_parts<Call>) {
       add_parts(whole, call);
     } else {
-      whole.parts_.reserve(whole.parts_.size() + 1);
+      whole.parts_.make_room();
       whole.parts_.push_back(&start_one(call));
     }
   }
@@ -154,15 +149,9 @@ class thread_rank_of : public std::enable_shared_from_this<thread_rank_of<Collec
   }
 
   batch& take() {
-    if (free_.empty()) {
-      free_.reserve(pool_.size() + 1);
-      pool_.push_back(std::make_unique<batch>());
-      free_.push_back(pool_.back().get());
-    }
-    batch& taken = *free_.back();
-    free_.pop_back();
+    batch& taken = batches_.take();
     taken.rank_ = this;
-    taken.owner_ = this->shared_from_this();
+    taken.owner_ = shared<shared_object>(this);
     return taken;
   }
 
@@ -170,8 +159,8 @@ class thread_rank_of : public std::enable_shared_from_this<thread_rank_of<Collec
   thread_messages<Transport> messages_;
   Collectives collectives_;
   thread_queue<Collectives> queue_;
-  std::vector<std::unique_ptr<batch>> pool_;
-  std::vector<batch*> free_;
+  call_pool<batch> batches_;
+  thread_control<thread_meeting> control_{meeting_};
 };
 
 /// Of host memory.
@@ -196,7 +185,7 @@ void thread_batch<Rank>::expire() {
 }
 template <class Rank>
 void thread_batch<Rank>::release() noexcept {
-  const std::shared_ptr<void> owner = std::move(owner_);
+  const shared<shared_object> owner = std::move(owner_);
   rank_->recycle(*this);
 }
 

@@ -13,14 +13,14 @@
 #include <shardkit/comm/fingerprint.hpp>
 #include <shardkit/comm/launch_state.hpp>
 #include <shardkit/core/buffer.hpp>
+#include <shardkit/core/detail/atomic.hpp>
+#include <shardkit/core/detail/list.hpp>
+#include <shardkit/core/detail/shared.hpp>
 #include <shardkit/core/detail/waiting.hpp>
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <utility>
-#include <vector>
 
 namespace shardkit::detail {
 
@@ -37,7 +37,7 @@ struct alignas(128) thread_line {
     std::uint64_t capture = 0;          ///< of the device's stream; 0 where it is not captured into a graph
   };
 
-  std::atomic<std::uint64_t> call{0};
+  atomic<std::uint64_t> call{0};
   std::uint64_t fingerprint = 0;
   union {
     buffers direct;
@@ -50,15 +50,15 @@ struct alignas(128) thread_line {
 struct thread_slot {
   thread_line lines[2];
   call_site sites[2];  ///< of the calls in the lines; apart, since peers look only where calls differ
-  alignas(128) std::atomic<std::uint64_t> done{0};  ///< the last call after which this rank reads no buffers
-  std::atomic<bool> withdrawn{false};               ///< this rank gave up within a call and reads no buffers
-  std::atomic<std::uint64_t> deferred{0};           ///< the last call that this rank has started and not waited for...
-  std::atomic<bool> reading{false};                 ///< ... whose buffers it touches only while this says so
-  std::shared_ptr<void> device_end;  ///< what the rank shows of its device, for as long as the room; set by itself
+  alignas(128) atomic<std::uint64_t> done{0};  ///< the last call after which this rank reads no buffers
+  atomic<bool> withdrawn{false};               ///< this rank gave up within a call and reads no buffers
+  atomic<std::uint64_t> deferred{0};           ///< the last call that this rank has started and not waited for...
+  atomic<bool> reading{false};                 ///< ... whose buffers it touches only while this says so
+  shared<shared_object> device_end;  ///< what the rank shows of its device, for as long as the room; set by itself
 };
 
 /// Shared by all communicators of one launch.
-class thread_launch : public launch_state {
+class thread_launch final : public shared_object, public launch_state {
  public:
   thread_launch(int size, const deadlines& limits)
       : launch_state(size, limits), progress_(static_cast<std::size_t>(size)) {}
@@ -66,14 +66,14 @@ class thread_launch : public launch_state {
   thread_progress& progress(int rank) noexcept { return progress_[static_cast<std::size_t>(rank)]; }
 
  private:
-  std::vector<thread_progress> progress_;
+  list<thread_progress> progress_;
 };
 
 /// Shared by the ranks of one communicator.
-struct thread_room {
+struct thread_room final : shared_object {
   static constexpr std::size_t box_bytes = thread_limits::box;  ///< of memory that is not touched before it is used
 
-  thread_room(std::shared_ptr<thread_launch> of_launch, std::vector<int> ranks_of_launch)
+  thread_room(shared<thread_launch> of_launch, list<int> ranks_of_launch)
       : launch(std::move(of_launch)),
         launch_ranks(std::move(ranks_of_launch)),
         size(static_cast<int>(launch_ranks.size())),
@@ -92,10 +92,10 @@ struct thread_room {
   unsigned char* box(int rank, std::uint64_t call) noexcept { return boxes.data() + turn(rank, call) * box_bytes; }
   /// The same for thread_limits::stage bytes, for ranks whose cores are far apart. Allocated when first used.
   unsigned char* stage(int rank, std::uint64_t call) {
-    unsigned char* all = stages_.load(std::memory_order_acquire);
+    unsigned char* all = stages_.load(memory_order_acquire);
     if (all == nullptr) {
       buffer<unsigned char> fresh(2 * launch_ranks.size() * thread_limits::stage);
-      if (stages_.compare_exchange_strong(all, fresh.data(), std::memory_order_acq_rel)) {
+      if (stages_.compare_exchange_strong(all, fresh.data(), memory_order_acq_rel, memory_order_acquire)) {
         all = fresh.data();
         stages_owner_ = std::move(fresh);
       }
@@ -113,15 +113,15 @@ struct thread_room {
   }
   int launch_rank(int rank) const { return launch_ranks[static_cast<std::size_t>(rank)]; }
 
-  const std::shared_ptr<thread_launch> launch;
-  const std::vector<int> launch_ranks;  ///< this communicator's ranks as ranks of the launch
+  const shared<thread_launch> launch;
+  const list<int> launch_ranks;  ///< this communicator's ranks as ranks of the launch
   const int size;
   const int spins;
-  std::vector<thread_slot> slots;
+  list<thread_slot> slots;
   buffer<unsigned char> boxes;
-  std::vector<thread_channel> channels;
-  std::vector<buffer<unsigned char>> message_boxes;  ///< by channel; made by the sender when it first needs one
-  thread_letters letters;                            ///< of the control lanes
+  list<thread_channel> channels;
+  list<buffer<unsigned char>> message_boxes;  ///< by channel; made by the sender when it first needs one
+  thread_letters letters;                     ///< of the control lanes
 
  private:
   std::uint64_t turn(int rank, std::uint64_t call) const noexcept {
@@ -129,7 +129,7 @@ struct thread_room {
     return (call & 1) * ranks + ((call >> 1) + own) % ranks;
   }
 
-  std::atomic<unsigned char*> stages_{nullptr};
+  atomic<unsigned char*> stages_{nullptr};
   buffer<unsigned char> stages_owner_;  // set once, by whoever made them
 };
 

@@ -4,9 +4,7 @@
 #include <shardkit/backends/detail/thread_meeting.hpp>
 
 #include <cstring>
-#include <memory>
 #include <utility>
-#include <vector>
 
 namespace shardkit::detail {
 
@@ -17,7 +15,7 @@ struct split_call {
 };
 
 struct thread_seat {
-  std::shared_ptr<thread_room> room;
+  shared<thread_room> room;
   int rank;
 };
 
@@ -32,7 +30,7 @@ thread_seat split_threads(Meeting& meeting, int colour, int key, const call_site
   const choice mine{colour, key, rank};
   const split_call call{site};
   meeting.publish_inline(call, &mine, sizeof mine);
-  std::vector<choice> members;
+  list<choice> members;
   int leader = rank;
   for (int peer = 0; peer < meeting.room().size; ++peer) {
     choice theirs = mine;
@@ -40,28 +38,27 @@ thread_seat split_threads(Meeting& meeting, int colour, int key, const call_site
     if (theirs.colour != colour) continue;
     if (members.empty()) leader = peer;
     // By key; of equal keys the lower rank came first.
-    auto place = members.end();
-    while (place != members.begin() && (place - 1)->key > theirs.key) --place;
-    members.insert(place, theirs);
+    members.push_back(theirs);
+    for (choice* last = &members.back(); last != members.begin() && last[-1].key > theirs.key; --last)
+      std::swap(last[-1], *last);
   }
 
   int child_rank = 0;
-  std::vector<int> launch_ranks;
+  list<int> launch_ranks;
   for (const choice& one : members) {
     if (one.rank == rank) child_rank = static_cast<int>(launch_ranks.size());
     launch_ranks.push_back(meeting.room().launch_rank(one.rank));
   }
-  std::shared_ptr<thread_room> child;
-  if (leader == rank) child = std::make_shared<thread_room>(meeting.room().launch, std::move(launch_ranks));
+  shared<thread_room> child;
+  if (leader == rank) child = shared<thread_room>::make(meeting.room().launch, std::move(launch_ranks));
 
   // Shown like a buffer: a leader that has to give up stays until nobody copies its pointer.
   const void* const offered = &child;
   meeting.publish_buffers(call, {offered, nullptr, nullptr});
   if (leader != rank) {
     const void* const theirs = meeting.await(call, leader).direct.in;
-    child = *static_cast<const std::shared_ptr<thread_room>*>(theirs);
+    child = *static_cast<const shared<thread_room>*>(theirs);
   }
-  meeting.await_all(call);
   meeting.finish(call);
   return {std::move(child), child_rank};
 }

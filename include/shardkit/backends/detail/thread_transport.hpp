@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 namespace shardkit::detail {
 
@@ -63,7 +62,7 @@ class thread_transport {
   with_peer& with(int peer) noexcept { return peers_[static_cast<std::size_t>(peer)]; }
 
   thread_meeting& meeting_;
-  std::vector<with_peer> peers_;
+  list<with_peer> peers_;
 };
 
 }  // namespace shardkit::detail

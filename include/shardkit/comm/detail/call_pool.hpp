@@ -2,12 +2,12 @@
 // nothing.
 #pragma once
 
+#include <shardkit/core/detail/atomic.hpp>
+
 #include <sched.h>
 
-#include <atomic>
 #include <cstddef>
-#include <memory>
-#include <vector>
+#include <utility>
 
 namespace shardkit::detail {
 
@@ -20,34 +20,49 @@ struct no_lock {
 class pool_lock {
  public:
   void lock() noexcept {
-    while (held_.test_and_set(std::memory_order_acquire)) sched_yield();
+    while (held_.exchange(true, memory_order_acquire)) sched_yield();
   }
-  void unlock() noexcept { held_.clear(std::memory_order_release); }
+  void unlock() noexcept { held_.store(false, memory_order_release); }
 
  private:
-  std::atomic_flag held_ = ATOMIC_FLAG_INIT;
+  atomic<bool> held_{false};
 };
 
+/// Owns its entries, taken or not. They are linked, so that giving back cannot fail.
 template <class Entry, class Lock = no_lock>
 class call_pool {
  public:
+  call_pool() noexcept = default;
+  call_pool(const call_pool&) = delete;
+  call_pool& operator=(const call_pool&) = delete;
+  ~call_pool() {
+    while (made_ != nullptr) delete std::exchange(made_, made_->next_made);
+  }
+
+  /// How many there are, taken or not.
+  std::size_t size() const noexcept { return size_; }
   Entry& take() {
     const holding held(lock_);
-    if (idle_.empty()) {
-      idle_.reserve(all_.size() + 1);
-      all_.push_back(std::unique_ptr<Entry>(new Entry));  // whose constructor may be for pools alone
-      return *all_.back();
+    if (idle_ == nullptr) {
+      node* const fresh = new node;
+      fresh->next_made = made_;
+      ++size_;
+      return *(made_ = fresh);
     }
-    Entry& entry = *idle_.back();
-    idle_.pop_back();
-    return entry;
+    return *std::exchange(idle_, idle_->next_idle);
   }
   void give_back(Entry& entry) noexcept {
     const holding held(lock_);
-    idle_.push_back(&entry);
+    node& idle = static_cast<node&>(entry);
+    idle.next_idle = idle_;
+    idle_ = &idle;
   }
 
  private:
+  struct node final : Entry {
+    node* next_made = nullptr;
+    node* next_idle = nullptr;
+  };
   struct holding {
     explicit holding(Lock& one) noexcept : lock(one) { lock.lock(); }
     holding(const holding&) = delete;
@@ -57,8 +72,9 @@ class call_pool {
   };
 
   Lock lock_;
-  std::vector<std::unique_ptr<Entry>> all_;
-  std::vector<Entry*> idle_;  // has room for all, so that giving back cannot fail
+  node* made_ = nullptr;
+  node* idle_ = nullptr;
+  std::size_t size_ = 0;
 };
 
 }  // namespace shardkit::detail

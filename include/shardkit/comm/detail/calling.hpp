@@ -10,7 +10,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -29,7 +28,7 @@ class calling {
   int size() const noexcept { return self_.size(); }
 
  protected:
-  calling(Backend backend, std::shared_ptr<const std::string> name)
+  calling(Backend backend, shared<shared_name> name)
       : backend_(std::move(backend)), self_(backend_.rank(), backend_.size(), std::move(name)) {}
 
   std::size_t ranks() const noexcept { return self_.ranks(); }
@@ -63,7 +62,7 @@ class calling {
     }
   }
   [[gnu::cold, gnu::noinline]] void explain(error& failure, const described_call& call) const {
-    failure.attach(context(call.text(), call.site()));
+    self_.explain(failure, call.text(), call.site());
   }
   template <class Call>
   request begin(const Call& call) {
@@ -82,13 +81,9 @@ class calling {
     try {
       return body();
     } catch (error& failure) {
-      failure.attach(context(operation, w.site));
+      self_.explain(failure, operation, w.site);
       throw;
     }
-  }
-
-  error_context context(std::string operation, const call_site& site) const {
-    return {rank(), size(), *self_.name(), std::move(operation), self_.calls(), site};
   }
 
   // ---- Checks. Like the call itself, the site is copied where it is needed, so that no check keeps it in memory. ----
@@ -134,7 +129,7 @@ class calling {
     const where copy = w;
     reject_share(operation, total, copy);
   }
-  void require_layout(const char* operation, const partition& layout, const where& w) {
+  [[gnu::noinline]] void require_layout(const char* operation, const partition& layout, const where& w) {
     if (layout.parts() != size())
       reject(operation,
              sentence() << "the partition is over " << layout.parts() << " ranks, the communicator has " << size(), w);
@@ -180,7 +175,7 @@ class calling {
     self_.count(operation, w.site);
     backend_.fail(sentence() << operation << ": " << message);
     usage_error wrong(message);
-    wrong.attach(context(operation, w.site));
+    self_.explain(wrong, operation, w.site);
     throw wrong;
   }
   [[gnu::cold, gnu::noinline]] void require_empty(const char* operation, std::size_t count, const where& w) {
@@ -201,16 +196,13 @@ class calling {
         sentence() << total << " elements do not divide by " << size() << " ranks; pass a partition for unequal parts",
         w);
   }
-  [[gnu::cold, gnu::noinline]] void reject_reduction(const char* operation, dtype element, reduction op,
-                                                     const where& w) {
-    try {
-      require_reducible(element, op.kind);
-    } catch (unsupported_error& wrong) {
-      self_.count(operation, w.site);
-      backend_.fail(wrong.message());
-      wrong.attach(context(operation, w.site));
-      throw;
-    }
+  [[noreturn, gnu::cold, gnu::noinline]] void reject_reduction(const char* operation, dtype element, reduction op,
+                                                               const where& w) {
+    self_.count(operation, w.site);
+    unsupported_error wrong(irreducible(element, op.kind));
+    backend_.fail(wrong.message());
+    self_.explain(wrong, operation, w.site);
+    throw wrong;
   }
 
   complete<Backend> backend_;

@@ -134,7 +134,7 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
 
   // ---- Calls under way ---------------------------------------------------------------------------------------------
 
-  class started final : public pending_call {
+  class started : public pending_call {
    public:
     request begin(std::shared_ptr<checker> owner, const agreement& until, const call_site& site, request inner) {
       owner_ = std::move(owner);

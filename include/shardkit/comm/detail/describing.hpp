@@ -128,7 +128,7 @@ class describing : public calling<Backend> {
     require_size("reduce_scatter", "in", x.size(), y.size() * ranks(), w);
     require_disjoint("reduce_scatter", y, x, index() * y.size(), w);
     require_reduction("reduce_scatter", type<decltype(x)>, op, w);
-    return {x.data(), y.data(), y.size(), type<decltype(x)>, op, combine<decltype(x)>(), space::native(w.stream),
+    return {x.data(), y.data(), y.size(), type<decltype(x)>, op, combine<decltype(x)>(op), space::native(w.stream),
             w.site};
   }
   template <class In, class Out>
@@ -140,7 +140,7 @@ class describing : public calling<Backend> {
     require_size("reduce_scatter", "out", y.size(), layout.count(rank()), w);
     require_disjoint("reduce_scatter", y, x, layout.offset(rank()), w);
     require_reduction("reduce_scatter", type<decltype(x)>, op, w);
-    return {x.data(), y.data(), &layout, type<decltype(x)>, op, combine<decltype(x)>(), space::native(w.stream),
+    return {x.data(), y.data(), &layout, type<decltype(x)>, op, combine<decltype(x)>(op), space::native(w.stream),
             w.site};
   }
 
@@ -246,8 +246,8 @@ class describing : public calling<Backend> {
   static constexpr dtype type = dtype_of<std::remove_const_t<typename View::element_type>>;
   // Only the host combines in the calling thread; a device backend has its own kernels.
   template <class View>
-  static constexpr reduce_function combine() {
-    if constexpr (std::is_same<space, host_space>::value) return ordered_reduce_of<type<View>>();
+  [[gnu::always_inline]] static inline reduce_function combine([[maybe_unused]] reduction op) {
+    if constexpr (std::is_same<space, host_space>::value) return ordered_reduce_for<type<View>>(op.kind);
     else return nullptr;
   }
 
@@ -271,13 +271,14 @@ class describing : public calling<Backend> {
   [[gnu::always_inline]] inline reduce_call reduction_of(view<const T, space> in, void* out, reduction op, int root,
                                                          where w) {
     require_reduction("reduce", dtype_of<T>, op, w);
-    return {in.data(), out, in.size(), dtype_of<T>, op, combine<decltype(in)>(), root, space::native(w.stream), w.site};
+    return {in.data(), out, in.size(), dtype_of<T>, op, combine<decltype(in)>(op), root, space::native(w.stream),
+            w.site};
   }
   template <class T>
   [[gnu::always_inline]] inline all_reduce_call reduction_of(view<const T, space> in, void* out, reduction op,
                                                              where w) {
     require_reduction("all_reduce", dtype_of<T>, op, w);
-    return {in.data(), out, in.size(), dtype_of<T>, op, combine<decltype(in)>(), space::native(w.stream), w.site};
+    return {in.data(), out, in.size(), dtype_of<T>, op, combine<decltype(in)>(op), space::native(w.stream), w.site};
   }
 };
 

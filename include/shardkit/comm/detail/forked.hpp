@@ -7,13 +7,13 @@
 #include <shardkit/comm/detail/call_pool.hpp>
 #include <shardkit/comm/request.hpp>
 #include <shardkit/core/at.hpp>
+#include <shardkit/core/detail/list.hpp>
+#include <shardkit/core/detail/shared.hpp>
 
 #include <cstddef>
 #include <limits>
-#include <memory>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 namespace shardkit::detail {
 
@@ -54,28 +54,28 @@ class forked_calls {
   /// Room for this many calls under way before more events have to be made.
   static constexpr std::size_t prepared = 16;
 
-  forked_calls() : shared_(std::make_shared<shared>()) {}
+  forked_calls() : common_(shared<common>::make()) {}
 
   /// Starts a call by `enqueue()`, behind what the compute stream holds now.
   template <class Enqueue>
   request start(const where& w, Enqueue&& enqueue) {
-    const typename event_pool::event done = shared_->events.take(w);
-    call& one = shared_->calls.take();
-    one.open(shared_, done, w);
+    const typename event_pool::event done = common_->events.take(w);
+    call& one = common_->calls.take();
+    one.open(common_, done, w);
     request result(&one);  // from here on it cleans up
-    shared_->events.order(w.compute, w);
+    common_->events.order(w.compute, w);
     one.enqueued(std::forward<Enqueue>(enqueue)());
     return result;
   }
 
  private:
-  struct shared;
+  struct common;
 
-  class call final : public pending_call {
+  class call : public pending_call {
    public:
     virtual ~call() = default;
 
-    void open(const std::shared_ptr<shared>& owner, typename event_pool::event done, const where& w) noexcept {
+    void open(const shared<common>& owner, typename event_pool::event done, const where& w) noexcept {
       owner_ = owner;
       done_ = done;
       where_ = w;
@@ -122,7 +122,7 @@ class forked_calls {
       } catch (const error&) {
         // The stream is broken, which its next use tells.
       }
-      const std::shared_ptr<shared> owner = std::move(owner_);
+      const shared<common> owner = std::move(owner_);
       owner->events.give_back(done_);
       owner->calls.give_back(*this);
     }
@@ -143,12 +143,12 @@ class forked_calls {
     typename event_pool::event done_;  // reached when the communication stream has done the call
     request inner_;
     bool recorded_ = false, joined_ = false;
-    std::shared_ptr<shared> owner_;  // while under way: a request may outlive its communicator
+    shared<common> owner_;  // while under way: a request may outlive its communicator
   };
 
-  struct shared {
-    shared() : events(2 * prepared) {
-      std::vector<call*> taken;
+  struct common final : shared_object {
+    common() : events(2 * prepared) {
+      list<call*> taken;
       for (std::size_t i = 0; i < prepared; ++i) taken.push_back(&calls.take());
       for (call* one : taken) calls.give_back(*one);
     }
@@ -157,7 +157,7 @@ class forked_calls {
     call_pool<call> calls;
   };
 
-  std::shared_ptr<shared> shared_;
+  shared<common> common_;
 };
 
 /// Of a space without streams: a call is started where it stands.

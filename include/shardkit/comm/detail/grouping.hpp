@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -25,11 +24,11 @@ class grouping : public communicator<call_recorder<Space>> {
   communicator<call_recorder<typename Backend::space>>& with(communicator<Backend>& other) {
     other.self_.require("with", {});
     for (member* one : others_)
-      if (one->comm == &other) return *static_cast<member_of<Backend>&>(*one).face;
+      if (one->comm == &other) return static_cast<member_of<Backend>&>(*one).face.front();
     member_of<Backend>& added = member_of<Backend>::idle().take();
     others_.push_back(&added);
     added.bind(other);
-    return *added.face;
+    return added.face.front();
   }
 
  private:
@@ -48,7 +47,7 @@ class grouping : public communicator<call_recorder<Space>> {
     ~member() = default;
   };
   template <class Backend>
-  struct member_of final : member {
+  struct member_of : member {
     using space = typename Backend::space;
     using face_type = communicator<call_recorder<space>>;
 
@@ -61,7 +60,7 @@ class grouping : public communicator<call_recorder<Space>> {
     virtual ~member_of() = default;
     void bind(communicator<Backend>& of) {
       this->comm = other = &of;
-      face.emplace(face_type(call_recorder<space>(of.rank(), of.size(), empty(of.recorded_)), of.self_.name()));
+      face.push_back(face_type(call_recorder<space>(of.rank(), of.size(), empty(of.recorded_)), of.self_.name()));
     }
     request start(const where& w) override {
       at<space> there({}, w.site);
@@ -71,14 +70,14 @@ class grouping : public communicator<call_recorder<Space>> {
     void fail(const std::string& reason) noexcept override { other->fail(reason); }
     std::uint64_t order() noexcept override { return detail::group_order_of(other->backend_.base()); }
     void retire() noexcept override {
-      face.reset();
+      face.clear();
       idle().give_back(*this);
     }
 
     communicator<Backend>* other = nullptr;
-    std::optional<face_type> face;
+    detail::list<face_type> face;  // one while bound
   };
-  using members = std::vector<member*>;
+  using members = detail::list<member*>;
   static detail::call_pool<members>& idle_lists() {
     static thread_local detail::call_pool<members> mine;
     return mine;
@@ -105,13 +104,13 @@ class grouping : public communicator<call_recorder<Space>> {
     return before;
   }
 
-  static std::vector<any_call>& empty(std::vector<any_call>& calls) noexcept {
+  static detail::list<any_call>& empty(detail::list<any_call>& calls) noexcept {
     calls.clear();
     return calls;
   }
   /// On a device, calls that were listed without a stream run on that of the group.
   template <class OfSpace>
-  static group_call as_one(std::vector<any_call>& calls, const at<OfSpace>& w) noexcept {
+  static group_call as_one(detail::list<any_call>& calls, const at<OfSpace>& w) noexcept {
     if constexpr (!std::is_same<OfSpace, host_space>::value) {
       const auto place = [&](auto& call) {
         if (call.stream == nullptr) call.stream = OfSpace::native(w.stream);

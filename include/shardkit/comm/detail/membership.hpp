@@ -3,21 +3,27 @@
 
 #include <shardkit/core/call_site.hpp>
 #include <shardkit/core/detail/sentence.hpp>
+#include <shardkit/core/detail/shared.hpp>
 #include <shardkit/core/error.hpp>
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <utility>
 
 namespace shardkit::detail {
 
+/// The name of a communicator, shared with the recorders of groups.
+struct shared_name final : shared_object {
+  explicit shared_name(std::string of) noexcept : text(std::move(of)) {}
+  const std::string text;
+};
+
 /// Rank, size, name and the number of calls so far. What has been moved from belongs to no communicator: its next
 /// count overflows, so that counting a call is also the check that there is a communicator to make it on.
 class membership {
  public:
-  membership(int rank, int size, std::shared_ptr<const std::string> name) noexcept
+  membership(int rank, int size, shared<shared_name> name) noexcept
       : rank_(rank), size_(size), ranks_(static_cast<std::size_t>(size)), calls_(0), name_(std::move(name)) {}
   membership(membership&& other) noexcept { swap(other); }
   membership& operator=(membership&& other) noexcept {
@@ -32,8 +38,8 @@ class membership {
   std::size_t ranks() const noexcept { return ranks_; }
   std::uint64_t calls() const noexcept { return calls_; }
   /// Null after a move.
-  const std::shared_ptr<const std::string>& name() const noexcept { return name_; }
-  bool moved_from() const noexcept { return name_ == nullptr; }
+  const shared<shared_name>& name() const noexcept { return name_; }
+  bool moved_from() const noexcept { return !name_; }
 
   /// Throws usage_error instead of counting where this has been moved from.
   [[gnu::always_inline]] inline void count(const char* operation, const call_site& site) {
@@ -42,6 +48,11 @@ class membership {
   /// The same check without a call.
   void require(const char* operation, const call_site& site) {
     if (moved_from()) refuse(operation, site.file, site.line);
+  }
+
+  /// Tells a failure what this rank was doing, where nobody has told it yet.
+  [[gnu::cold, gnu::noinline]] void explain(error& failure, std::string operation, const call_site& site) const {
+    failure.attach({rank_, size_, name_->text, std::move(operation), calls_, site});
   }
 
  private:
@@ -60,7 +71,7 @@ class membership {
     std::swap(size_, other.size_);
     std::swap(ranks_, other.ranks_);
     std::swap(calls_, other.calls_);
-    name_.swap(other.name_);
+    std::swap(name_, other.name_);
   }
 
   static constexpr std::uint64_t overflowing = ~std::uint64_t{0};
@@ -68,7 +79,7 @@ class membership {
   int rank_ = -1, size_ = 0;
   std::size_t ranks_ = 1;
   std::uint64_t calls_ = overflowing;
-  std::shared_ptr<const std::string> name_;  // shared with the recorders of groups
+  shared<shared_name> name_;
 };
 
 }  // namespace shardkit::detail

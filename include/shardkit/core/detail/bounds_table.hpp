@@ -2,14 +2,14 @@
 // because std::shared_ptr is no literal type and would cost partition its constexpr.
 #pragma once
 
+#include <shardkit/core/detail/atomic.hpp>
+#include <shardkit/core/detail/list.hpp>
 #include <shardkit/core/error.hpp>
 
-#include <atomic>
 #include <cstddef>
 #include <cstring>
 #include <new>
 #include <string>
-#include <vector>
 
 // constexpr destructors need C++20; in C++17 the same functions are ordinary inline ones.
 #if __cplusplus >= 202002L
@@ -19,6 +19,11 @@
 #endif
 
 namespace shardkit::detail {
+
+/// Items [first, last).
+struct item_bounds {
+  std::size_t first, last;
+};
 
 class bounds_table {
  public:
@@ -43,8 +48,8 @@ class bounds_table {
       throw usage_error("partition::from_bounds: give ranks + 1 bounds, the first of them 0");
     for (std::size_t i = 1; i < count; ++i)
       if (bounds[i] < bounds[i - 1])
-        throw usage_error("partition::from_bounds: bound " + std::to_string(i) + " (" + std::to_string(bounds[i]) +
-                          ") lies below the one before it (" + std::to_string(bounds[i - 1]) + ")");
+        throw usage_error(sentence() << "partition::from_bounds: bound " << i << " (" << bounds[i]
+                                     << ") lies below the one before it (" << bounds[i - 1] << ")");
     bounds_table table;
     table.shared_ = new (::operator new(sizeof(header) + count * sizeof(std::size_t))) header;
     std::memcpy(values(table.shared_), bounds, count * sizeof(std::size_t));
@@ -57,13 +62,13 @@ class bounds_table {
 
  private:
   struct header {
-    std::atomic<std::size_t> references{1};
+    atomic<std::size_t> references{1};
   };
 
   static std::size_t* values(header* shared) noexcept { return reinterpret_cast<std::size_t*>(shared + 1); }
-  static void retain(header* shared) noexcept { shared->references.fetch_add(1, std::memory_order_relaxed); }
+  static void retain(header* shared) noexcept { shared->references.fetch_add(1, memory_order_relaxed); }
   static void release(header* shared) noexcept {
-    if (shared->references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+    if (shared->references.fetch_sub(1, memory_order_acq_rel) != 1) return;
     shared->~header();
     ::operator delete(shared);
   }
@@ -83,7 +88,7 @@ class bounds_builder {
   std::size_t size() const noexcept { return bounds_.size(); }
 
  private:
-  std::vector<std::size_t> bounds_;
+  list<std::size_t> bounds_;
 };
 
 }  // namespace shardkit::detail

@@ -12,6 +12,11 @@ namespace shardkit::detail {
 /// sentence() << "rank " << 3 converts to std::string.
 class sentence {
  public:
+  sentence() noexcept {}
+  sentence(const sentence&) = delete;
+  sentence& operator=(const sentence&) = delete;
+  [[gnu::cold, gnu::noinline]] ~sentence() {}
+
   [[gnu::cold, gnu::noinline]] sentence& operator<<(const char* text) {
     text_.append(text);
     return *this;

@@ -9,13 +9,13 @@
 
 namespace shardkit::detail {
 
-inline double now_seconds() noexcept {
+[[gnu::noinline]] inline double now_seconds() noexcept {
   timespec time{};
   clock_gettime(CLOCK_MONOTONIC, &time);
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-inline void sleep_seconds(double seconds) noexcept {
+[[gnu::noinline]] inline void sleep_seconds(double seconds) noexcept {
   timespec time{};
   time.tv_sec = static_cast<time_t>(seconds);
   time.tv_nsec = static_cast<long>((seconds - static_cast<double>(time.tv_sec)) * 1e9);

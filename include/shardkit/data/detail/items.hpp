@@ -168,12 +168,19 @@ constexpr void require_lasting_output() {
 }
 
 /// Reports wrong shapes as "local is [2, 3] and needs to be [2, 4]".
-inline void require_shape(const participant& who, const char* operation, const char* what, std::size_t rows,
-                          std::size_t columns, std::size_t needed_rows, std::size_t needed_columns) {
+[[gnu::noinline]] inline void require_shape(const participant& who, const char* operation, const char* what,
+                                            std::size_t rows, std::size_t columns, std::size_t needed_rows,
+                                            std::size_t needed_columns) {
   if (rows != needed_rows || columns != needed_columns)
-    who.reject(operation, std::string(what) + " is [" + std::to_string(rows) + ", " + std::to_string(columns) +
-                              "] and needs to be [" + std::to_string(needed_rows) + ", " +
-                              std::to_string(needed_columns) + "]");
+    who.reject(operation, sentence() << what << " is [" << rows << ", " << columns << "] and needs to be ["
+                                     << needed_rows << ", " << needed_columns << "]");
+}
+
+[[noreturn, gnu::cold, gnu::noinline]] inline void reject_lengths(const participant& who, const char* operation,
+                                                                  std::size_t list, std::size_t length,
+                                                                  std::size_t first_length) {
+  who.reject(operation, sentence() << "list " << list << " has " << length << " items and the first has "
+                                   << first_length << "; lists that are split together have one length");
 }
 
 /// The one length of lists that are split together.
@@ -181,10 +188,7 @@ template <class First, class... Rest>
 constexpr std::size_t common_length(const participant& who, const char* operation, First first, Rest... rest) {
   const std::size_t lengths[] = {item_count(first), item_count(rest)...};
   for (std::size_t i = 1; i < sizeof...(Rest) + 1; ++i)
-    if (lengths[i] != lengths[0])
-      who.reject(operation, "list " + std::to_string(i + 1) + " has " + std::to_string(lengths[i]) +
-                                " items and the first has " + std::to_string(lengths[0]) +
-                                "; lists that are split together have one length");
+    if (lengths[i] != lengths[0]) reject_lengths(who, operation, i + 1, lengths[i], lengths[0]);
   return lengths[0];
 }
 
