@@ -41,7 +41,7 @@ std::vector<T> numbers(std::size_t count, unsigned seed, bool special = false) {
   for (T& one : result) {
     state = state * 1664525u + 1013904223u;
     const float value = static_cast<float>(static_cast<std::int32_t>(state)) / 4e8f;
-    one = static_cast<T>(value);
+    one = static_cast<T>(std::is_unsigned_v<T> ? std::fabs(value) : value);
     if (special && state % 29 == 0) one = static_cast<T>(-0.0f);
     if constexpr (!std::is_integral_v<T>) {
       if (special && state % 31 == 0) one = static_cast<T>(std::nanf(""));
