@@ -196,10 +196,10 @@ TEST_CASE("the pieces of a message carry their number as tag") {
 }
 
 TEST_CASE("parts beyond 2^31 are described to MPI exactly where they are exchanged") {
-  detail::mpi_state state(std::make_shared<detail::mpi_launch>(deadlines{}), MPI_COMM_SELF, mpi_ownership::borrowed,
+  detail::mpi_state state(detail::shared<detail::mpi_launch>::make(deadlines{}), MPI_COMM_SELF, mpi_ownership::borrowed,
                           piece);
   state.size = 4;  // as if: nothing is sent
-  detail::mpi_pending& pending = state.pool.take(nullptr, "exchange", {});
+  detail::mpi_pending& pending = state.pool.take({}, "exchange", {});
   const detail::rank_part parts[] = {{0, 77}, {beyond, 5}, {beyond + 5, beyond}, {3 * beyond, 0}};
   const detail::mpi_side side =
       detail::mpi_describe_side(state, pending, dtype::f32, [&](int rank) { return parts[rank]; });

@@ -16,7 +16,6 @@
 #include <climits>
 #include <cstddef>
 #include <exception>
-#include <memory>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -41,7 +40,7 @@ class mpi_backend {
  public:
   using space = host_space;
 
-  explicit mpi_backend(std::shared_ptr<detail::mpi_state> state) noexcept : state_(std::move(state)) {}
+  explicit mpi_backend(detail::shared<detail::mpi_state> state) noexcept : state_(std::move(state)) {}
 
   int rank() const noexcept { return state_->rank; }
   int size() const noexcept { return state_->size; }
@@ -98,7 +97,7 @@ class mpi_backend {
       MPI_Comm part = MPI_COMM_NULL;
       detail::mpi_check(MPI_Comm_split(state_->comm, colour, key, &part), "MPI_Comm_split");
       return mpi_backend(
-          std::make_shared<detail::mpi_state>(state_->launch, part, mpi_ownership::owned, state_->piece_bytes));
+          detail::shared<detail::mpi_state>::make(state_->launch, part, mpi_ownership::owned, state_->piece_bytes));
     });
   }
 
@@ -112,10 +111,10 @@ class mpi_backend {
   void fail(const std::string& reason) noexcept { state_->launch->fail(reason.c_str()); }
 
   /// For what stands on the same communicator: mpi_cuda_backend.
-  const std::shared_ptr<detail::mpi_state>& state() const noexcept { return state_; }
+  const detail::shared<detail::mpi_state>& state() const noexcept { return state_; }
 
  private:
-  std::shared_ptr<detail::mpi_state> state_;
+  detail::shared<detail::mpi_state> state_;
 };
 
 /// Made by mpi_environment.
@@ -193,7 +192,7 @@ class mpi_environment {
     if (options.piece_bytes < 8 || options.piece_bytes > INT_MAX)
       throw usage_error("mpi_options: piece_bytes is " + std::to_string(options.piece_bytes) +
                         "; it has to be from 8 to " + std::to_string(INT_MAX));
-    launch_ = std::make_shared<detail::mpi_launch>(options.limits);
+    launch_ = detail::shared<detail::mpi_launch>::make(options.limits);
     try {
       launch_->run(launch_->arrival_slot(), "MPI_Init", {}, [&, this] {
         initialize(argc, argv);
@@ -238,14 +237,14 @@ class mpi_environment {
   mpi_communicator over(MPI_Comm handle, mpi_ownership ownership, std::string name) {
     if (handle == MPI_COMM_NULL) throw usage_error("'" + name + "': the MPI communicator is MPI_COMM_NULL");
     return mpi_communicator(
-        mpi_backend(std::make_shared<detail::mpi_state>(launch_, handle, ownership, options_.piece_bytes)),
+        mpi_backend(detail::shared<detail::mpi_state>::make(launch_, handle, ownership, options_.piece_bytes)),
         std::move(name));
   }
 
   const mpi_options options_;
   const int exceptions_;
   bool owns_mpi_ = false;
-  std::shared_ptr<detail::mpi_launch> launch_;
+  detail::shared<detail::mpi_launch> launch_;
 };
 
 }  // namespace shardkit

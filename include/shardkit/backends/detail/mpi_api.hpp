@@ -30,6 +30,16 @@ using mpi_count = MPI_Count;
 using mpi_count = int;
 #endif
 
+// Without <algorithm>, which costs more than what they are used in.
+template <class T>
+constexpr T mpi_smaller(T a, T b) noexcept {
+  return b < a ? b : a;
+}
+template <class T>
+constexpr T mpi_larger(T a, T b) noexcept {
+  return a < b ? b : a;
+}
+
 /// Throws what MPI reported about one of its functions.
 [[noreturn, gnu::cold, gnu::noinline]] inline void mpi_throw(int code, const char* function) {
   char text[MPI_MAX_ERROR_STRING + 1] = {};

@@ -9,7 +9,6 @@
 #include <climits>
 #include <cstddef>
 #include <list>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>

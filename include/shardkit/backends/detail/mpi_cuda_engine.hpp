@@ -35,7 +35,7 @@ class mpi_cuda_engine {
         slots_(may_stage ? bytes : 0, patience) {}
 
   /// Puts a call behind those that are under way. Both are kept until it is released.
-  mpi_cuda_operation& begin(const std::shared_ptr<mpi_state>& state, const std::shared_ptr<mpi_cuda_engine>& self,
+  mpi_cuda_operation& begin(const shared<mpi_state>& state, const std::shared_ptr<mpi_cuda_engine>& self,
                             const any_call& call, mpi_cuda_task task = mpi_cuda_task::call);
   /// Moves everything along; true where `asked` is complete. Throws what went wrong with that; what goes wrong with
   /// others is theirs to throw.
@@ -95,7 +95,7 @@ class mpi_cuda_operation : public pending_call {
   void release() noexcept override {
     // This object may go with them.
     const std::shared_ptr<mpi_cuda_engine> engine = engine_;
-    const std::shared_ptr<mpi_state> state = state_;
+    const shared<mpi_state> state = state_;
     engine->end(*this);
   }
 
@@ -126,8 +126,8 @@ class mpi_cuda_operation : public pending_call {
     return false;
   }
 
-  void open(const std::shared_ptr<mpi_state>& state, const std::shared_ptr<mpi_cuda_engine>& engine,
-            const any_call& call, mpi_cuda_task task) {
+  void open(const shared<mpi_state>& state, const std::shared_ptr<mpi_cuda_engine>& engine, const any_call& call,
+            mpi_cuda_task task) {
     state_ = state;
     engine_ = engine;
     call_ = call;
@@ -155,7 +155,7 @@ class mpi_cuda_operation : public pending_call {
 
   /// Whether MPI matches the two calls with those of the peers in the order in which they are posted.
   bool is_ordered_with(const mpi_cuda_operation& other) const noexcept {
-    return state_ == other.state_ && peer_ == other.peer_ && (peer_ < 0 || call_.is_like(other.call_));
+    return state_.get() == other.state_.get() && peer_ == other.peer_ && (peer_ < 0 || call_.is_like(other.call_));
   }
 
   /// Does what can be done now. `first`: no other call has to be posted before.
@@ -230,7 +230,7 @@ class mpi_cuda_operation : public pending_call {
     }
   }
 
-  std::shared_ptr<mpi_state> state_;
+  shared<mpi_state> state_;
   std::shared_ptr<mpi_cuda_engine> engine_;
   any_call call_;
   mpi_cuda_sides sides_;
@@ -246,7 +246,7 @@ class mpi_cuda_operation : public pending_call {
   std::exception_ptr error_;
 };
 
-inline mpi_cuda_operation& mpi_cuda_engine::begin(const std::shared_ptr<mpi_state>& state,
+inline mpi_cuda_operation& mpi_cuda_engine::begin(const shared<mpi_state>& state,
                                                   const std::shared_ptr<mpi_cuda_engine>& self, const any_call& call,
                                                   mpi_cuda_task task) {
   const holding held(lock_);
@@ -290,7 +290,7 @@ inline void mpi_cuda_engine::end(mpi_cuda_operation& one) noexcept {
   if (!one.over_ && !one.error_) one.fail_as_dropped();
   if (one.is_left_to_mpi()) return;
   one.close();
-  one.state_.reset();
+  one.state_ = {};
   one.engine_.reset();
   operations_.give_back(one);
 }

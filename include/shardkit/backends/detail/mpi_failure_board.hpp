@@ -1,9 +1,9 @@
 // The first failure of a launch, where the processes of one node can read it: in memory that they share.
 #pragma once
 
+#include <shardkit/core/detail/atomic.hpp>
 #include <shardkit/core/error.hpp>
 
-#include <atomic>
 #include <cstdio>
 #include <string>
 
@@ -14,9 +14,9 @@ namespace shardkit::detail {
 /// Lies in shared memory: no pointers, no allocation. A check that nothing has failed is one relaxed load.
 class mpi_failure_board {
  public:
-  bool clear() const noexcept { return phase_.load(std::memory_order_relaxed) == none_yet; }
+  bool clear() const noexcept { return phase_.load(memory_order_relaxed) == none_yet; }
   bool failed() const noexcept {
-    const int phase = phase_.load(std::memory_order_acquire);
+    const int phase = phase_.load(memory_order_acquire);
     return phase == being_written || phase == published;
   }
 
@@ -26,7 +26,7 @@ class mpi_failure_board {
     if (!phase_.compare_exchange_strong(none, being_written)) return;
     culprit_ = culprit;
     std::snprintf(reason_, sizeof reason_, "%s", reason);
-    phase_.store(published, std::memory_order_release);
+    phase_.store(published, memory_order_release);
   }
   /// From now on calls are refused because MPI has ended.
   void close() noexcept {
@@ -40,7 +40,7 @@ class mpi_failure_board {
 
   /// What a call throws that finds the board not clear.
   [[noreturn, gnu::cold, gnu::noinline]] void throw_failure() const {
-    if (phase_.load(std::memory_order_acquire) == closed)
+    if (phase_.load(memory_order_acquire) == closed)
       throw usage_error("the mpi_environment has ended; its communicators can only be destroyed now");
     throw peer_failed(culprit(), reason());
   }
@@ -54,16 +54,14 @@ class mpi_failure_board {
 
   // The writer needs microseconds between its two steps; a reader gives it a second.
   bool readable() const noexcept {
-    for (int wait = 0; wait < 1000 && phase_.load(std::memory_order_acquire) == being_written; ++wait) ::usleep(1000);
-    return phase_.load(std::memory_order_acquire) == published;
+    for (int wait = 0; wait < 1000 && phase_.load(memory_order_acquire) == being_written; ++wait) ::usleep(1000);
+    return phase_.load(memory_order_acquire) == published;
   }
 
-  std::atomic<int> phase_{none_yet};
-  std::atomic<int> departed_{0};
+  atomic<int> phase_{none_yet};
+  atomic<int> departed_{0};
   int culprit_ = -1;
   char reason_[1000] = {};
-
-  static_assert(std::atomic<int>::is_always_lock_free, "atomics between processes have to be free of locks");
 };
 
 }  // namespace shardkit::detail

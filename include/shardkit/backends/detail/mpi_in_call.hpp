@@ -4,8 +4,8 @@
 
 #include <shardkit/backends/detail/mpi_failure_board.hpp>
 #include <shardkit/comm/calls.hpp>
+#include <shardkit/core/detail/atomic.hpp>
 
-#include <atomic>
 #include <cstdint>
 #include <type_traits>
 
@@ -33,11 +33,11 @@ struct mpi_call_slot {
 
   mpi_call_slot(const mpi_failure_board* failures, double seconds) noexcept : board(failures), limit(seconds) {}
 
-  std::atomic<const mpi_failure_board*> board;
+  atomic<const mpi_failure_board*> board;
   /// Line and number of a verb in one word, which takes one instruction to write: 24 bits and 7. Above them `seen`.
-  std::atomic<std::uint64_t> call{0};
-  std::atomic<const char*> file{""};
-  std::atomic<const char*> name{""};  ///< of a call that is no verb
+  atomic<std::uint64_t> call{0};
+  atomic<const char*> file{""};
+  atomic<const char*> name{""};  ///< of a call that is no verb
 
   const double limit;  ///< the deadline of its calls, in seconds
   double waited = 0;   ///< the watchdog's own: since it first saw the call
@@ -60,7 +60,7 @@ class mpi_in_call {
  public:
   /// Throws peer_failed instead of entering where the launch has failed.
   mpi_in_call(mpi_call_slot& slot, const char* name, const call_site& site) : slot_(slot) {
-    const mpi_failure_board* board = slot.board.load(std::memory_order_relaxed);
+    const mpi_failure_board* board = slot.board.load(memory_order_relaxed);
     if (!board->clear()) [[unlikely]]
       board->throw_failure();
     enter(name, site);
@@ -73,9 +73,7 @@ class mpi_in_call {
   }
 
   /// For a verb that has asked whether it may.
-  static bool is_allowed(const mpi_call_slot& slot) noexcept {
-    return slot.board.load(std::memory_order_relaxed)->clear();
-  }
+  static bool is_allowed(const mpi_call_slot& slot) noexcept { return slot.board.load(memory_order_relaxed)->clear(); }
   template <class Call>
   [[gnu::always_inline]] mpi_in_call(mpi_call_slot& slot, const Call& call) noexcept : slot_(slot) {
     enter(mpi_call_slot::verbs::number<Call>(), call.site);
@@ -83,16 +81,16 @@ class mpi_in_call {
 
   mpi_in_call(const mpi_in_call&) = delete;
   mpi_in_call& operator=(const mpi_in_call&) = delete;
-  [[gnu::always_inline]] ~mpi_in_call() { slot_.call.store(0, std::memory_order_relaxed); }
+  [[gnu::always_inline]] ~mpi_in_call() { slot_.call.store(0, memory_order_relaxed); }
 
  private:
   void enter(const char* name, const call_site& site) noexcept {
-    slot_.name.store(name, std::memory_order_relaxed);
+    slot_.name.store(name, memory_order_relaxed);
     enter(mpi_call_slot::no_verb, site);
   }
   [[gnu::always_inline]] void enter(std::uint64_t number, const call_site& site) noexcept {
-    slot_.file.store(site.file, std::memory_order_relaxed);
-    slot_.call.store(mpi_call_slot::of(number, site.line), std::memory_order_release);
+    slot_.file.store(site.file, memory_order_relaxed);
+    slot_.call.store(mpi_call_slot::of(number, site.line), memory_order_release);
   }
 
   mpi_call_slot& slot_;

@@ -3,18 +3,18 @@
 #pragma once
 
 #include <shardkit/backends/detail/mpi_watchdog.hpp>
+#include <shardkit/core/detail/atomic.hpp>
+#include <shardkit/core/detail/shared.hpp>
 
-#include <atomic>
 #include <cstddef>
 #include <cstdlib>
 #include <exception>
-#include <memory>
 #include <new>
 #include <string>
 
 namespace shardkit::detail {
 
-class mpi_launch {
+class mpi_launch final : public shared_object {
  public:
   explicit mpi_launch(const deadlines& limits)
       : limits_(limits),
@@ -24,9 +24,6 @@ class mpi_launch {
     watchdog_.add(arrival_);
     watchdog_.add(calls_);
   }
-  mpi_launch(const mpi_launch&) = delete;
-  mpi_launch& operator=(const mpi_launch&) = delete;
-  ~mpi_launch() = default;
 
   int rank() const noexcept { return rank_; }
   int size() const noexcept { return size_; }
@@ -135,20 +132,20 @@ class mpi_launch {
   /// Gives up after a failure, and lets the process go on to its exit, so that the user's handler can report what it
   /// caught. At the exit, or when the grace is over, the job is ended: MPI_Finalize would wait for peers that cannot
   /// come.
-  static void abandon(const std::shared_ptr<mpi_launch>& launch) noexcept {
+  static void abandon(const shared<mpi_launch>& launch) noexcept {
     launch->watch_exit();
     launch->watchdog_.give_up();
-    new (std::nothrow) std::shared_ptr<mpi_launch>(launch);  // the watchdog works until the process has ended
+    new (std::nothrow) shared<mpi_launch>(launch);  // the watchdog works until the process has ended
   }
 
  private:
-  mpi_failure_board& board() const noexcept { return *board_.load(std::memory_order_acquire); }
+  mpi_failure_board& board() const noexcept { return *board_.load(memory_order_acquire); }
 
   static MPI_Comm predefined(std::size_t which) noexcept { return which == 0 ? MPI_COMM_WORLD : MPI_COMM_SELF; }
 
   /// The launch that the end of the process would leave unfinished; null where there is none.
-  static std::atomic<mpi_launch*>& live() noexcept {
-    static std::atomic<mpi_launch*> only{nullptr};
+  static atomic<mpi_launch*>& live() noexcept {
+    static atomic<mpi_launch*> only{nullptr};
     return only;
   }
 
@@ -179,12 +176,12 @@ class mpi_launch {
   const deadlines limits_;
   int rank_ = -1, size_ = 0;
   MPI_Comm world_ = MPI_COMM_NULL;
-  std::atomic<bool> stop_{false};
+  atomic<bool> stop_{false};
   MPI_Errhandler former_handlers_[2] = {MPI_ERRHANDLER_NULL, MPI_ERRHANDLER_NULL};
   mpi_node node_;
   mpi_launch* outer_ = nullptr;  // of the environment around this one
   mpi_failure_board own_;        // before the shared one is there and after it has gone
-  std::atomic<mpi_failure_board*> board_{&own_};
+  atomic<mpi_failure_board*> board_{&own_};
   mpi_call_slot arrival_, calls_;
   mpi_watchdog watchdog_;
 };

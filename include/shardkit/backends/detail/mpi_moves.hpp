@@ -5,7 +5,6 @@
 #include <shardkit/comm/calls.hpp>
 #include <shardkit/core/detail/rank_parts.hpp>
 
-#include <algorithm>
 #include <cstddef>
 
 namespace shardkit::detail {
@@ -74,7 +73,7 @@ inline void mpi_run(mpi_state& state, const broadcast_call& call) {
 #else
   const std::size_t each = state.piece_bytes / size_of(call.type);
   for (std::size_t done = 0; done < call.count; done += each)
-    mpi_check(MPI_Bcast(element_at(call.data, done, call.type), static_cast<int>(std::min(each, call.count - done)),
+    mpi_check(MPI_Bcast(element_at(call.data, done, call.type), static_cast<int>(mpi_smaller(each, call.count - done)),
                         mpi_moving_type(call.type), call.root, state.comm),
               "MPI_Bcast");
 #endif

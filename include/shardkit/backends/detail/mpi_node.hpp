@@ -4,9 +4,8 @@
 
 #include <shardkit/backends/detail/mpi_failure_board.hpp>
 #include <shardkit/backends/detail/mpi_lifeline.hpp>
+#include <shardkit/core/detail/atomic.hpp>
 
-#include <algorithm>
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <new>
@@ -28,7 +27,7 @@ class mpi_whereabouts {
   /// One look of the watchdog: empty text is "in no call".
   void note(const char* place) noexcept {
     for (std::size_t i = 0; i < length; ++i) {
-      place_[i].store(place[i], std::memory_order_relaxed);
+      place_[i].store(place[i], memory_order_relaxed);
       if (place[i] == '\0') break;
     }
     beat();
@@ -39,7 +38,7 @@ class mpi_whereabouts {
   std::string place() const {
     std::string text;
     for (const auto& character : place_) {
-      const char one = character.load(std::memory_order_relaxed);
+      const char one = character.load(memory_order_relaxed);
       if (one == '\0') break;
       text += one;
     }
@@ -51,10 +50,10 @@ class mpi_whereabouts {
   bool left() const noexcept { return left_.load(); }
 
  private:
-  std::atomic<int> rank_{-1};
-  std::atomic<std::uint32_t> beats_{0};
-  std::atomic<bool> left_{false};
-  std::atomic<char> place_[length] = {};
+  atomic<int> rank_{-1};
+  atomic<std::uint32_t> beats_{0};
+  atomic<bool> left_{false};
+  atomic<char> place_[length] = {};
 };
 
 class mpi_node {

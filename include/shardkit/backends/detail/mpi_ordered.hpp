@@ -5,7 +5,6 @@
 
 #include <shardkit/backends/detail/mpi_moves.hpp>
 
-#include <algorithm>
 #include <cstddef>
 
 namespace shardkit::detail {
@@ -34,18 +33,18 @@ void mpi_combine_gathered(mpi_state& state, const Call& call, const void* gather
 /// to `room`, which is scratch. after_round(piece) follows on every rank; piece(r) is the piece of rank r.
 template <class Call, class Parts, class Target, class AfterRound>
 void mpi_reduce_parts(mpi_state& state, const Call& call, Parts parts, Target target, AfterRound after_round) {
-  const std::size_t each = std::max(mpi_least_piece_bytes, mpi_round_bytes / state.ranks()) / size_of(call.type);
+  const std::size_t each = mpi_larger(mpi_least_piece_bytes, mpi_round_bytes / state.ranks()) / size_of(call.type);
   std::size_t longest = 0;
-  for (int r = 0; r < state.size; ++r) longest = std::max(longest, parts(r).count);
+  for (int r = 0; r < state.size; ++r) longest = mpi_larger(longest, parts(r).count);
   // Room for a piece of every rank. Our own is read where it lies; its room is for the result.
-  const std::size_t stride = std::min(each, longest);
+  const std::size_t stride = mpi_smaller(each, longest);
   void* scratch = state.scratch(state.ranks() * stride * size_of(call.type));
 
   for (std::size_t begin = 0; begin < longest; begin += each) {
     const auto piece = [&](int rank) {
       const rank_part part = parts(rank);
-      const std::size_t first = std::min(begin, part.count);
-      return rank_part{part.offset + first, std::min(each, part.count - first)};
+      const std::size_t first = mpi_smaller(begin, part.count);
+      return rank_part{part.offset + first, mpi_smaller(each, part.count - first)};
     };
     const rank_part mine = piece(state.rank);
     mpi_move_pieces(

@@ -4,13 +4,13 @@
 #include <shardkit/backends/detail/mpi_transfer.hpp>
 #include <shardkit/comm/request.hpp>
 #include <shardkit/core/buffer.hpp>
+#include <shardkit/core/detail/list.hpp>
+#include <shardkit/core/detail/shared.hpp>
 #include <shardkit/core/ordered_reduce.hpp>
 
 #include <cstddef>
 #include <cstdio>
-#include <memory>
 #include <utility>
-#include <vector>
 
 namespace shardkit::detail {
 
@@ -21,17 +21,20 @@ class mpi_pool {
  public:
   mpi_pool(mpi_launch& launch, mpi_call_slot& slot, std::size_t piece_bytes) noexcept
       : launch_(launch), slot_(slot), piece_bytes_(piece_bytes) {}
+  mpi_pool(const mpi_pool&) = delete;
+  mpi_pool& operator=(const mpi_pool&) = delete;
+  inline ~mpi_pool();
 
   /// `owner` keeps the communicator, and with it the pool, until the call is released.
-  mpi_pending& take(std::shared_ptr<void> owner, const char* name, const call_site& site);
+  mpi_pending& take(shared<shared_object> owner, const char* name, const call_site& site);
   void give_back(mpi_pending& idle) { idle_.push_back(&idle); }
 
  private:
   mpi_launch& launch_;
   mpi_call_slot& slot_;
   const std::size_t piece_bytes_;
-  std::vector<std::unique_ptr<mpi_pending>> all_;
-  std::vector<mpi_pending*> idle_;  // has room for all, so that giving back cannot fail
+  list<mpi_pending*> all_;
+  list<mpi_pending*> idle_;  // has room for all, so that giving back cannot fail
 };
 
 /// Divides a sum of f32 or f64 by the number of ranks, in the same way wherever it was summed.
@@ -63,7 +66,7 @@ class mpi_pending final : public pending_call {
       : transfer(launch, piece_bytes), pool_(pool), launch_(launch), slot_(slot) {}
   virtual ~mpi_pending() = default;
 
-  void begin(std::shared_ptr<void> owner, const char* name, const call_site& site) noexcept {
+  void begin(shared<shared_object> owner, const char* name, const call_site& site) noexcept {
     owner_ = std::move(owner);
     name_ = name;
     site_ = site;
@@ -81,7 +84,7 @@ class mpi_pending final : public pending_call {
   void keep(MPI_Datatype type) { types_.push_back(type); }
   void finish_with(const mpi_finish& step, int ranks) {
     finishes_.push_back(step);
-    inputs_.resize(static_cast<std::size_t>(ranks));
+    if (inputs_.size() != static_cast<std::size_t>(ranks)) inputs_ = list<const void*>(static_cast<std::size_t>(ranks));
   }
 
   bool test() override {
@@ -148,25 +151,29 @@ class mpi_pending final : public pending_call {
   mpi_pool& pool_;
   mpi_launch& launch_;
   mpi_call_slot& slot_;
-  std::shared_ptr<void> owner_;
+  shared<shared_object> owner_;
   const char* name_ = "";
   call_site site_;
   // Kept with their capacity, so that a steady state allocates nothing.
-  std::vector<buffer<std::byte>> rooms_;
+  list<buffer<std::byte>> rooms_;
   std::size_t rooms_used_ = 0;
-  std::vector<MPI_Datatype> types_;
-  std::vector<mpi_finish> finishes_;
-  std::vector<const void*> inputs_;  // of a combination, one for each rank
+  list<MPI_Datatype> types_;
+  list<mpi_finish> finishes_;
+  list<const void*> inputs_;  // of a combination, one for each rank
 };
 
-inline mpi_pending& mpi_pool::take(std::shared_ptr<void> owner, const char* name, const call_site& site) {
+inline mpi_pool::~mpi_pool() {
+  for (mpi_pending* one : all_) delete one;
+}
+inline mpi_pending& mpi_pool::take(shared<shared_object> owner, const char* name, const call_site& site) {
   if (idle_.empty()) {
     idle_.reserve(all_.size() + 1);
-    all_.push_back(std::make_unique<mpi_pending>(*this, launch_, slot_, piece_bytes_));
-    idle_.push_back(all_.back().get());
+    all_.make_room();
+    all_.push_back(new mpi_pending(*this, launch_, slot_, piece_bytes_));
+    idle_.push_back(all_.back());
   }
   mpi_pending& taken = *idle_.back();
-  idle_.pop_back();
+  idle_.shorten(idle_.size() - 1);
   taken.begin(std::move(owner), name, site);
   return taken;
 }

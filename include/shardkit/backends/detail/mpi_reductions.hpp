@@ -3,7 +3,6 @@
 
 #include <shardkit/backends/detail/mpi_ordered.hpp>
 
-#include <algorithm>
 #include <cstddef>
 
 namespace shardkit::detail {
@@ -18,10 +17,10 @@ inline void mpi_run(mpi_state& state, const reduce_call& call) {
   if (!mpi_reduces_exactly(call.type, call.op)) return mpi_reduce_in_order(state, call);
   // MPI_IN_PLACE is avoided: MPICH 4.0 crashes over it where the root is not rank 0. Its place is taken by a copy, for
   // which the pieces are kept short on all ranks.
-  const std::size_t each = std::min(state.piece_bytes, mpi_round_bytes) / size_of(call.type);
+  const std::size_t each = mpi_smaller(state.piece_bytes, mpi_round_bytes) / size_of(call.type);
   const bool root = state.rank == call.root, in_place = root && call.in == call.out;
   for (std::size_t done = 0; done < call.count; done += each) {
-    const std::size_t n = std::min(each, call.count - done);
+    const std::size_t n = mpi_smaller(each, call.count - done);
     const void* in = element_at(call.in, done, call.type);
     if (in_place) {
       void* copy = state.scratch(n * size_of(call.type));
@@ -45,10 +44,11 @@ inline void mpi_all_reduce_otherwise(mpi_state& state, const all_reduce_call& ca
 #else
   const std::size_t each = state.piece_bytes / size_of(call.type);
   for (std::size_t done = 0; done < call.count; done += each)
-    mpi_check(MPI_Allreduce(call.in == call.out ? MPI_IN_PLACE : element_at(call.in, done, call.type),
-                            element_at(call.out, done, call.type), static_cast<int>(std::min(each, call.count - done)),
-                            mpi_reducing_type(call), mpi_operation(call), state.comm),
-              "MPI_Allreduce");
+    mpi_check(
+        MPI_Allreduce(call.in == call.out ? MPI_IN_PLACE : element_at(call.in, done, call.type),
+                      element_at(call.out, done, call.type), static_cast<int>(mpi_smaller(each, call.count - done)),
+                      mpi_reducing_type(call), mpi_operation(call), state.comm),
+        "MPI_Allreduce");
 #endif
   mpi_finish_average(state, call, call.out, call.count);
 }

@@ -5,7 +5,6 @@
 
 #include <shardkit/backends/detail/mpi_moves.hpp>
 
-#include <algorithm>
 #include <cstddef>
 
 namespace shardkit::detail {
@@ -32,7 +31,7 @@ inline MPI_Datatype mpi_type_of_part(mpi_pending& pending, rank_part part, dtype
   int* lengths = pending.room<int>(cut.pieces);
   MPI_Aint* offsets = pending.room<MPI_Aint>(cut.pieces);
   for (std::size_t i = 0; i < cut.pieces; ++i) {
-    lengths[i] = static_cast<int>(std::min(cut.each, part.count - i * cut.each));
+    lengths[i] = static_cast<int>(mpi_smaller(cut.each, part.count - i * cut.each));
     offsets[i] = static_cast<MPI_Aint>((part.offset + i * cut.each) * size_of(type));
   }
   MPI_Datatype whole = MPI_DATATYPE_NULL;
@@ -122,7 +121,7 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const broadcast_ca
   const std::size_t each = state.piece_bytes / size_of(call.type);
   for (std::size_t done = 0; done < call.count; done += each)
     pending.transfer.collective("MPI_Ibcast", [&](MPI_Request* request) {
-      return MPI_Ibcast(element_at(call.data, done, call.type), static_cast<int>(std::min(each, call.count - done)),
+      return MPI_Ibcast(element_at(call.data, done, call.type), static_cast<int>(mpi_smaller(each, call.count - done)),
                         type, call.root, state.comm, request);
     });
 }

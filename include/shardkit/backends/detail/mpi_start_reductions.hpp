@@ -5,7 +5,6 @@
 
 #include <shardkit/backends/detail/mpi_start_moves.hpp>
 
-#include <algorithm>
 #include <cstddef>
 
 namespace shardkit::detail {
@@ -55,7 +54,8 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const all_reduce_c
   for (std::size_t done = 0; done < call.count; done += each)
     pending.transfer.collective("MPI_Iallreduce", [&](MPI_Request* request) {
       return MPI_Iallreduce(element_at(in, done, call.type), element_at(call.out, done, call.type),
-                            static_cast<int>(std::min(each, call.count - done)), type, operation, state.comm, request);
+                            static_cast<int>(mpi_smaller(each, call.count - done)), type, operation, state.comm,
+                            request);
     });
 }
 
@@ -72,7 +72,7 @@ inline void mpi_start(mpi_state& state, mpi_pending& pending, const reduce_call&
   for (std::size_t done = 0; done < call.count; done += each)
     pending.transfer.collective("MPI_Ireduce", [&](MPI_Request* request) {
       return MPI_Ireduce(element_at(in, done, call.type), root ? element_at(call.out, done, call.type) : nullptr,
-                         static_cast<int>(std::min(each, call.count - done)), mpi_reducing_type(call),
+                         static_cast<int>(mpi_smaller(each, call.count - done)), mpi_reducing_type(call),
                          mpi_operation(call), call.root, state.comm, request);
     });
 }

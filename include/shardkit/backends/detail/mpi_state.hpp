@@ -6,12 +6,11 @@
 #include <shardkit/backends/detail/mpi_pending.hpp>
 #include <shardkit/core/buffer.hpp>
 #include <shardkit/core/detail/element_at.hpp>
+#include <shardkit/core/detail/list.hpp>
 #include <shardkit/core/partition.hpp>
 
 #include <cstddef>
-#include <memory>
 #include <utility>
-#include <vector>
 
 namespace shardkit {
 
@@ -20,10 +19,10 @@ enum class mpi_ownership { owned, borrowed };
 
 namespace detail {
 
-class mpi_state {
+class mpi_state final : public shared_object {
  public:
-  mpi_state(std::shared_ptr<mpi_launch> shared, MPI_Comm handle, mpi_ownership ownership, std::size_t largest_piece)
-      : launch(std::move(shared)),
+  mpi_state(shared<mpi_launch> of, MPI_Comm handle, mpi_ownership ownership, std::size_t largest_piece)
+      : launch(std::move(of)),
         comm(handle),
         piece_bytes(largest_piece),
         slot(nullptr, launch->limits().operation),
@@ -37,17 +36,15 @@ class mpi_state {
     mpi_check(MPI_Comm_rank(comm, &rank), "MPI_Comm_rank");
     mpi_check(MPI_Comm_size(comm, &size), "MPI_Comm_size");
     for (std::size_t bytes = 1; bytes <= largest_element; ++bytes) most_[bytes] = piece_bytes / bytes;
-    numbers_.resize(2 * static_cast<std::size_t>(size));
-    inputs.resize(static_cast<std::size_t>(size));
+    numbers_ = list<int>(2 * static_cast<std::size_t>(size));
+    inputs = list<const void*>(static_cast<std::size_t>(size));
     launch->watchdog().add(slot);
   }
-  mpi_state(const mpi_state&) = delete;
-  mpi_state& operator=(const mpi_state&) = delete;
-  ~mpi_state() {
+  ~mpi_state() override {
     // After a failure nothing is freed: that is collective, and the process is about to end.
     if (mpi_is_running() && !launch->failed()) {
       const mpi_in_call in_call(slot, "MPI_Comm_free", {}, mpi_in_call::even_after_failure{});
-      if (control_) control_->close();
+      if (control_ != nullptr) control_->close();
       if (inner_ != MPI_COMM_NULL) MPI_Comm_free(&inner_);
       if (ownership_ == mpi_ownership::owned) MPI_Comm_free(&comm);
       if (borrowed_handler_ != MPI_ERRHANDLER_NULL) {
@@ -55,6 +52,7 @@ class mpi_state {
         MPI_Errhandler_free(&borrowed_handler_);
       }
     }
+    delete control_;
     launch->watchdog().remove(slot);
   }
 
@@ -100,11 +98,11 @@ class mpi_state {
 
   /// Made at the first call, which is collective.
   control_lane& control() {
-    if (!control_)
+    if (control_ == nullptr)
       run("control", {}, [&, this] {
         MPI_Comm copy = MPI_COMM_NULL;
         mpi_check(MPI_Comm_dup(comm, &copy), "MPI_Comm_dup");
-        control_ = std::make_unique<mpi_control>(*launch, copy);
+        control_ = new mpi_control(*launch, copy);
       });
     return *control_;
   }
@@ -115,7 +113,7 @@ class mpi_state {
     return scratch_.data();
   }
 
-  const std::shared_ptr<mpi_launch> launch;
+  const shared<mpi_launch> launch;
   MPI_Comm comm;
   int rank = 0, size = 1;
   const std::size_t piece_bytes;
@@ -123,7 +121,7 @@ class mpi_state {
   mpi_transfer messages;  ///< the user's, of one call
   mpi_transfer pieces;    ///< of a composed collective
   mpi_pool pool;
-  std::vector<const void*> inputs;  ///< of a rank-ordered reduction
+  list<const void*> inputs;  ///< of a rank-ordered reduction
 
  private:
   static constexpr std::size_t largest_element = 8;
@@ -135,8 +133,8 @@ class mpi_state {
   const mpi_ownership ownership_;
   MPI_Errhandler borrowed_handler_ = MPI_ERRHANDLER_NULL;
   MPI_Comm inner_ = MPI_COMM_NULL;
-  std::unique_ptr<mpi_control> control_;
-  std::vector<int> numbers_;
+  mpi_control* control_ = nullptr;
+  list<int> numbers_;
   buffer<std::byte> scratch_;
 };
 

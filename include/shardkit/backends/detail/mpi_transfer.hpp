@@ -5,7 +5,6 @@
 
 #include <shardkit/backends/detail/mpi_launch.hpp>
 
-#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <vector>
@@ -33,7 +32,7 @@ struct mpi_cut {
 
  private:
   static int tag_of(std::size_t pieces) noexcept {
-    return static_cast<int>(std::min<std::size_t>(pieces, 32767));  // the least upper bound MPI grants
+    return static_cast<int>(mpi_smaller<std::size_t>(pieces, 32767));  // the least upper bound MPI grants
   }
 };
 
@@ -158,7 +157,7 @@ class mpi_transfer {
   template <class Start>
   void post(const mpi_cut& cut, std::size_t count, dtype type, int peer, bool received, Start start) {
     for (std::size_t piece = 0; piece < cut.pieces; ++piece) {
-      const std::size_t offset = piece * cut.each, n = std::min(cut.each, count - offset);
+      const std::size_t offset = piece * cut.each, n = mpi_smaller(cut.each, count - offset);
       mpi_check(
           start(offset * size_of(type), static_cast<mpi_count>(n), cut.tag, &add({received, n, type, peer, cut.tag})),
           received ? "MPI_Irecv" : "MPI_Isend");

@@ -1,22 +1,21 @@
-// The one thread that ends a job which would hang: MPI can neither be interrupted nor throw while it waits. The only
-// header of the backend with <thread>.
+// The one thread that ends a job which would hang: MPI can neither be interrupted nor throw while it waits. By the
+// system's own threads: <thread> and its like take longer to compile than the rest of the backend.
 #pragma once
 
 #include <shardkit/backends/detail/mpi_api.hpp>
 #include <shardkit/backends/detail/mpi_in_call.hpp>
 #include <shardkit/backends/detail/mpi_node.hpp>
 #include <shardkit/comm/deadlines.hpp>
+#include <shardkit/core/detail/atomic.hpp>
+#include <shardkit/core/detail/list.hpp>
+#include <shardkit/core/detail/waiting.hpp>
 
-#include <algorithm>
-#include <atomic>
-#include <chrono>
-#include <condition_variable>
 #include <cstdio>
-#include <mutex>
 #include <string>
-#include <thread>
-#include <vector>
+#include <utility>
 
+#include <pthread.h>
+#include <time.h>
 #include <unistd.h>
 
 namespace shardkit::detail {
@@ -24,7 +23,7 @@ namespace shardkit::detail {
 /// Writes `text` to standard error and ends all processes of the job with a non-zero status. Where MPI is stuck as
 /// well, at least this process ends after `grace` seconds, and the launcher ends the others.
 [[noreturn]] inline void mpi_end_job(const std::string& text, double grace) {
-  static std::atomic<bool> ending{false};
+  static atomic<bool> ending{false};
   if (ending.exchange(true))
     for (;;) ::pause();  // another thread is at it
   std::fputs((text + "\n").c_str(), stderr);
@@ -32,10 +31,16 @@ namespace shardkit::detail {
   // MPI_Abort kills the launcher's readers, too: let them forward the text first.
   ::usleep(100000);
   if (mpi_is_running()) {
-    std::thread([grace] {
-      ::usleep(static_cast<unsigned>(std::min(grace, 5.0) * 1e6));
-      ::_exit(1);
-    }).detach();
+    static unsigned microseconds = 0;
+    microseconds = static_cast<unsigned>((grace < 5.0 ? grace : 5.0) * 1e6);
+    pthread_t last_resort;
+    (void)pthread_create(
+        &last_resort, nullptr,
+        [](void*) -> void* {
+          ::usleep(microseconds);
+          ::_exit(1);
+        },
+        nullptr);
     MPI_Abort(MPI_COMM_WORLD, 1);
   }
   ::_exit(1);
@@ -47,62 +52,92 @@ namespace shardkit::detail {
 class mpi_watchdog {
  public:
   mpi_watchdog(const deadlines& limits, const mpi_failure_board* board) : limits_(limits), board_(board) {
-    if (std::min({limits.init, limits.operation, limits.abort}) < no_deadline)
-      thread_ = std::thread([this] { watch(); });
+    pthread_condattr_t clock;
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&wake_, &clock);
+    pthread_condattr_destroy(&clock);
+    if (!(limits.init < no_deadline || limits.operation < no_deadline || limits.abort < no_deadline)) return;
+    if (pthread_create(
+            &thread_, nullptr,
+            [](void* self) noexcept -> void* {
+              static_cast<mpi_watchdog*>(self)->watch();
+              return nullptr;
+            },
+            this) != 0)
+      throw transport_error("the system grants no thread for the watchdog of MPI's calls");
+    started_ = true;
   }
   mpi_watchdog(const mpi_watchdog&) = delete;
   mpi_watchdog& operator=(const mpi_watchdog&) = delete;
   ~mpi_watchdog() {
-    if (!thread_.joinable()) return;
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      stopping_ = true;
+    if (started_) {
+      {
+        const holding lock(mutex_);
+        stopping_ = true;
+      }
+      pthread_cond_broadcast(&wake_);
+      pthread_join(thread_, nullptr);
     }
-    wake_.notify_all();
-    thread_.join();
+    pthread_cond_destroy(&wake_);
   }
 
   void add(mpi_call_slot& slot) {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const holding lock(mutex_);
     slot.board.store(board_);
     slots_.push_back(&slot);
   }
   void remove(mpi_call_slot& slot) noexcept {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    slots_.erase(std::remove(slots_.begin(), slots_.end(), &slot), slots_.end());
+    const holding lock(mutex_);
+    for (mpi_call_slot** at = slots_.begin(); at != slots_.end(); ++at)
+      if (*at == &slot) return slots_.erase(at);
   }
 
   /// From now on this board counts; the old one, and the node it belongs to, are touched no more, here or by calls that
   /// are entered. Without a node there is nobody to hear from.
   void follow(const mpi_failure_board* board, mpi_node* node) noexcept {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const holding lock(mutex_);
     board_ = board;
     node_ = node;
     for (mpi_call_slot* slot : slots_) slot->board.store(board);
   }
   /// Who speaks in the messages.
   void introduce(std::string speaker) {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const holding lock(mutex_);
     speaker_ = std::move(speaker);
   }
   /// This process has given up and is to end within the grace.
   void give_up() noexcept {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const holding lock(mutex_);
     given_up_ = true;
   }
 
   static constexpr double interval = 0.05;  ///< seconds from look to look
 
  private:
+  class holding {
+   public:
+    explicit holding(pthread_mutex_t& mutex) noexcept : mutex_(mutex) { pthread_mutex_lock(&mutex_); }
+    holding(const holding&) = delete;
+    holding& operator=(const holding&) = delete;
+    ~holding() { pthread_mutex_unlock(&mutex_); }
+
+   private:
+    pthread_mutex_t& mutex_;
+  };
+
   void watch() {
-    std::unique_lock<std::mutex> lock(mutex_);
-    auto last = std::chrono::steady_clock::now();
-    for (;;) {
-      wake_.wait_for(lock, std::chrono::duration<double>(interval));
+    const holding lock(mutex_);
+    for (double last = now_seconds();;) {
+      const double until = now_seconds() + interval;
+      timespec time{};
+      time.tv_sec = static_cast<time_t>(until);
+      time.tv_nsec = static_cast<long>((until - static_cast<double>(time.tv_sec)) * 1e9);
+      pthread_cond_timedwait(&wake_, &mutex_, &time);
       if (stopping_) return;
-      const auto now = std::chrono::steady_clock::now();
+      const double now = now_seconds();
       // A process that was stopped (a debugger, a suspended machine) has not waited for its peers in that time.
-      look(std::min(std::chrono::duration<double>(now - last).count(), 1.0));
+      look(now - last < 1.0 ? now - last : 1.0);
       last = now;
     }
   }
@@ -113,7 +148,7 @@ class mpi_watchdog {
     if (failed) since_failure_ += passed;
     if (given_up_ && (since_given_up_ += passed) > limits_.abort) end("has given up, " + cause());
     for (mpi_call_slot* slot : slots_) {
-      std::uint64_t call = slot->call.load(std::memory_order_acquire);
+      std::uint64_t call = slot->call.load(memory_order_acquire);
       if (mpi_call_slot::number(call) == 0) continue;
       call = slot->call.fetch_or(mpi_call_slot::seen);
       slot->waited = (call & mpi_call_slot::seen) != 0 ? slot->waited + passed : 0;
@@ -132,7 +167,7 @@ class mpi_watchdog {
   const char* here() noexcept {
     here_[0] = '\0';
     for (const mpi_call_slot* slot : slots_) {
-      const std::uint64_t call = slot->call.load(std::memory_order_acquire);
+      const std::uint64_t call = slot->call.load(memory_order_acquire);
       if (mpi_call_slot::number(call) == 0) continue;
       const unsigned line = mpi_call_slot::line(call);
       if (line == 0) std::snprintf(here_, sizeof here_, "%s", slot->name_of(call));
@@ -160,8 +195,10 @@ class mpi_watchdog {
   }
 
   const deadlines limits_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
+  pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
+  pthread_cond_t wake_;
+  pthread_t thread_{};
+  bool started_ = false;
   bool stopping_ = false;
   bool given_up_ = false;
   double since_failure_ = 0, since_given_up_ = 0;
@@ -169,8 +206,7 @@ class mpi_watchdog {
   mpi_node* node_ = nullptr;
   char here_[mpi_whereabouts::length] = {};
   std::string speaker_ = "a rank";
-  std::vector<mpi_call_slot*> slots_;
-  std::thread thread_;
+  list<mpi_call_slot*> slots_;
 };
 
 }  // namespace shardkit::detail

@@ -14,7 +14,8 @@ inline constexpr int memory_order_seq_cst = __ATOMIC_SEQ_CST;
 /// A number, bool or pointer.
 template <class T>
 class atomic {
-  static_assert(__atomic_always_lock_free(sizeof(T), nullptr), "shardkit: atomics do without locks");
+  static_assert(__atomic_always_lock_free(sizeof(T), nullptr),
+                "shardkit: atomics do without locks, also between processes");
 
  public:
   atomic() noexcept = default;
@@ -36,6 +37,9 @@ class atomic {
   }
   [[gnu::always_inline]] T fetch_sub(T value, int order = memory_order_seq_cst) noexcept {
     return __atomic_fetch_sub(&value_, value, order);
+  }
+  [[gnu::always_inline]] T fetch_or(T value, int order = memory_order_seq_cst) noexcept {
+    return __atomic_fetch_or(&value_, value, order);
   }
   /// Puts `desired` where `expected` is, and else tells in `expected` what is there.
   [[gnu::always_inline]] bool compare_exchange_strong(T& expected, T desired, int order = memory_order_seq_cst,
