@@ -28,12 +28,12 @@ class basic_thread_collectives : private thread_contributions {
 
   void publish(const broadcast_call& call) {
     const std::size_t bytes = call.count * size_of(call.type);
-    if (bytes > thread_limits::broadcast) return meeting_.publish_buffers(call, {call.data, call.data});
+    if (bytes > broadcast_limit()) return meeting_.publish_buffers(call, {call.data, call.data});
     carry(call, call.data, rank() == call.root ? bytes : 0, bytes);
   }
   void work(const broadcast_call& call) {
     const std::size_t bytes = call.count * size_of(call.type);
-    if (bytes <= thread_limits::broadcast) {
+    if (bytes <= broadcast_limit()) {
       if (rank() != call.root) host_space::copy(call.data, carried(call, call.root, bytes), bytes);
       return;
     }
@@ -164,6 +164,10 @@ class basic_thread_collectives : private thread_contributions {
     for (int step = 0, peer = rank(); step < size(); ++step, peer = peer + 1 == size() ? 0 : peer + 1) visit(peer);
   }
 
+  // Up to where the root's box is best: ranks that share cores wait for each other only once then.
+  std::size_t broadcast_limit() const noexcept {
+    return meeting_.room().crowded ? thread_limits::box : thread_limits::broadcast;
+  }
   // Whether each rank should combine everything by itself: one exchange instead of two, and more to read.
   bool in_one_step(std::size_t bytes) const noexcept {
     return bytes * (ranks() - 1) <= thread_limits::one_step || bytes <= thread_line::inline_bytes;

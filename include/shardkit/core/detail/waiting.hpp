@@ -30,13 +30,14 @@ inline void pause_core() noexcept {
 #endif
 }
 
-/// How often to look before giving up the core: not at all worth it where ranks share cores.
-inline int spins_for(int ranks) noexcept {
+/// Whether there are cores for that many ranks.
+inline bool have_cores(int ranks) noexcept {
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
-  const bool known = sched_getaffinity(0, sizeof allowed, &allowed) == 0;
-  return known && ranks <= CPU_COUNT(&allowed) ? 20000 : 20;
+  return sched_getaffinity(0, sizeof allowed, &allowed) == 0 && ranks <= CPU_COUNT(&allowed);
 }
+/// How often to look before giving up the core: not at all worth it where ranks share cores.
+inline int spins_for(int ranks) noexcept { return have_cores(ranks) ? 20000 : 20; }
 
 enum class wait_result { ready, interrupted, expired };
 
