@@ -86,9 +86,8 @@ run_configuration() {
     fi
     say "$name: testing"
     rm -f "$log"
-    # One more than there are cores: a quarter of the time tests wait, for deadlines above all.
     # shellcheck disable=SC2086
-    (cd "build/$name" && ${test_wrapper:-} ctest -j "$(($(cores) + 1))" --output-on-failure --no-tests=error "$@" 2>&1) |
+    (cd "build/$name" && ${test_wrapper:-} ctest -j "$(cores)" --output-on-failure --no-tests=error "$@" 2>&1) |
       tee "$log"
     count_results "$name" "$log" "${PIPESTATUS[0]}"
   else

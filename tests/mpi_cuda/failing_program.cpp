@@ -77,6 +77,7 @@ const std::map<std::string, scenario> scenarios = {
     {"has a stream that stands still",
      {[](rank_state& my) {
         if (my.world.rank() == 1) shardkit_double::set_stalled(0, true);
+        else pass_seconds(0.5);  // the other's deadline comes first
         cuda_space::fill_bytes(my.data.data(), 0, count, my.stream);
         my.world.all_reduce(in_place(my.data), sum, my.stream);
       },
