@@ -30,7 +30,7 @@ class mpi_cuda_engine {
       : round_bytes(bytes),
         direct(says_aware),
         stages(may_stage),
-        spins(spins_for(ranks)),
+        spins(spins_for(!have_cores(ranks))),
         device(current_cuda_device()),
         slots_(may_stage ? bytes : 0, patience) {}
 

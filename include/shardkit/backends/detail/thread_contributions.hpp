@@ -32,8 +32,9 @@ class thread_contributions {
   // `largest`, the same on every rank, decides where contributions travel: within the line or in a box.
   template <class Call, class Fill>
   void carry(const Call& call, std::size_t largest, Fill fill) {
-    meeting_.publish_copied(call, largest, [&, this](void* place) {
-      if (size() != 1) fill(place);
+    const bool alone = size() == 1;  // nobody reads it, and there is no box
+    meeting_.publish_copied(call, alone ? 0 : largest, [&](void* place) {
+      if (!alone) fill(place);
     });
   }
   template <class Call>

@@ -59,8 +59,6 @@ class thread_queue {
 
   thread_queue(thread_meeting& meeting, Collectives& collectives) : meeting_(meeting), collectives_(collectives) {}
 
-  bool empty() const noexcept { return order_.empty(); }
-
   template <class Call>
   started* start(const Call& call, shared<shared_object> owner) {
     meeting_.require_alive();

@@ -78,7 +78,7 @@ struct thread_room final : shared_object {
         launch_ranks(std::move(ranks_of_launch)),
         size(static_cast<int>(launch_ranks.size())),
         crowded(!have_cores(size)),
-        spins(spins_for(size)),
+        spins(spins_for(crowded)),
         slots(launch_ranks.size()),
         boxes(size < 2 ? 0 : 2 * launch_ranks.size() * box_bytes),
         channels(launch_ranks.size() * launch_ranks.size()),
@@ -90,9 +90,7 @@ struct thread_room final : shared_object {
   /// Where `rank` puts what it contributes to `call`. The ranks take the boxes in turn, so that each is written by one
   /// that has read it before: data that goes back and forth between cores travels several times as fast as data that
   /// goes one way. A single rank has none.
-  unsigned char* box(int rank, std::uint64_t call) noexcept {
-    return size == 1 ? nullptr : boxes.data() + turn(rank, call) * box_bytes;
-  }
+  unsigned char* box(int rank, std::uint64_t call) noexcept { return boxes.data() + turn(rank, call) * box_bytes; }
   /// The same for thread_limits::stage bytes, for ranks whose cores are far apart. Allocated when first used.
   unsigned char* stage(int rank, std::uint64_t call) {
     unsigned char* all = stages_.load(memory_order_acquire);

@@ -37,7 +37,7 @@ inline bool have_cores(int ranks) noexcept {
   return sched_getaffinity(0, sizeof allowed, &allowed) == 0 && ranks <= CPU_COUNT(&allowed);
 }
 /// How often to look before giving up the core: not at all worth it where ranks share cores.
-inline int spins_for(int ranks) noexcept { return have_cores(ranks) ? 20000 : 20; }
+constexpr int spins_for(bool crowded) noexcept { return crowded ? 20 : 20000; }
 
 enum class wait_result { ready, interrupted, expired };
 
