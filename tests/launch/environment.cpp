@@ -116,6 +116,28 @@ TEST_CASE("incomplete, wrong and contradictory variables are refused by name") {
       {{{"RANK", "0"}, {"WORLD_SIZE", "0"}}, {"the size is 0"}},
       {{{"RANK", "1"}, {"WORLD_SIZE", "2"}, {"LOCAL_RANK", "3"}, {"LOCAL_WORLD_SIZE", "2"}},
        {"local rank 3", "LOCAL_RANK=3"}},
+      {{{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"LOCAL_RANK", "7"}},
+       {"local rank 7 is not below the size 2", "LOCAL_RANK=7", "WORLD_SIZE=2"}},
+      {{{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"LOCAL_WORLD_SIZE", "2"}}, {"LOCAL_WORLD_SIZE=2", "LOCAL_RANK"}},
+      {{{"LOCAL_RANK", "0"}}, {"LOCAL_RANK=0", "RANK", "torchrun", "unset"}},
+      {{{"LOCAL_WORLD_SIZE", "2"}}, {"LOCAL_WORLD_SIZE=2", "RANK"}},
+      {{{"OMPI_COMM_WORLD_LOCAL_RANK", "1"}}, {"OMPI_COMM_WORLD_LOCAL_RANK=1", "OMPI_COMM_WORLD_RANK"}},
+      {{{"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}}, {"OMPI_COMM_WORLD_LOCAL_SIZE=2", "OMPI_COMM_WORLD_RANK"}},
+      {{{"MPI_LOCALRANKID", "1"}}, {"MPI_LOCALRANKID=1", "PMI_RANK"}},
+      {{{"SHARDKIT_LOCAL_RANK", "1"}}, {"SHARDKIT_LOCAL_RANK=1", "SHARDKIT_RANK"}},
+      {{{"SHARDKIT_LOCAL_SIZE", "1"}}, {"SHARDKIT_LOCAL_SIZE=1", "SHARDKIT_RANK"}},
+      {given + variables{{"SHARDKIT_LOCAL_SIZE", "3"}}, {"SHARDKIT_LOCAL_SIZE=3", "SHARDKIT_LOCAL_RANK"}},
+      {given + variables{{"SHARDKIT_LOCAL_RANK", "9"}}, {"local rank 9", "SHARDKIT_LOCAL_RANK=9"}},
+      {open_mpi + variables{{"SHARDKIT_LOCAL_RANK", "1"}}, {"SHARDKIT_LOCAL_RANK=1", "SHARDKIT_RANK"}},
+      {{{"SHARDKIT_PORT", "4000"}}, {"SHARDKIT_PORT is set", "SHARDKIT_RANK", "SHARDKIT_SIZE"}},
+      {{{"SHARDKIT_HOST", "node7"}}, {"SHARDKIT_HOST is set", "SHARDKIT_RANK"}},
+      {{{"SHARDKIT_LISTEN", "node7"}}, {"SHARDKIT_LISTEN is set", "SHARDKIT_RANK"}},
+      {{{"SHARDKIT_JOB_TOKEN", "s3cret"}}, {"SHARDKIT_JOB_TOKEN is set", "SHARDKIT_RANK"}},
+      {batch_script + variables{{"SHARDKIT_PORT", "4000"}}, {"SHARDKIT_PORT is set"}},
+      {{{"RANK", " 1"}, {"WORLD_SIZE", "2"}}, {"RANK is ' 1'"}},
+      {{{"RANK", "+1"}, {"WORLD_SIZE", "2"}}, {"RANK is '+1'"}},
+      {{{"RANK", "1 "}, {"WORLD_SIZE", "2"}}, {"RANK is '1 '"}},
+      {{{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"LOCAL_RANK", " 0"}}, {"LOCAL_RANK is ' 0'"}},
       {{{"RANK", "1"}, {"WORLD_SIZE", "2"}, {"LOCAL_RANK", "0"}, {"LOCAL_WORLD_SIZE", "4"}}, {"the node has 4 ranks"}},
       {{{"RANK", "1"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "a"}}, {"MASTER_ADDR", "MASTER_PORT"}},
       {{{"RANK", "1"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "a"}, {"MASTER_PORT", "70000"}}, {"MASTER_PORT is 70000"}},
@@ -138,6 +160,7 @@ TEST_CASE("incomplete, wrong and contradictory variables are refused by name") {
     CAPTURE(text);
     for (const std::string& name : row.named) CHECK(text.find(name) != std::string::npos);
     CHECK(text.find("accepted") == std::string::npos);
+    CHECK(text.find("s3cret") == std::string::npos);
   }
 }
 

@@ -35,7 +35,9 @@ struct launch_environment {
   /// Reads SHARDKIT_RANK and SHARDKIT_SIZE (with SHARDKIT_LOCAL_RANK, SHARDKIT_LOCAL_SIZE, SHARDKIT_HOST,
   /// SHARDKIT_PORT, SHARDKIT_JOB_TOKEN where wanted), which count before any launcher; else the variables of Open MPI,
   /// of MPICH or Intel MPI, of torchrun, of an srun step. Nothing set: one process. Throws usage_error naming the
-  /// variables that are incomplete, not numbers, or contradict each other.
+  /// variables that are incomplete, not numbers, or contradict each other: half of a launcher's variables, its local
+  /// ones alone included, or a SHARDKIT_ variable where nothing says which rank this is, would start as many jobs of
+  /// one rank as there are processes.
   static launch_environment detect(const environment_lookup& variable = [](const char* name) -> const char* {
     return std::getenv(name);
   });
@@ -50,6 +52,8 @@ struct launch_environment {
       refuse("the node has " + std::to_string(local_size) + " ranks, the whole launch " + std::to_string(size));
     if (local_rank < -1 || (local_size != -1 && (local_size < 1 || local_rank >= local_size)))
       refuse("local rank " + std::to_string(local_rank) + " is not below the local size " + std::to_string(local_size));
+    if (local_rank >= size)
+      refuse("local rank " + std::to_string(local_rank) + " is not below the size " + std::to_string(size));
     if (port < 0 || ports < 1 || port + ports > 65536)
       refuse("port " + std::to_string(port) + " is not from 0 to 65535");
   }
@@ -107,6 +111,7 @@ class environment_reader {
       throw usage_error("launch environment: PMIX_RANK=" + text("PMIX_RANK") +
                         " says that a launcher started this process, but PMIx has no variable for the number of ranks; "
                         "let MPI tell it (mpi_environment), or set SHARDKIT_RANK and SHARDKIT_SIZE");
+    require_no_meeting();
     return finished({});
   }
 
@@ -120,23 +125,23 @@ class environment_reader {
     const char* given = get(name);
     char* end = nullptr;
     const long value = std::strtol(given, &end, 10);
-    if (end == given || *end != '\0' || value < 0 || value > 0x7fffffff)
+    // strtol lets spaces and a sign come first.
+    if (*given < '0' || *given > '9' || *end != '\0' || value > 0x7fffffff)
       throw usage_error(std::string("launch environment: ") + name + " is '" + given +
                         "', which is not a number from 0 on; correct it or unset it");
     into.matched.push_back(std::string(name) + "=" + given);
     return static_cast<int>(value);
   }
 
-  /// Rank and size of one launcher; false where it set neither.
+  /// Rank and size of one launcher; false where it set nothing.
   bool complete(const launcher_variables& names, launch_environment& into) const {
-    const bool stray_local_size = names.local_size != nullptr && names.local_size == hydra_variables.local_size;
-    if (!has(names.rank) && !has(names.size) && !(stray_local_size && has(names.local_size))) return false;
-    if (!has_both(names)) {
-      const char* there = has(names.rank) ? names.rank : has(names.size) ? names.size : names.local_size;
-      const char* missing = has(names.rank) ? names.size : names.rank;
-      throw usage_error(std::string("launch environment: ") + there + "=" + get(there) + " is set without " + missing +
-                        ", both of " + names.launcher + "; set both, or unset " + there + " to run as one process");
-    }
+    const char* there = nullptr;
+    for (const char* name : {names.local_size, names.local_rank, names.size, names.rank})
+      if (has(name)) there = name;
+    // A batch script has SLURM_LOCALID without being a rank.
+    if (there == nullptr || there == srun_variables.local_rank) return false;
+    if (!has_both(names)) refuse_half(names, there, has(names.rank) ? names.size : names.rank);
+    if (has(names.local_size) && !has(names.local_rank)) refuse_half(names, names.local_size, names.local_rank);
     into.launcher = names.launcher;
     into.rank = number(into, names.rank);
     into.size = number(into, names.size);
@@ -144,6 +149,22 @@ class environment_reader {
     into.local_size = has(names.local_size) ? number(into, names.local_size) : -1;
     into.require_valid();
     return true;
+  }
+
+  [[noreturn]] void refuse_half(const launcher_variables& names, const char* there, const char* missing) const {
+    throw usage_error(std::string("launch environment: ") + there + "=" + get(there) + " is set without " + missing +
+                      ", both of " + names.launcher + "; set both, or unset " + there +
+                      (missing == names.local_rank ? "" : " to run as one process"));
+  }
+
+  /// Whoever names a place to meet means to meet somebody.
+  void require_no_meeting() const {
+    for (const char* name : {"SHARDKIT_HOST", "SHARDKIT_PORT", "SHARDKIT_LISTEN", "SHARDKIT_JOB_TOKEN"})
+      if (has(name))
+        throw usage_error(std::string("launch environment: ") + name +
+                          " is set, but nothing says which rank this process is; set SHARDKIT_RANK and SHARDKIT_SIZE "
+                          "too, start it by a launcher, or unset " +
+                          name + " to run as one process");
   }
 
   void require_same(const launch_environment& one, const launch_environment& other) const {
