@@ -3,6 +3,7 @@
 #include <shardkit/testing/on_ranks.hpp>
 
 #include <chrono>
+#include <csignal>
 #include <stdexcept>
 #include <thread>
 
@@ -14,6 +15,28 @@ template <class Comm>
 int sum_of_ones(Comm& comm) {
   return comm.all_reduce(1, shardkit::sum);
 }
+
+bool stays_behind = false;
+
+// A listener of the program's own that never comes back on one rank, after all cases have ended.
+struct staying : doctest::IReporter {
+  explicit staying(const doctest::ContextOptions&) {}
+  void test_run_end(const doctest::TestRunStats&) override {
+    if (stays_behind) std::this_thread::sleep_for(std::chrono::seconds(60));
+  }
+  void report_query(const doctest::QueryData&) override {}
+  void test_run_start() override {}
+  void test_case_start(const doctest::TestCaseData&) override {}
+  void test_case_reenter(const doctest::TestCaseData&) override {}
+  void test_case_end(const doctest::CurrentTestCaseStats&) override {}
+  void test_case_exception(const doctest::TestCaseException&) override {}
+  void subcase_start(const doctest::SubcaseSignature&) override {}
+  void subcase_end() override {}
+  void log_assert(const doctest::AssertData&) override {}
+  void log_message(const doctest::MessageData&) override {}
+  void test_case_skipped(const doctest::TestCaseData&) override {}
+};
+DOCTEST_REGISTER_LISTENER("staying", 2, staying);
 
 }  // namespace
 
@@ -79,6 +102,29 @@ TEST_SUITE("stuck") {
     on_ranks([](auto& comm) {
       if (comm.rank() == 1) std::this_thread::sleep_for(std::chrono::seconds(60));
     });
+  }
+  TEST_CASE("a rank sleeps for longer than it may" * doctest::timeout(1.5)) {
+    on_ranks([](auto& comm) {
+      if (comm.rank() == 1) std::this_thread::sleep_for(std::chrono::seconds(60));
+    });
+  }
+  TEST_CASE("a rank stays behind") {
+    on_ranks([](auto& comm) {
+      if (comm.rank() == 1) stays_behind = true;
+    });
+  }
+  TEST_CASE("a rank crashes") {
+    on_ranks([](auto& comm) {
+      if (comm.rank() == 1) std::raise(SIGSEGV);
+      comm.barrier();
+    });
+  }
+}
+
+TEST_SUITE("slow") {
+  TEST_CASE("slower than others may be" * doctest::timeout(20)) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(700));
+    on_ranks([](auto& comm) { comm.barrier(); });
   }
 }
 

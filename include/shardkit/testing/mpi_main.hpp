@@ -16,8 +16,9 @@
 // that are missing: MPI cannot call back who waits in it. Ranks of other nodes are not named.
 //
 // With --out=FILE each rank writes a file of its own, with .rank0, .rank1 before the extension: doctest's JUnit and XML
-// reporters describe one process, and what one rank has written stands whatever happens to the others. Without --out
-// these two reporters are refused on several ranks, and so is --abort-after.
+// reporters describe one process, and what one rank has written stands whatever happens to the others. Where the job is
+// ended the JUnit files of its ranks have the case and the reason (XML files stay unfinished). Without --out these two
+// reporters are refused on several ranks, and so is --abort-after.
 #pragma once
 
 #include <shardkit/backends/mpi.hpp>
@@ -44,6 +45,14 @@
 namespace shardkit::testing {
 namespace detail {
 
+/// "results/unit.xml" becomes "results/unit.rank1.xml".
+inline std::string file_of_rank(const std::string& path, int rank) {
+  const std::size_t slash = path.find_last_of('/'), dot = path.find_last_of('.');
+  const bool extension = dot != std::string::npos && (slash == std::string::npos || dot > slash + 1) && dot != 0;
+  const std::size_t end = extension ? dot : path.size();
+  return path.substr(0, end) + ".rank" + std::to_string(rank) + path.substr(end);
+}
+
 /// One rank's part in the run. Plain MPI: the library may be what is tested, and broken.
 class mpi_run final : public run_observer, public rank_runner {
  public:
@@ -54,6 +63,7 @@ class mpi_run final : public run_observer, public rank_runner {
         board_(comm_.handle),
         text_(mpi.rank()),
         stream_(&text_),
+        case_(given.case_deadline),
         watching_([this](double passed) { look(passed); }) {
     run_observer::current = this;
     rank_runner::current = this;
@@ -80,7 +90,7 @@ class mpi_run final : public run_observer, public rank_runner {
 
   void case_started(const doctest::TestCaseData& which) override {
     name_ = which.m_name;
-    case_.start(which, given_.case_deadline);
+    case_.start(which);
     board_.begin();
   }
   void case_ended(bool passed) override {
@@ -159,18 +169,18 @@ class mpi_run final : public run_observer, public rank_runner {
     if (board_.ending()) return show();
     std::string why;
     if (case_.expired(passed)) {
-      why = in_seconds(case_.deadline()) + " have passed " + case_.place();
+      why = in_seconds(case_.deadline()) + " have passed ";
     } else if (given_.deadline > 0 && total_ > given_.deadline) {
-      why = in_seconds(given_.deadline) + " have passed " + case_.place();
+      why = in_seconds(given_.deadline) + " have passed ";
     } else if (board_.left_failing() && board_.incomplete()) {
       if ((since_left_ += passed) < grace()) return;
-      why = in_seconds(grace()) + " have passed since a rank failed " + case_.place();
+      why = in_seconds(grace()) + " have passed since a rank failed ";
     } else {
       since_left_ = 0;
       return;
     }
     if (!board_.begin_ending()) return;
-    why += board_.text();
+    why += place();
     show();
     for (int wait = 0; wait < 100 && !board_.all_shown(); ++wait)
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
@@ -179,8 +189,10 @@ class mpi_run final : public run_observer, public rank_runner {
   void show() {
     if (std::exchange(shown_, true)) return;
     text_.write_through();
+    if (given_.junit) record.write(file_of_rank(given_.out, mpi_.rank()), "the job has ended " + place());
     board_.shown();
   }
+  std::string place() const { return case_.place() + board_.text(); }
 
   /// Seconds for the others to come after a rank has failed.
   double grace() const { return std::min(5.0, case_.deadline() / 2); }
@@ -199,14 +211,6 @@ class mpi_run final : public run_observer, public rank_runner {
   bool shown_ = false;
   watching_thread watching_;  // last: it looks at the others
 };
-
-/// "results/unit.xml" becomes "results/unit.rank1.xml".
-inline std::string file_of_rank(const std::string& path, int rank) {
-  const std::size_t slash = path.find_last_of('/'), dot = path.find_last_of('.');
-  const bool extension = dot != std::string::npos && (slash == std::string::npos || dot > slash + 1) && dot != 0;
-  const std::size_t end = extension ? dot : path.size();
-  return path.substr(0, end) + ".rank" + std::to_string(rank) + path.substr(end);
-}
 
 /// What the ranks cannot do together; the same on every rank.
 inline void require_possible(const options& given, int size) {
@@ -240,9 +244,8 @@ inline int run_cases(int argc, char** argv, const options& given, mpi_environmen
 
   int result = context.run();
   if (run.cases_started() == 0) {
-    const bool query = context.shouldExit();  // --help, --list-test-cases, ...
-    if (!query) result = 1;
-    if (!query && mpi.rank() == 0) std::fputs("no test case matches the filters\n", stderr);
+    if (!run.queried) result = 1;
+    if (!run.queried && mpi.rank() == 0) std::fputs("no test case matches the filters\n", stderr);
     if (mpi.rank() != 0) run.forget_text();
   }
   return run.finish(result);

@@ -72,6 +72,15 @@ class missing_ranks {
   std::vector<bool> missing_;
 };
 
+/// "rank 1 of 3" on the threads that are ranks, for a signal handler.
+struct this_rank {
+  int rank = -1, size = 0;
+  static this_rank& here() {
+    static thread_local this_rank here;
+    return here;
+  }
+};
+
 /// Exceptions that left ranks, kept for the thread that runs the test case.
 class rank_exceptions {
  public:
@@ -137,6 +146,7 @@ void on_thread_ranks(int size, launch_options options, Body&& body, call_site si
   try {
     run_ranks(size, options, [&](thread_communicator& comm) {
       const int rank = comm.rank();
+      detail::this_rank::here() = {rank, size};
       std::exception_ptr thrown;
       {
         // The exception is kept until INFO has ended: doctest stores the text of an INFO that an exception passes in a
@@ -170,7 +180,8 @@ namespace detail {
 
 class thread_run final : public run_observer, public rank_runner {
  public:
-  explicit thread_run(const options& given) : given_(given), watching_([this](double passed) { look(passed); }) {
+  explicit thread_run(const options& given)
+      : given_(given), case_(given.case_deadline), watching_([this](double passed) { look(passed); }) {
     run_observer::current = this;
     rank_runner::current = this;
   }
@@ -179,9 +190,12 @@ class thread_run final : public run_observer, public rank_runner {
     rank_runner::current = nullptr;
   }
 
-  void case_started(const doctest::TestCaseData& which) override { case_.start(which, given_.case_deadline); }
+  void case_started(const doctest::TestCaseData& which) override { case_.start(which); }
   void case_ended(bool) override { case_.end(); }
-  void crashed() override {}
+  void crashed() override {
+    const this_rank& here = this_rank::here();
+    if (here.rank >= 0) std::fprintf(stderr, "rank %d of %d has crashed\n", here.rank, here.size);
+  }
 
   int ranks() const override { return given_.ranks == 0 ? 4 : given_.ranks; }
   bool allows_fewer_ranks() const override { return given_.allow_fewer_ranks; }
@@ -207,10 +221,11 @@ class thread_run final : public run_observer, public rank_runner {
     const bool case_expired = case_.expired(passed);
     if (!case_expired && !(given_.deadline > 0 && total_ > given_.deadline)) return;
     std::cout.flush();
-    std::fprintf(stderr, "DEADLINE: %s have passed %s%s\n",
-                 in_seconds(case_expired ? case_.deadline() : given_.deadline).c_str(), case_.place().c_str(),
-                 missing_ranks::current().text().c_str());
+    const std::string why = "DEADLINE: " + in_seconds(case_expired ? case_.deadline() : given_.deadline) +
+                            " have passed " + case_.place() + missing_ranks::current().text();
+    std::fprintf(stderr, "%s\n", why.c_str());
     std::fflush(stderr);
+    if (given_.junit) record.write(given_.out, why);
     std::_Exit(1);
   }
 
@@ -224,7 +239,8 @@ class thread_run final : public run_observer, public rank_runner {
 
 /// The whole of main: doctest with its options and those of `--help`, test cases that use on_ranks run on thread
 /// ranks. A case that has not ended by its deadline ends the program with the names of the case and of the ranks that
-/// have not arrived; so does a filter that matches no case. Returns what main is to return.
+/// have not arrived, also in the file of doctest's JUnit reporter (that of its XML reporter stays unfinished). A filter
+/// that matches no case is a failure. Returns what main is to return.
 inline int thread_main(int argc, char** argv) {
   try {
     const detail::options given(argc, argv);
@@ -237,7 +253,7 @@ inline int thread_main(int argc, char** argv) {
     doctest::Context context(argc, argv);
     detail::thread_run run(given);
     const int result = context.run();
-    if (context.shouldExit() || run.cases_started() != 0) return result;
+    if (run.queried || run.cases_started() != 0) return result;
     std::fputs("no test case matches the filters\n", stderr);
     return 1;
   } catch (const usage_error& error) {

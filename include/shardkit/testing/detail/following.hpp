@@ -1,6 +1,7 @@
 // Follows doctest from case to case: what both test mains hang their deadlines and reports on.
 #pragma once
 
+#include <shardkit/testing/detail/junit.hpp>
 #include <shardkit/testing/detail/options.hpp>
 
 #if !__has_include(<doctest/doctest.h>)
@@ -8,6 +9,7 @@
 #endif
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <functional>
@@ -26,6 +28,9 @@ class run_observer {
   virtual void case_ended(bool passed) = 0;
   virtual void crashed() = 0;
 
+  junit_record record;
+  bool queried = false;  ///< doctest was asked for something that runs no case: --help, --no-run, --list-test-cases
+
   static inline run_observer* current = nullptr;
 
  protected:
@@ -38,23 +43,32 @@ class case_listener : public doctest::IReporter {
   explicit case_listener(const doctest::ContextOptions& given) : given_(given) {}
 
   void test_case_start(const doctest::TestCaseData& which) override {
-    if (run_observer::current != nullptr) run_observer::current->case_started(which);
+    if (run_observer::current == nullptr) return;
+    run_observer::current->record.begin(which);
+    run_observer::current->case_started(which);
   }
   void test_case_end(const doctest::CurrentTestCaseStats& stats) override {
-    if (run_observer::current != nullptr) run_observer::current->case_ended(stats.testCaseSuccess);
+    if (run_observer::current == nullptr) return;
+    run_observer::current->record.end();
+    run_observer::current->case_ended(stats.testCaseSuccess);
   }
   void test_case_exception(const doctest::TestCaseException& exception) override {
-    if (exception.is_crash && run_observer::current != nullptr) run_observer::current->crashed();
+    if (run_observer::current == nullptr) return;
+    run_observer::current->record.threw(exception);
+    if (exception.is_crash) run_observer::current->crashed();
   }
   void report_query(const doctest::QueryData&) override {
     if (given_.help) *given_.cout << options_help;
+    if (run_observer::current != nullptr) run_observer::current->queried = true;
   }
   void test_run_start() override {}
   void test_run_end(const doctest::TestRunStats&) override {}
   void test_case_reenter(const doctest::TestCaseData&) override {}
   void subcase_start(const doctest::SubcaseSignature&) override {}
   void subcase_end() override {}
-  void log_assert(const doctest::AssertData&) override {}
+  void log_assert(const doctest::AssertData& one) override {
+    if (one.m_failed && run_observer::current != nullptr) run_observer::current->record.failed(one);
+  }
   void log_message(const doctest::MessageData&) override {}
   void test_case_skipped(const doctest::TestCaseData&) override {}
 
@@ -62,20 +76,21 @@ class case_listener : public doctest::IReporter {
   const doctest::ContextOptions& given_;
 };
 
-/// Which case is running and for how long, in a form that another thread may ask for.
+/// Which case is running and for how long, in a form that another thread may ask for. What is between the cases has a
+/// deadline too: doctest's reporters and listeners run there, which may be the program's own.
 class current_case {
  public:
-  void start(const doctest::TestCaseData& which, double default_deadline) {
+  explicit current_case(double default_deadline) : default_deadline_(default_deadline), deadline_(default_deadline) {}
+
+  void start(const doctest::TestCaseData& which) {
     const std::lock_guard<std::mutex> lock(mutex_);
     name_ = which.m_name;
-    deadline_ = which.m_timeout > default_deadline ? which.m_timeout : default_deadline;
-    passed_ = 0;
-    running_ = true;
+    enter("in the test case \"" + name_ + "\"", std::max(which.m_timeout, default_deadline_));
     ++started_;
   }
   void end() {
     const std::lock_guard<std::mutex> lock(mutex_);
-    running_ = false;
+    enter("after the test case \"" + name_ + "\"", default_deadline_);
   }
   int started() const {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -84,12 +99,12 @@ class current_case {
   /// "in the test case ..." or where else the run is.
   std::string place() const {
     const std::lock_guard<std::mutex> lock(mutex_);
-    return running_ ? "in the test case \"" + name_ + "\"" : "outside of the test cases";
+    return place_;
   }
   /// Counts time; true once the case has had more than its deadline.
   bool expired(double passed) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    return running_ && (passed_ += passed) > deadline_;
+    return (passed_ += passed) > deadline_;
   }
   double deadline() const {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -97,10 +112,16 @@ class current_case {
   }
 
  private:
+  void enter(std::string place, double deadline) {
+    place_ = std::move(place);
+    deadline_ = deadline;
+    passed_ = 0;
+  }
+
   mutable std::mutex mutex_;
-  std::string name_;
-  double deadline_ = 0, passed_ = 0;
-  bool running_ = false;
+  std::string name_, place_ = "before the first test case";
+  const double default_deadline_;
+  double deadline_, passed_ = 0;
   int started_ = 0;
 };
 

@@ -24,6 +24,7 @@ struct options {
   bool allow_fewer_ranks = false;
   std::string out;          ///< doctest's --out
   bool structured = false;  ///< a reporter for machines: its text is not to be tagged line by line
+  bool junit = false;       ///< doctest's JUnit reporter
 
   /// Throws usage_error where a value is not a number in its range.
   options(int argc, const char* const* argv) {
@@ -35,8 +36,10 @@ struct options {
       if (matches(argument, {"--deadline="}, value)) deadline = number(argument, value, 0.001, 1e9);
       if (argument == "--allow-fewer-ranks") allow_fewer_ranks = true;
       matches(argument, {"--out=", "-o=", "--dt-out=", "-dt-o="}, out);
-      if (matches(argument, {"--reporters=", "-r=", "--dt-reporters=", "-dt-r="}, value))
-        structured = value.find("xml") != std::string::npos || value.find("junit") != std::string::npos;
+      if (matches(argument, {"--reporters=", "-r=", "--dt-reporters=", "-dt-r="}, value)) {
+        junit = value.find("junit") != std::string::npos;
+        structured = junit || value.find("xml") != std::string::npos;
+      }
       if (matches(argument, {"--abort-after=", "-aa=", "--dt-abort-after=", "-dt-aa="}, value)) abort_after_ = value;
     }
   }

@@ -4,6 +4,7 @@
 
 #include <shardkit/backends/detail/mpi_api.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <new>
@@ -54,16 +55,19 @@ class rank_board {
     return false;
   }
   /// Whether a rank of this node has not come to the end of the case that this rank is at.
-  bool incomplete() const noexcept { return !missing().empty(); }
+  bool incomplete() const noexcept { return !missing(own_->begun.load()).empty(); }
 
-  /// "; ranks that have not arrived at its end: 0, 2 (left it failing: 1)"
+  /// "; ranks that have not arrived at its end: 0, 2; ranks that have left it failing: 1". A rank that is stuck between
+  /// two cases has not arrived where the others are.
   std::string text() const {
     std::string failing;
     for (int r = 1; r <= size_; ++r)
       if (states_[r].left.load() >= own_->begun.load() && states_[r].failed.load())
         failing += (failing.empty() ? "" : ", ") + std::to_string(states_[r].rank.load());
     std::string text;
-    if (const auto late = missing(); !late.empty()) text += "; ranks that have not arrived at its end: " + late;
+    int furthest = 0;
+    for (int r = 1; r <= size_; ++r) furthest = std::max(furthest, states_[r].begun.load());
+    if (const auto late = missing(furthest); !late.empty()) text += "; ranks that have not arrived at its end: " + late;
     if (!failing.empty()) text += "; ranks that have left it failing: " + failing;
     return text;
   }
@@ -81,11 +85,10 @@ class rank_board {
   };
   static_assert(std::atomic<int>::is_always_lock_free, "atomics between processes have to be free of locks");
 
-  std::string missing() const {
+  std::string missing(int begun) const {
     std::string ranks;
     for (int r = 1; r <= size_; ++r)
-      if (states_[r].left.load() < own_->begun.load())
-        ranks += (ranks.empty() ? "" : ", ") + std::to_string(states_[r].rank.load());
+      if (states_[r].left.load() < begun) ranks += (ranks.empty() ? "" : ", ") + std::to_string(states_[r].rank.load());
     return ranks;
   }
 
