@@ -209,6 +209,50 @@ TEST_CASE("a rank that is late at a barrier is named, and a later barrier does n
   }
 }
 
+TEST_CASE("ranks that do not take a blob are named at one deadline, and keep it from nobody else") {
+  constexpr int size = 5;
+  constexpr double init = 0.7;
+  std::promise<int> chosen;
+  const std::shared_future<int> port = chosen.get_future().share();
+  std::promise<void> over;
+  const std::shared_future<void> done = over.get_future().share();
+  const bootstrap::blob large(bootstrap::largest_blob, 'x');
+  int sent = 0, received = 0;
+  double waited = 0;
+  std::string told;
+  const auto texts = each(all_of(size), [&](int rank) {
+    shardkit::tcp_rendezvous where;
+    where.token = "token";
+    if (rank == 0) where.on_listening = [&](int taken) { chosen.set_value(taken); };
+    else where.port = std::shared_future<int>(port).get();
+    if (rank == 1 || rank == 3 || rank == 4) {  // stopped, as soon as it has come
+      const shardkit::detail::tcp_socket stopped = shardkit::detail::tcp_join(where, rank, size, 10);
+      std::shared_future<void>(done).wait();
+      return;
+    }
+    auto within = limits(10);
+    if (rank == 0) within.init = init;
+    shardkit::tcp_bootstrap start(rank, size, where, within);
+    while (rank == 2)  // until rank 0 has gone
+      if (start.broadcast({}) == large) ++received;
+    for (; told.empty() && sent < 12; ++sent) {  // the system takes a few
+      const auto begun = std::chrono::steady_clock::now();
+      try {
+        start.broadcast(large);
+      } catch (const std::exception& failure) {
+        told = failure.what();
+      }
+      waited = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
+    }
+    over.set_value();
+  });
+  for (const std::string& text : texts) CHECK((text == "" || has(text, "its connection closed")));
+  CHECK(has(told, "ranks 1, 3, 4 of 5 did not take what rank 0 sent within the init deadline of 0.7"));
+  CHECK(waited > init * 0.9);
+  CHECK(waited < init * 2);
+  CHECK(received == sent);
+}
+
 TEST_CASE("two processes with the same rank are refused") {
   meeting threads(way::threads, 2, 5);
   const auto first = threads.join(1);
@@ -294,6 +338,20 @@ TEST_CASE("wrong arguments are refused before anything is done") {
                        shardkit::usage_error);
   where.port = 70000;
   CHECK_THROWS_AS(shardkit::tcp_bootstrap(1, 2, where), shardkit::usage_error);
+  // Whoever reaches the port could take part: refused on both sides, before anything is waited for.
+  where.port = 80;
+  for (const char* reached : {"0.0.0.0", "192.0.2.1", "::", "2001:db8::1", "::ffff:192.0.2.1"}) {
+    CAPTURE(reached);
+    where.listen = where.host = reached;
+    for (const int rank : {0, 1})
+      CHECK_THROWS_WITH_AS(shardkit::tcp_bootstrap(rank, 2, where, limits(0.2)),
+                           doctest::Contains("the token is empty"), shardkit::usage_error);
+  }
+  for (const char* own : {"127.0.0.1", "127.9.9.9", "localhost", "::1", "::ffff:127.0.0.1", "no such host"}) {
+    CAPTURE(own);
+    CHECK_NOTHROW(shardkit::detail::require_token(where, own));
+  }
+  where = {};
   where.port = 80;
   where.token.assign(129, 'x');
   CHECK_THROWS_WITH_AS(shardkit::tcp_bootstrap(1, 2, where), doctest::Contains("129 bytes"), shardkit::usage_error);

@@ -207,6 +207,12 @@ TEST_CASE("under torchrun the port of its store is left alone, unless the user n
   CHECK(chosen.host == "10.1.1.1");
 }
 
+TEST_CASE("there is no token where nothing tells launches apart") {
+  CHECK(detect({{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"TORCHELASTIC_RESTART_COUNT", "0"}}).job == "");
+  CHECK(detect({{"SLURM_PROCID", "0"}, {"SLURM_STEP_NUM_TASKS", "2"}, {"SLURM_STEP_ID", "0"}}).job == "");
+  CHECK(detect(given).job == "");
+}
+
 TEST_CASE("a token from the environment is used and not shown") {
   const auto found = detect(torchrun + variables{{"SHARDKIT_JOB_TOKEN", "s3cret"}});
   CHECK(found.job == "s3cret");

@@ -19,7 +19,9 @@ struct tcp_rendezvous {
   int port = 0;                      ///< the first port to try; 0 only with on_listening, which has to tell the others
   int ports = 1;                     ///< ports port, port + 1, ... of which rank 0 takes the first that is free
   std::string listen = "127.0.0.1";  ///< rank 0 listens on this address and on no other
-  std::string token;                 ///< at most 128 bytes; a secret where strangers can reach the port
+  /// At most 128 bytes; a secret where strangers can reach the port. Empty only where rank 0 listens on a loopback
+  /// address.
+  std::string token;
   std::function<void(int port)> on_listening = {};  ///< told on rank 0 which port it has taken
 
   static constexpr std::size_t longest_token = 128;  ///< bytes

@@ -206,15 +206,11 @@ class environment_reader {
     into.ports = alternative_ports;
   }
 
-  std::string joined(const char* first, std::initializer_list<const char*> names) const {
-    std::string all = first;
-    bool any = false;
-    for (const char* name : names) {
-      any = any || has(name);
-      all += ':';
-      all += text(name);
-    }
-    return any ? all : std::string();
+  /// Empty where the first of the names is not set: the others do not tell launches apart.
+  std::string joined(const char* launcher, std::initializer_list<const char*> names) const {
+    std::string all = launcher;
+    for (const char* name : names) all += ":" + text(name);
+    return has(*names.begin()) ? all : std::string();
   }
 
   launch_environment finished(launch_environment result) const {

@@ -17,7 +17,7 @@ namespace shardkit {
 /// Rank 0 listens on the address that this host name has on its machine, or on SHARDKIT_LISTEN: set it where the name
 /// stands for the loopback address there and there are several nodes. The token is SHARDKIT_JOB_TOKEN, or the run id of
 /// torchrun, or job and step: anybody who knows the job can tell these, so set a secret one where strangers can reach
-/// the port.
+/// the port. Where none of these is set, only a loopback address is accepted.
 inline tcp_options tcp_options_for(const launch_environment& launch) {
   tcp_options options;
   options.rank = launch.rank;

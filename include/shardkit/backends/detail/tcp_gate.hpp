@@ -4,6 +4,7 @@
 
 #include <shardkit/backends/detail/tcp_greeting.hpp>
 #include <shardkit/backends/detail/tcp_socket.hpp>
+#include <shardkit/backends/detail/tcp_token.hpp>
 #include <shardkit/backends/tcp_rendezvous.hpp>
 
 #include <algorithm>
@@ -26,10 +27,10 @@ inline std::string name_ranks(const std::vector<int>& ranks) {
 
 class tcp_gate {
  public:
-  tcp_gate(const tcp_rendezvous& where, int size)
-      : where_(where),
-        admitted_(static_cast<std::size_t>(size)),
-        listener_(tcp_listen(where.listen, where.port, where.port == 0 ? 1 : where.ports)) {
+  /// Listens. Throws transport_error where that cannot be, usage_error where it may not be: without a token.
+  tcp_gate(const tcp_rendezvous& where, int size) : where_(where), admitted_(static_cast<std::size_t>(size)) {
+    require_token(where, where.listen);
+    listener_ = tcp_listen(where.listen, where.port, where.port == 0 ? 1 : where.ports);
     if (where_.on_listening) where_.on_listening(port_of(listener_));
   }
 

@@ -3,6 +3,7 @@
 
 #include <shardkit/backends/detail/tcp_greeting.hpp>
 #include <shardkit/backends/detail/tcp_socket.hpp>
+#include <shardkit/backends/detail/tcp_token.hpp>
 #include <shardkit/backends/tcp_rendezvous.hpp>
 
 #include <algorithm>
@@ -32,11 +33,13 @@ inline bool read_greeting(const tcp_socket& socket, const std::string& token, do
 }
 
 /// A connection to rank 0, once all ranks have come. Throws timeout_error where rank 0 was not found, and what rank 0
-/// has against this launch: timeout_error naming the ranks that never came, usage_error.
+/// has against this launch: timeout_error naming the ranks that never came, usage_error. An empty token is refused like
+/// rank 0 refuses it.
 inline tcp_socket tcp_join(const tcp_rendezvous& where, int rank, int size, double seconds) {
   const double end = now_seconds() + seconds;
   std::string complaint = "not tried";
   for (double pause = 0.01;; pause = std::min(0.2, pause * 1.5)) {
+    require_token(where, where.host);
     for (int port = where.port; port < where.port + where.ports; ++port) {
       tcp_socket socket = tcp_connect(where.host, port, std::min(2.0, end - now_seconds()), complaint);
       if (!socket.open()) continue;

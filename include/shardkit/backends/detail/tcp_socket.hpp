@@ -145,6 +145,15 @@ inline tcp_addresses resolve(const std::string& host, int port) {
   return tcp_addresses(found);
 }
 
+/// Whether an address can be reached from this machine alone.
+inline bool is_loopback(const sockaddr& address) noexcept {
+  if (address.sa_family == AF_INET)
+    return (ntohl(reinterpret_cast<const sockaddr_in&>(address).sin_addr.s_addr) >> 24) == 127;
+  if (address.sa_family != AF_INET6) return false;
+  const in6_addr& six = reinterpret_cast<const sockaddr_in6&>(address).sin6_addr;
+  return IN6_IS_ADDR_LOOPBACK(&six) || (IN6_IS_ADDR_V4MAPPED(&six) && six.s6_addr[12] == 127);
+}
+
 /// Listens on the first of the ports that is free, and on this address alone. Throws transport_error.
 inline tcp_socket tcp_listen(const std::string& address, int first_port, int ports) {
   std::string complaint;
