@@ -1,10 +1,11 @@
 // The typed face of every backend, written once: views in, sizes checked, one call descriptor out.
 //
 // Each verb has a form that returns when the call has taken effect on this rank, and one, X_async, that returns a
-// request at once: the buffers, and a partition, must then stay until the request is complete. What is under way goes
-// on in every later call and wait of this rank. A collective is started, or listed in a group, by all ranks or by none:
-// over MPI the two forms do not meet. On a device X_async takes a fork of two streams, fork{compute, communication}:
-// the call runs on the second after what the first holds, and the request's wait() makes the first wait for it.
+// request at once: the buffers, and a partition, must then stay until the request is complete, and may not be
+// temporaries. What is under way goes on in every later call and wait of this rank. A collective is started, or listed
+// in a group, by all ranks or by none: over MPI the two forms do not meet. On a device X_async takes a fork of two
+// streams, fork{compute, communication}: the call runs on the second after what the first holds, and the request's
+// wait() makes the first wait for it.
 //
 // A communicator is a set of ranks that call the same verbs in the same order. Calls take effect in program order;
 // on a device they are ordered by their stream, which is never synchronised. What each verb exchanges and when a
@@ -33,6 +34,11 @@ template <class Backend>
 class communicator : private started_verbs<Backend>, private detail::refused_calls {
   using base = started_verbs<Backend>;
   using refused = detail::refused_calls;
+  // A group's calls are made when its body has ended.
+  static constexpr bool defers = detail::defers_calls<Backend>::value;
+  using layout_argument = std::conditional_t<defers, detail::kept_layout, const partition&>;
+  template <class In>
+  static constexpr bool lasts = std::conditional_t<defers, detail::require_kept<In>, std::true_type>::value;
 
  public:
   using backend_type = Backend;  ///< what carries the calls
@@ -86,7 +92,8 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
 
   /// The root's `out` = the ranks' `in` combined; elsewhere `out` may be empty.
   template <class In, class Out>
-  [[gnu::always_inline]] inline void reduce(const In& in, Out&& out, reduction op, int root, where w = {}) {
+  [[gnu::always_inline]] inline void reduce(In&& in, Out&& out, reduction op, int root, where w = {}) {
+    static_assert(lasts<In>);
     run(describe_reduce(in, std::forward<Out>(out), op, root, w));
   }
   /// The same in place.
@@ -97,7 +104,8 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
 
   /// `out` = the ranks' `in` combined, the same bits on every rank.
   template <class In, class Out, class = detail::unless_reduction<Out>>
-  [[gnu::always_inline]] inline void all_reduce(const In& in, Out&& out, reduction op, where w = {}) {
+  [[gnu::always_inline]] inline void all_reduce(In&& in, Out&& out, reduction op, where w = {}) {
+    static_assert(lasts<In>);
     run(describe_all_reduce(in, std::forward<Out>(out), op, w));
   }
   /// The same in place.
@@ -115,7 +123,8 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
 
   /// `out` (size * in.size()) = the ranks' `in` in rank order.
   template <class In, class Out, class = detail::unless_partition<Out, where>>
-  [[gnu::always_inline]] inline void all_gather(const In& in, Out&& out, where w = {}) {
+  [[gnu::always_inline]] inline void all_gather(In&& in, Out&& out, where w = {}) {
+    static_assert(lasts<In>);
     run(describe_all_gather(in, std::forward<Out>(out), w));
   }
   /// In place: each rank's part already lies at its place.
@@ -125,63 +134,73 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
   }
   /// Unequal counts: rank r's `in` has layout.count(r) elements, `out` has layout.total().
   template <class In, class Out>
-  void all_gather(const In& in, Out&& out, const partition& layout, where w = {}) {
+  void all_gather(In&& in, Out&& out, layout_argument layout, where w = {}) {
+    static_assert(lasts<In>);
     run(describe_all_gather(in, std::forward<Out>(out), layout, w));
   }
   /// Unequal counts in place.
   template <class T, class Of>
-  void all_gather(in_place_view<T, Of> all, const partition& layout, where w = {}) {
+  void all_gather(in_place_view<T, Of> all, layout_argument layout, where w = {}) {
     run(describe_all_gather(detail::in_place_of<space>(all), layout, w));
   }
 
   /// `out` on rank r = block r of the ranks' `in` (size * out.size()) combined. In place: `out` is this rank's block of
   /// `in`.
   template <class In, class Out, class = detail::unless_reduction<Out>>
-  [[gnu::always_inline]] inline void reduce_scatter(const In& in, Out&& out, reduction op, where w = {}) {
+  [[gnu::always_inline]] inline void reduce_scatter(In&& in, Out&& out, reduction op, where w = {}) {
+    static_assert(lasts<In>);
     run(describe_reduce_scatter(in, std::forward<Out>(out), op, w));
   }
   /// Unequal counts: rank r gets layout's range r, `in` has layout.total() elements.
   template <class In, class Out>
-  void reduce_scatter(const In& in, Out&& out, reduction op, const partition& layout, where w = {}) {
+  void reduce_scatter(In&& in, Out&& out, reduction op, layout_argument layout, where w = {}) {
+    static_assert(lasts<In>);
     run(describe_reduce_scatter(in, std::forward<Out>(out), op, layout, w));
   }
 
   /// The root's `out` (size * in.size()) = the ranks' `in` in rank order; elsewhere `out` may be empty.
   template <class In, class Out>
-  [[gnu::always_inline]] inline void gather(const In& in, Out&& out, int root, where w = {}) {
+  [[gnu::always_inline]] inline void gather(In&& in, Out&& out, int root, where w = {}) {
+    static_assert(lasts<In>);
     run(describe_gather(in, std::forward<Out>(out), root, w));
   }
   /// Unequal counts: rank r's `in` has layout.count(r) elements, the root's `out` layout.total().
   template <class In, class Out>
-  void gather(const In& in, Out&& out, const partition& layout, int root, where w = {}) {
+  void gather(In&& in, Out&& out, layout_argument layout, int root, where w = {}) {
+    static_assert(lasts<In>);
     run(describe_gather(in, std::forward<Out>(out), layout, root, w));
   }
 
   /// `out` on rank r = block r of the root's `in` (size * out.size()); elsewhere `in` may be empty.
   template <class In, class Out>
-  [[gnu::always_inline]] inline void scatter(const In& in, Out&& out, int root, where w = {}) {
+  [[gnu::always_inline]] inline void scatter(In&& in, Out&& out, int root, where w = {}) {
+    static_assert(lasts<In>);
     run(describe_scatter(in, std::forward<Out>(out), root, w));
   }
   /// Unequal counts: the root's `in` has layout.total() elements, rank r's `out` layout.count(r).
   template <class In, class Out>
-  void scatter(const In& in, Out&& out, const partition& layout, int root, where w = {}) {
+  void scatter(In&& in, Out&& out, layout_argument layout, int root, where w = {}) {
+    static_assert(lasts<In>);
     run(describe_scatter(in, std::forward<Out>(out), layout, root, w));
   }
 
   /// Block r of `in` goes to rank r, block r of `out` comes from it; the sizes are equal multiples of size().
   template <class In, class Out>
-  [[gnu::always_inline]] inline void all_to_all(const In& in, Out&& out, where w = {}) {
+  [[gnu::always_inline]] inline void all_to_all(In&& in, Out&& out, where w = {}) {
+    static_assert(lasts<In>);
     run(describe_all_to_all(in, std::forward<Out>(out), w));
   }
   /// Unequal counts: rank s's to_each.count(r) equals rank r's from_each.count(s).
   template <class In, class Out>
-  void all_to_all(const In& in, const partition& to_each, Out&& out, const partition& from_each, where w = {}) {
+  void all_to_all(In&& in, layout_argument to_each, Out&& out, layout_argument from_each, where w = {}) {
+    static_assert(lasts<In>);
     run(describe_all_to_all(in, to_each, std::forward<Out>(out), from_each, w));
   }
 
   /// Sends `in` to `peer`, which has to receive exactly so many elements. Messages between two ranks arrive in order.
   template <class In>
-  [[gnu::always_inline]] inline void send(const In& in, int peer, where w = {}) {
+  [[gnu::always_inline]] inline void send(In&& in, int peer, where w = {}) {
+    static_assert(lasts<In>);
     run(describe_send(in, peer, w));
   }
   /// Receives exactly out.size() elements from `peer`.
@@ -191,7 +210,8 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
   }
   /// Sends to `to` while receiving from `from`, which may be the same rank, or this one.
   template <class In, class Out>
-  [[gnu::always_inline]] inline void send_recv(const In& in, int to, Out&& out, int from, where w = {}) {
+  [[gnu::always_inline]] inline void send_recv(In&& in, int to, Out&& out, int from, where w = {}) {
+    static_assert(lasts<In>);
     run(describe_send_recv(in, to, std::forward<Out>(out), from, w));
   }
 
@@ -222,8 +242,8 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
   ///     comm.group([&](auto& g) { g.send(right, next); g.recv(left, previous); });
   ///     comm.group([&](auto& g) { g.all_reduce(in_place(a), sum); g.with(tensor).all_gather(x, y); });
   ///
-  /// The body only lists them; where it throws, nothing has been started. On a device they run on the stream of the
-  /// group, unless they name another.
+  /// The body only lists them, with buffers and partitions that outlive it; where it throws, nothing has been started.
+  /// On a device they run on the stream of the group, unless they name another.
   template <class Body>
   void group(Body&& body, where w = {}) {
     grouping<space> listed(*this);
@@ -334,8 +354,7 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
 
   static constexpr void require_host_result() {
     static_assert(std::is_same<space, host_space>::value, "shardkit: single values travel on host communicators only");
-    static_assert(!detail::defers_calls<Backend>::value,
-                  "shardkit: a call inside group has no result yet; pass a buffer");
+    static_assert(!defers, "shardkit: a call inside group has no result yet; pass a buffer");
   }
 
   detail::list<any_call> recorded_;  // kept, so that a steady state allocates nothing

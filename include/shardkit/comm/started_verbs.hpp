@@ -4,6 +4,7 @@
 
 #include <shardkit/comm/detail/describing.hpp>
 #include <shardkit/comm/detail/forked.hpp>
+#include <shardkit/comm/detail/kept_arguments.hpp>
 
 #include <string>
 #include <type_traits>
@@ -34,7 +35,8 @@ class started_verbs : public detail::describing<Backend> {
 
   /// communicator::reduce without waiting.
   template <class In, class Out>
-  request reduce_async(const In& in, Out&& out, reduction op, int root, start_where w = {}) {
+  request reduce_async(In&& in, Out&& out, reduction op, int root, start_where w = {}) {
+    static_assert(detail::require_kept<In>::value);
     return launch(describe_reduce(in, std::forward<Out>(out), op, root, w), w);
   }
   /// communicator::reduce without waiting, in place.
@@ -45,7 +47,8 @@ class started_verbs : public detail::describing<Backend> {
 
   /// communicator::all_reduce without waiting.
   template <class In, class Out, class = detail::unless_reduction<Out>>
-  request all_reduce_async(const In& in, Out&& out, reduction op, start_where w = {}) {
+  request all_reduce_async(In&& in, Out&& out, reduction op, start_where w = {}) {
+    static_assert(detail::require_kept<In>::value);
     return launch(describe_all_reduce(in, std::forward<Out>(out), op, w), w);
   }
   /// communicator::all_reduce without waiting, in place.
@@ -56,7 +59,8 @@ class started_verbs : public detail::describing<Backend> {
 
   /// communicator::all_gather without waiting.
   template <class In, class Out, class = detail::unless_partition<Out, start_where>>
-  request all_gather_async(const In& in, Out&& out, start_where w = {}) {
+  request all_gather_async(In&& in, Out&& out, start_where w = {}) {
+    static_assert(detail::require_kept<In>::value);
     return launch(describe_all_gather(in, std::forward<Out>(out), w), w);
   }
   /// communicator::all_gather without waiting, in place.
@@ -66,63 +70,73 @@ class started_verbs : public detail::describing<Backend> {
   }
   /// communicator::all_gather without waiting, unequal counts.
   template <class In, class Out>
-  request all_gather_async(const In& in, Out&& out, const partition& layout, start_where w = {}) {
+  request all_gather_async(In&& in, Out&& out, detail::kept_layout layout, start_where w = {}) {
+    static_assert(detail::require_kept<In>::value);
     return launch(describe_all_gather(in, std::forward<Out>(out), layout, w), w);
   }
   /// communicator::all_gather without waiting, unequal counts in place.
   template <class T, class Of>
-  request all_gather_async(in_place_view<T, Of> all, const partition& layout, start_where w = {}) {
+  request all_gather_async(in_place_view<T, Of> all, detail::kept_layout layout, start_where w = {}) {
     return launch(describe_all_gather(detail::in_place_of<space>(all), layout, w), w);
   }
 
   /// communicator::reduce_scatter without waiting.
   template <class In, class Out, class = detail::unless_reduction<Out>>
-  request reduce_scatter_async(const In& in, Out&& out, reduction op, start_where w = {}) {
+  request reduce_scatter_async(In&& in, Out&& out, reduction op, start_where w = {}) {
+    static_assert(detail::require_kept<In>::value);
     return launch(describe_reduce_scatter(in, std::forward<Out>(out), op, w), w);
   }
   /// communicator::reduce_scatter without waiting, unequal counts.
   template <class In, class Out>
-  request reduce_scatter_async(const In& in, Out&& out, reduction op, const partition& layout, start_where w = {}) {
+  request reduce_scatter_async(In&& in, Out&& out, reduction op, detail::kept_layout layout, start_where w = {}) {
+    static_assert(detail::require_kept<In>::value);
     return launch(describe_reduce_scatter(in, std::forward<Out>(out), op, layout, w), w);
   }
 
   /// communicator::gather without waiting.
   template <class In, class Out>
-  request gather_async(const In& in, Out&& out, int root, start_where w = {}) {
+  request gather_async(In&& in, Out&& out, int root, start_where w = {}) {
+    static_assert(detail::require_kept<In>::value);
     return launch(describe_gather(in, std::forward<Out>(out), root, w), w);
   }
   /// communicator::gather without waiting, unequal counts.
   template <class In, class Out>
-  request gather_async(const In& in, Out&& out, const partition& layout, int root, start_where w = {}) {
+  request gather_async(In&& in, Out&& out, detail::kept_layout layout, int root, start_where w = {}) {
+    static_assert(detail::require_kept<In>::value);
     return launch(describe_gather(in, std::forward<Out>(out), layout, root, w), w);
   }
 
   /// communicator::scatter without waiting.
   template <class In, class Out>
-  request scatter_async(const In& in, Out&& out, int root, start_where w = {}) {
+  request scatter_async(In&& in, Out&& out, int root, start_where w = {}) {
+    static_assert(detail::require_kept<In>::value);
     return launch(describe_scatter(in, std::forward<Out>(out), root, w), w);
   }
   /// communicator::scatter without waiting, unequal counts.
   template <class In, class Out>
-  request scatter_async(const In& in, Out&& out, const partition& layout, int root, start_where w = {}) {
+  request scatter_async(In&& in, Out&& out, detail::kept_layout layout, int root, start_where w = {}) {
+    static_assert(detail::require_kept<In>::value);
     return launch(describe_scatter(in, std::forward<Out>(out), layout, root, w), w);
   }
 
   /// communicator::all_to_all without waiting.
   template <class In, class Out>
-  request all_to_all_async(const In& in, Out&& out, start_where w = {}) {
+  request all_to_all_async(In&& in, Out&& out, start_where w = {}) {
+    static_assert(detail::require_kept<In>::value);
     return launch(describe_all_to_all(in, std::forward<Out>(out), w), w);
   }
   /// communicator::all_to_all without waiting, unequal counts.
   template <class In, class Out>
-  request all_to_all_async(const In& in, const partition& to_each, Out&& out, const partition& from_each,
+  request all_to_all_async(In&& in, detail::kept_layout to_each, Out&& out, detail::kept_layout from_each,
                            start_where w = {}) {
+    static_assert(detail::require_kept<In>::value);
     return launch(describe_all_to_all(in, to_each, std::forward<Out>(out), from_each, w), w);
   }
 
   /// communicator::send without waiting.
   template <class In>
-  request send_async(const In& in, int peer, start_where w = {}) {
+  request send_async(In&& in, int peer, start_where w = {}) {
+    static_assert(detail::require_kept<In>::value);
     return launch(describe_send(in, peer, w), w);
   }
 
@@ -134,7 +148,8 @@ class started_verbs : public detail::describing<Backend> {
 
   /// communicator::send_recv without waiting.
   template <class In, class Out>
-  request send_recv_async(const In& in, int to, Out&& out, int from, start_where w = {}) {
+  request send_recv_async(In&& in, int to, Out&& out, int from, start_where w = {}) {
+    static_assert(detail::require_kept<In>::value);
     return launch(describe_send_recv(in, to, std::forward<Out>(out), from, w), w);
   }
 

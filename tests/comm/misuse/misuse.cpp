@@ -1,11 +1,13 @@
 // One misuse of the typed face for each value of MISUSE; MISUSE 0 is right and must compile.
 #include <shardkit/backends/self.hpp>
 #include <shardkit/comm/any_communicator.hpp>
+#include <shardkit/core/buffer.hpp>
 
 #include <array>
 #include <complex>
 #include <functional>
 #include <list>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -23,6 +25,14 @@ template <>
 struct shardkit::dtype_traits<point> {  // of another size
   static constexpr dtype value = dtype::f32;
 };
+
+// Points at its elements and may write them, constant or not.
+struct reference {
+  std::vector<float>& of;
+};
+view<float> view_of(const reference& x) { return {x.of.data(), x.of.size()}; }
+
+const std::vector<float> made_const() { return {1}; }
 
 struct no_backend {
   using space = host_space;
@@ -52,6 +62,11 @@ void use(self_communicator& comm) {
   auto pending = comm.recv_async(out, 0);
   comm.group([&](auto& g) { g.send(in, 0); });
   pending.wait();
+  comm.all_gather(in, out, partition::balanced(1, 1));
+  comm.all_gather_async(view(constant.data(), 1), view(out.data(), 1), layout).wait();
+  comm.all_gather_async(std::span<const float>(in), out, layout).wait();
+  comm.all_gather_async(reference{in}, out).wait();
+  comm.group([&](auto& g) { g.all_gather(view(in.data(), 1), out, layout); });
 #elif MISUSE == 1
   comm.broadcast(constant, 0);
 #elif MISUSE == 2
@@ -127,5 +142,29 @@ void use(self_communicator& comm) {
   comm.all_reduce(in, sum);
 #elif MISUSE == 37
   auto copy = comm;
+#elif MISUSE == 38
+  auto pending = comm.all_gather_async(in, out, partition::balanced(1, 1));
+#elif MISUSE == 39
+  auto pending = comm.all_gather_async(in_place(in), partition(layout));
+#elif MISUSE == 40
+  auto pending = comm.reduce_scatter_async(in, out, sum, layout.scaled(1));
+#elif MISUSE == 41
+  auto pending = comm.gather_async(in, out, partition::balanced(1, 1), 0);
+#elif MISUSE == 42
+  auto pending = comm.scatter_async(in, out, std::move(layout), 0);
+#elif MISUSE == 43
+  auto pending = comm.all_to_all_async(in, partition::balanced(1, 1), out, layout);
+#elif MISUSE == 44
+  auto pending = comm.all_to_all_async(in, layout, out, partition::balanced(1, 1));
+#elif MISUSE == 45
+  comm.group([&](auto& g) { g.all_gather(in, out, partition::balanced(1, 1)); });
+#elif MISUSE == 46
+  auto pending = comm.send_async(std::vector<float>(4), 0);
+#elif MISUSE == 47
+  auto pending = comm.all_gather_async(std::initializer_list<float>{1}, out);
+#elif MISUSE == 48
+  auto pending = comm.reduce_scatter_async(made_const(), out, sum, layout);
+#elif MISUSE == 49
+  comm.group([&](auto& g) { g.send(std::vector<float>(4), 0); });
 #endif
 }
