@@ -16,6 +16,8 @@ namespace conformance {
 struct sweep {
   /// Combinations that a case tries at most; where there are more, a sample that spreads over all parameters.
   std::size_t points = std::numeric_limits<std::size_t>::max();
+  /// Whether even a small sample holds every operation on every element type.
+  bool every_operation = false;
   /// Whether every reduction combines in rank order, and not only by_rank.
   bool always_ordered = false;
   /// Whether averages are only close, because every element is divided before they are summed; by_rank is exact.
@@ -28,24 +30,32 @@ struct sweep {
     result.points = std::max<std::size_t>(1, points / divisor);
     return result;
   }
+  sweep with_operations(std::size_t operations) const {
+    sweep result = *this;
+    if (every_operation) result.points = std::max(points, operations + points / 3);
+    return result;
+  }
 };
 
 /// Around everything that changes with the size: none, one, fewer elements than ranks, the bytes that fit beside the
 /// publication of a call (88: 11 doubles, 22 floats), whole cache lines, many lines.
 inline constexpr std::array<std::size_t, 11> sizes{0, 1, 2, 7, 11, 12, 22, 23, 64, 1000, 5003};
 
-/// Calls visit with every combination of indices below the bounds, or with a sample; the same on every rank.
+/// Calls visit with every combination of indices below the bounds, or with a sample; the same on every rank. A sample
+/// goes through all values of the first index before it comes to one of them again.
 template <std::size_t N, class Visit>
 void visit_grid(const sweep& how, const std::size_t (&bounds)[N], Visit visit) {
-  std::size_t total = 1;
-  for (std::size_t bound : bounds) total *= bound;
-  // A step near the golden section of the whole, without common divisor, meets every value of every index early.
-  std::size_t step = static_cast<std::size_t>(static_cast<double>(total) * 0.6180339887498949);
-  while (std::gcd(step, total) != 1) ++step;
-  for (std::size_t i = 0, at = 0; i < std::min(total, how.points); ++i, at = (at + step) % total) {
-    std::array<std::size_t, N> point{};
-    std::size_t rest = at;
-    for (std::size_t k = 0; k < N; ++k) {
+  std::size_t others = 1;
+  for (std::size_t k = 1; k < N; ++k) others *= bounds[k];
+  const std::size_t points = std::min(bounds[0] * others, how.points);
+  const std::size_t rounds = (points + bounds[0] - 1) / bounds[0];
+  // A step near the golden section, without common divisor, meets every value of every other index early.
+  std::size_t step = static_cast<std::size_t>(static_cast<double>(others) * 0.6180339887498949);
+  while (std::gcd(step, others) != 1) ++step;
+  for (std::size_t i = 0; i < points; ++i) {
+    std::array<std::size_t, N> point{i % bounds[0]};
+    std::size_t rest = (point[0] * rounds + i / bounds[0]) % others * step % others;
+    for (std::size_t k = 1; k < N; ++k) {
       point[k] = rest % bounds[k];
       rest /= bounds[k];
     }
