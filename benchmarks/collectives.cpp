@@ -6,8 +6,13 @@
 //
 //   --verbs=all_reduce,barrier   --bytes=8,4096   --rounds=5   --budget=0.05 (seconds per verb, size and round)
 //
+// The verbs that have a part for each rank are there with unequal counts too, where the parts grow with the rank:
+// --verbs=all_gather_unequal and so on.
+//
 // Buffers are fresh: each rank writes its input before every call and reads its output after it, as a program does, and
-// the time of that writing and reading alone is subtracted. The bytes are the larger of a rank's input and output.
+// the time of that writing and reading alone is subtracted. The bytes are the larger of a rank's input and output;
+// equal parts are whole elements, so three ranks that were asked for 8 bytes report the 12 that they have moved.
+#include "collectives_options.hpp"
 #include "measuring.hpp"
 
 #include <shardkit/launch/run_ranks.hpp>
@@ -20,6 +25,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -30,50 +36,15 @@
 
 namespace {
 
+using benchmark::contains;
+using benchmark::elements;
 using benchmark::median;
+using benchmark::options;
 using benchmark::pin_to_core;
 using benchmark::seconds;
+using benchmark::unequal_verbs;
+using shardkit::partition;
 using shardkit::view;
-
-struct options {
-  std::vector<std::string> verbs{"barrier",    "all_reduce",     "all_reduce_in_place", "broadcast", "reduce",
-                                 "all_gather", "reduce_scatter", "all_to_all",          "gather",    "scatter",
-                                 "send_recv"};
-  std::vector<std::size_t> bytes{8, 64, 512, 4096, 32768, 262144, 2097152, 16777216, 134217728, 268435456};
-  int rounds = 5, ranks = 2;
-  double budget = 0.05;
-  std::string csv;
-
-  options(int argc, char** argv) {
-    for (int i = 1; i < argc; ++i) {
-      const std::string text = argv[i];
-      const auto value = [&](const char* name) {
-        return text.rfind(name, 0) == 0 ? text.c_str() + std::strlen(name) : nullptr;
-      };
-      if (const char* v = value("--verbs=")) verbs = split(v);
-      else if (const char* r = value("--rounds=")) rounds = std::atoi(r);
-      else if (const char* n = value("--ranks=")) ranks = std::atoi(n);
-      else if (const char* s = value("--budget=")) budget = std::atof(s);
-      else if (const char* c = value("--csv=")) csv = c;
-      else if (const char* b = value("--bytes=")) {
-        bytes.clear();
-        for (const std::string& one : split(b)) bytes.push_back(std::strtoull(one.c_str(), nullptr, 10));
-      } else {
-        std::fprintf(stderr, "unknown option %s\n", argv[i]);
-        std::exit(2);
-      }
-    }
-  }
-  static std::vector<std::string> split(const std::string& list) {
-    std::vector<std::string> parts;
-    for (std::size_t at = 0; at <= list.size();) {
-      const std::size_t end = std::min(list.find(',', at), list.size());
-      parts.push_back(list.substr(at, end - at));
-      at = end + 1;
-    }
-    return parts;
-  }
-};
 
 // How often this thread was pushed off its core: such a sample measures somebody else's work.
 long interruptions() {
@@ -122,6 +93,22 @@ struct library {
   void scatter(const float* x, float* y, std::size_t n, int root) {
     comm.scatter(view(x, n * ranks()), view(y, n), root);
   }
+  using layout = partition;
+  void all_gather(const float* x, float* y, const layout& parts) {
+    comm.all_gather(view(x, parts.count(rank())), view(y, parts.total()), parts);
+  }
+  void reduce_scatter(const float* x, float* y, const layout& parts) {
+    comm.reduce_scatter(view(x, parts.total()), view(y, parts.count(rank())), shardkit::sum, parts);
+  }
+  void all_to_all(const float* x, float* y, const layout& own) {
+    comm.all_to_all(view(x, own.total()), own, view(y, own.total()), own);
+  }
+  void gather(const float* x, float* y, const layout& parts, int root) {
+    comm.gather(view(x, parts.count(rank())), view(y, parts.total()), parts, root);
+  }
+  void scatter(const float* x, float* y, const layout& parts, int root) {
+    comm.scatter(view(x, parts.total()), view(y, parts.count(rank())), parts, root);
+  }
   void send(const float* x, std::size_t n, int to) { comm.send(view(x, n), to); }
   void recv(float* x, std::size_t n, int from) { comm.recv(view(x, n), from); }
   std::vector<double> maximum(std::vector<double> values) {
@@ -164,6 +151,32 @@ struct raw_mpi {
   void scatter(const float* x, float* y, std::size_t n, int root) {
     MPI_Scatter(x, of(n), MPI_FLOAT, y, of(n), MPI_FLOAT, root, comm);
   }
+  struct layout {
+    std::vector<int> counts, offsets;
+    explicit layout(const partition& parts) {
+      for (int r = 0; r < parts.parts(); ++r) {
+        counts.push_back(of(parts.count(r)));
+        offsets.push_back(of(parts.offset(r)));
+      }
+    }
+    int count(int rank) const { return counts[static_cast<std::size_t>(rank)]; }
+  };
+  void all_gather(const float* x, float* y, const layout& parts) {
+    MPI_Allgatherv(x, parts.count(rank_), MPI_FLOAT, y, parts.counts.data(), parts.offsets.data(), MPI_FLOAT, comm);
+  }
+  void reduce_scatter(const float* x, float* y, const layout& parts) {
+    MPI_Reduce_scatter(x, y, parts.counts.data(), MPI_FLOAT, MPI_SUM, comm);
+  }
+  void all_to_all(const float* x, float* y, const layout& own) {
+    MPI_Alltoallv(x, own.counts.data(), own.offsets.data(), MPI_FLOAT, y, own.counts.data(), own.offsets.data(),
+                  MPI_FLOAT, comm);
+  }
+  void gather(const float* x, float* y, const layout& parts, int root) {
+    MPI_Gatherv(x, parts.count(rank_), MPI_FLOAT, y, parts.counts.data(), parts.offsets.data(), MPI_FLOAT, root, comm);
+  }
+  void scatter(const float* x, float* y, const layout& parts, int root) {
+    MPI_Scatterv(x, parts.counts.data(), parts.offsets.data(), MPI_FLOAT, y, parts.count(rank_), MPI_FLOAT, root, comm);
+  }
   void send(const float* x, std::size_t n, int to) { MPI_Send(x, of(n), MPI_FLOAT, to, 0, comm); }
   void recv(float* x, std::size_t n, int from) { MPI_Recv(x, of(n), MPI_FLOAT, from, 0, comm, MPI_STATUS_IGNORE); }
   std::vector<double> maximum(std::vector<double> values) {
@@ -182,11 +195,14 @@ struct result {
 template <class Ranks>
 class measurement {
  public:
-  measurement(Ranks& ranks, std::string verb, std::size_t bytes, double budget)
+  measurement(Ranks& ranks, const std::string& verb, std::size_t count, double budget)
       : r_(ranks),
-        verb_(std::move(verb)),
-        part_(std::max<std::size_t>(1, bytes / sizeof(float) / static_cast<std::size_t>(ranks.size()))),
-        whole_(part_ * static_cast<std::size_t>(ranks.size())),
+        unequal_(contains(unequal_verbs, verb)),
+        verb_(unequal_ ? verb.substr(0, verb.rfind('_')) : verb),
+        whole_(count),
+        parts_(shares(0)),
+        own_(shares(ranks.rank())),
+        layout_(verb_ == "all_to_all" ? own_ : parts_),
         budget_(budget),
         in_(whole_ + line),
         out_(whole_ + line) {}
@@ -197,14 +213,15 @@ class measurement {
     float* const out = in_place ? in : out_.data();
     const bool gathers = verb_ == "all_gather" || verb_ == "gather";
     const bool scatters = verb_ == "reduce_scatter" || verb_ == "scatter";
-    const std::size_t written = verb_ == "barrier" ? 0 : gathers ? part_ : whole_;
-    const std::size_t read = verb_ == "barrier" ? 0 : scatters ? part_ : whole_;
     const int me = r_.rank();
-    check(in, out);
+    const std::size_t written = gathers ? parts_.count(me) : whole_;
+    const std::size_t read = scatters ? parts_.count(me) : whole_;
+    const bool from_root = verb_ == "broadcast" || verb_ == "scatter", to_root = verb_ == "reduce" || verb_ == "gather";
+    for (int root = 0; root < (from_root || to_root || verb_ == "send_recv" ? r_.size() : 1); ++root)
+      check(in, out, root);
 
     // The root changes at every call, so that none can run ahead and hide its latency.
     int root = 0;
-    const bool from_root = verb_ == "broadcast" || verb_ == "scatter", to_root = verb_ == "reduce" || verb_ == "gather";
     const auto fresh_call = [&] {
       if (verb_ == "send_recv") {
         const auto turn = [&](int sender) {
@@ -285,55 +302,88 @@ class measurement {
     else if (verb_ == "reduce") r_.reduce(in, out, whole_, root);
     else if (verb_ == "all_reduce") r_.all_reduce(in, out, whole_);
     else if (verb_ == "all_reduce_in_place") r_.all_reduce_in_place(in, whole_);
-    else if (verb_ == "all_gather") r_.all_gather(in, out, part_);
-    else if (verb_ == "reduce_scatter") r_.reduce_scatter(in, out, part_);
-    else if (verb_ == "all_to_all") r_.all_to_all(in, out, part_);
-    else if (verb_ == "gather") r_.gather(in, out, part_, root);
-    else if (verb_ == "scatter") r_.scatter(in, out, part_, root);
-    else fail("is no verb of this program");
+    else if (unequal_) call_unequal(in, out, root);
+    else if (verb_ == "all_gather") r_.all_gather(in, out, part());
+    else if (verb_ == "reduce_scatter") r_.reduce_scatter(in, out, part());
+    else if (verb_ == "all_to_all") r_.all_to_all(in, out, part());
+    else if (verb_ == "gather") r_.gather(in, out, part(), root);
+    else if (verb_ == "scatter") r_.scatter(in, out, part(), root);
+  }
+  void call_unequal(float* in, float* out, int root) {
+    if (verb_ == "all_gather") r_.all_gather(in, out, layout_);
+    else if (verb_ == "reduce_scatter") r_.reduce_scatter(in, out, layout_);
+    else if (verb_ == "all_to_all") r_.all_to_all(in, out, layout_);
+    else if (verb_ == "gather") r_.gather(in, out, layout_, root);
+    else if (verb_ == "scatter") r_.scatter(in, out, layout_, root);
+  }
+  std::size_t part() const { return whole_ / static_cast<std::size_t>(r_.size()); }
+
+  // All parts equal, or growing with the rank. In an unequal all_to_all rank s and rank d exchange part (s + d) % size:
+  // each moves all parts, one to each rank, in an order of its own, which is that of shares(s).
+  partition shares(int first) const {
+    std::vector<std::size_t> counts;
+    const auto size = static_cast<std::size_t>(r_.size()), all = unequal_ ? size * (size + 1) / 2 : size;
+    for (std::size_t r = 0; r < size; ++r) {
+      const std::size_t which = (r + static_cast<std::size_t>(first)) % size;
+      const std::size_t before = unequal_ ? which * (which + 1) / 2 : which, weight = unequal_ ? which + 1 : 1;
+      counts.push_back(whole_ * (before + weight) / all - whole_ * before / all);
+    }
+    return partition::from_counts(counts);
   }
 
   // One call on values that tell rank and place, against what the verb means.
-  void check(float* in, float* out) {
-    const auto ranks = static_cast<std::size_t>(r_.size()), me = static_cast<std::size_t>(r_.rank());
-    const auto value = [](std::size_t rank, std::size_t i) { return static_cast<float>((rank + 1) * 3 + i % 11); };
+  void check(float* in, float* out, int root) {
+    const int ranks = r_.size(), me = r_.rank();
+    const auto value = [](int rank, std::size_t i) {
+      return static_cast<float>((static_cast<std::size_t>(rank) + 1) * 3 + i % 11);
+    };
     const auto total = [&](std::size_t i) {
       float sum = 0;
-      for (std::size_t rank = 0; rank < ranks; ++rank) sum += value(rank, i);
+      for (int rank = 0; rank < ranks; ++rank) sum += value(rank, i);
       return sum;
     };
     const auto expect = [&](std::size_t count, auto expected) {
       for (std::size_t i = 0; i < count; ++i)
-        if (out[i] != expected(i)) fail("has a wrong result");
+        if (out[i] != expected(i)) fail("has a wrong result", root);
     };
     std::fill(out, out + whole_, -1.0f);
     for (std::size_t i = 0; i < whole_; ++i) in[i] = value(me, i);
-    if (verb_ == "send_recv") {
-      if (me == 0) r_.send(in, whole_, 1);
-      if (me == 1) r_.recv(out, whole_, 0);
-      if (me == 1) expect(whole_, [&](std::size_t i) { return value(0, i); });
+    if (verb_ == "send_recv") {  // the next rank of the ring is the receiver
+      const int to = (root + 1) % ranks;
+      if (me == root) r_.send(in, whole_, to);
+      if (me == to) r_.recv(out, whole_, root);
+      if (me == to) expect(whole_, [&](std::size_t i) { return value(root, i); });
       return;
     }
-    call(in, out, 0);
-    const bool root = me == 0;
-    if (verb_ == "broadcast") expect(whole_, [&](std::size_t i) { return value(0, i); });
-    if (verb_ == "reduce" && root) expect(whole_, total);
+    call(in, out, root);
+    const std::size_t own = parts_.count(me), begin = parts_.offset(me);
+    if (verb_ == "broadcast") expect(whole_, [&](std::size_t i) { return value(root, i); });
+    if (verb_ == "reduce" && me == root) expect(whole_, total);
     if (verb_ == "all_reduce" || verb_ == "all_reduce_in_place") expect(whole_, total);
-    if (verb_ == "all_gather" || (verb_ == "gather" && root))
-      expect(whole_, [&](std::size_t i) { return value(i / part_, i % part_); });
-    if (verb_ == "reduce_scatter") expect(part_, [&](std::size_t i) { return total(me * part_ + i); });
-    if (verb_ == "all_to_all") expect(whole_, [&](std::size_t i) { return value(i / part_, me * part_ + i % part_); });
-    if (verb_ == "scatter") expect(part_, [&](std::size_t i) { return value(0, me * part_ + i); });
+    if (verb_ == "reduce_scatter") expect(own, [&](std::size_t i) { return total(begin + i); });
+    if (verb_ == "scatter") expect(own, [&](std::size_t i) { return value(root, begin + i); });
+    const bool gathered = verb_ == "all_gather" || (verb_ == "gather" && me == root);
+    if (!gathered && verb_ != "all_to_all") return;
+    for (int from = 0; from < ranks; ++from) {
+      const partition places = gathered ? parts_ : own_;
+      const std::size_t sent_from = gathered ? 0 : shares(from).offset(me);
+      for (std::size_t i = 0; i < places.count(from); ++i)
+        if (out[places.offset(from) + i] != value(from, sent_from + i)) fail("has a wrong result", root);
+    }
   }
 
-  [[noreturn]] void fail(const char* what) const {
-    std::fprintf(stderr, "rank %d: %s of %zu elements %s\n", r_.rank(), verb_.c_str(), whole_, what);
+  [[noreturn]] void fail(const char* what, int root) const {
+    std::fprintf(stderr, "rank %d: %s%s of %zu elements, root %d, %s\n", r_.rank(), unequal_ ? "unequal " : "",
+                 verb_.c_str(), whole_, root, what);
     std::_Exit(1);
   }
 
   Ranks& r_;
+  const bool unequal_;
   const std::string verb_;
-  const std::size_t part_, whole_;
+  const std::size_t whole_;
+  const partition parts_, own_;  // by rank; what this rank exchanges with each in an all_to_all
+  const typename Ranks::layout layout_;
   const double budget_;
   shardkit::buffer<float> in_, out_;
 };
@@ -341,13 +391,24 @@ class measurement {
 /// Rows of results by verb and size, and what is printed of them.
 class report {
  public:
-  report(const options& given, int ranks) : given_(given), ranks_(ranks) {
-    if (!given.csv.empty()) csv_ = std::fopen(given.csv.c_str(), "w");
-    if (csv_ != nullptr) std::fprintf(csv_, "peer,ranks,verb,bytes,usec,algorithm GB/s,bus GB/s,clean %%\n");
+  /// Of the one rank that reports.
+  explicit report(const options& given) : given_(given), ranks_(given.ranks) {
+    if (given.csv.empty()) return;
+    csv_ = std::fopen(given.csv.c_str(), "w");
+    if (csv_ == nullptr) std::fprintf(stderr, "cannot write %s: %s\n", given.csv.c_str(), std::strerror(errno));
+    else std::fprintf(csv_, "peer,ranks,verb,bytes,usec,algorithm GB/s,bus GB/s,clean %%\n");
   }
-  ~report() {
-    if (csv_ != nullptr) std::fclose(csv_);
+  bool can_write() const { return given_.csv.empty() || csv_ != nullptr; }
+  /// Returns whether all rows are in the file.
+  bool close() {
+    if (csv_ == nullptr) return true;
+    const bool failed = std::ferror(csv_) != 0;
+    const bool closed = std::fclose(std::exchange(csv_, nullptr)) == 0;
+    if (!failed && closed) return true;
+    std::fprintf(stderr, "%s is not complete: %s\n", given_.csv.c_str(), std::strerror(errno));
+    return false;
   }
+  ~report() { close(); }
   report(const report&) = delete;
   report& operator=(const report&) = delete;
 
@@ -403,12 +464,12 @@ class report {
   std::map<std::pair<std::string, std::size_t>, peer_rows> rows_;
 };
 
-result on_threads(const options& given, int ranks, const std::string& verb, std::size_t bytes) {
+result on_threads(const options& given, const std::string& verb, std::size_t count) {
   result of_first;
-  shardkit::run_ranks(ranks, [&](shardkit::thread_communicator& comm) {
+  shardkit::run_ranks(given.ranks, [&](shardkit::thread_communicator& comm) {
     pin_to_core(comm.rank());
     library<shardkit::thread_communicator> peer{comm};
-    const result r = measurement(peer, verb, bytes, given.budget).run();
+    const result r = measurement(peer, verb, count, given.budget).run();
     if (comm.is_root()) of_first = r;
   });
   return of_first;
@@ -418,50 +479,80 @@ template <class Measure>
 void for_each_point(const options& given, Measure measure) {
   for (int round = 0; round < given.rounds; ++round)
     for (const std::string& verb : given.verbs)
-      for (const std::size_t bytes : given.bytes) {
-        if (verb == "barrier" && bytes != given.bytes.front()) continue;
-        measure(verb, verb == "barrier" ? 0 : bytes);
-      }
+      for (const std::size_t bytes : given.bytes)
+        if (verb != "barrier" || bytes == given.bytes.front()) measure(verb, elements(verb, bytes, given.ranks));
 }
+
+int thread_ranks(options given) {
+  // A message needs two ranks.
+  if (given.ranks == 1)
+    given.verbs.erase(std::remove(given.verbs.begin(), given.verbs.end(), "send_recv"), given.verbs.end());
+  report table(given);
+  if (!table.can_write()) return 1;
+  for_each_point(given, [&](const std::string& verb, std::size_t count) {
+    table.add("threads", verb, count * sizeof(float), on_threads(given, verb, count));
+  });
+  table.print();
+  return table.close() ? 0 : 1;
+}
+
+#ifdef SHARDKIT_BENCHMARK_MPI
+int beside_mpi(options given, shardkit::mpi_environment& mpi) {
+  const bool reports = mpi.rank() == 0;
+  if (!reports) given.csv.clear();
+  report table(given);
+  auto world = mpi.world();
+  if (world.all_reduce(table.can_write() ? 1 : 0, shardkit::minimum) == 0) return 1;
+  library<shardkit::mpi_communicator> peer{world};
+  raw_mpi raw;
+  cpu_set_t anywhere;
+  sched_getaffinity(0, sizeof anywhere, &anywhere);
+  for_each_point(given, [&](const std::string& verb, std::size_t count) {
+    sched_setaffinity(0, sizeof anywhere, &anywhere);
+    result threads;
+    if (reports) threads = on_threads(given, verb, count);
+    // The other processes leave the cores to the threads.
+    MPI_Request done = MPI_REQUEST_NULL;
+    MPI_Ibarrier(MPI_COMM_WORLD, &done);
+    for (int complete = 0; complete == 0; usleep(200)) MPI_Test(&done, &complete, MPI_STATUS_IGNORE);
+    pin_to_core(mpi.rank());
+    const result with_library = measurement(peer, verb, count, given.budget).run();
+    const result without = measurement(raw, verb, count, given.budget).run();
+    if (!reports) return;
+    table.add("threads", verb, count * sizeof(float), threads);
+    table.add("MPI", verb, count * sizeof(float), with_library);
+    table.add("raw MPI", verb, count * sizeof(float), without);
+  });
+  if (reports) table.print();
+  return table.close() ? 0 : 1;
+}
+
+int with_mpi(int argc, char** argv, options& given) {
+  shardkit::mpi_environment mpi(argc, argv);
+  if (mpi.size() == 1) return thread_ranks(given);
+  if (given.ranks_given && given.ranks != mpi.size()) {
+    if (mpi.rank() == 0)
+      std::fprintf(stderr, "--ranks=%d, but the launcher has started %d ranks; leave --ranks out\n", given.ranks,
+                   mpi.size());
+    return 2;
+  }
+  given.ranks = mpi.size();
+  return beside_mpi(given, mpi);
+}
+#endif
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  try {
+    options given(argc, argv);
 #ifdef SHARDKIT_BENCHMARK_MPI
-  shardkit::mpi_environment mpi(argc, argv);
-  const options given(argc, argv);
-  if (mpi.size() > 1) {
-    auto world = mpi.world();
-    library<shardkit::mpi_communicator> peer{world};
-    raw_mpi raw;
-    cpu_set_t anywhere;
-    sched_getaffinity(0, sizeof anywhere, &anywhere);
-    report table(given, mpi.rank() == 0 ? mpi.size() : 0);
-    for_each_point(given, [&](const std::string& verb, std::size_t bytes) {
-      sched_setaffinity(0, sizeof anywhere, &anywhere);
-      result threads;
-      if (mpi.rank() == 0) threads = on_threads(given, mpi.size(), verb, bytes);
-      // The other processes leave the cores to the threads.
-      MPI_Request done = MPI_REQUEST_NULL;
-      MPI_Ibarrier(MPI_COMM_WORLD, &done);
-      for (int complete = 0; complete == 0; usleep(200)) MPI_Test(&done, &complete, MPI_STATUS_IGNORE);
-      pin_to_core(mpi.rank());
-      const result with_library = measurement(peer, verb, bytes, given.budget).run();
-      const result without = measurement(raw, verb, bytes, given.budget).run();
-      if (mpi.rank() != 0) return;
-      table.add("threads", verb, bytes, threads);
-      table.add("MPI", verb, bytes, with_library);
-      table.add("raw MPI", verb, bytes, without);
-    });
-    if (mpi.rank() == 0) table.print();
-    return 0;
-  }
+    return with_mpi(argc, argv, given);
 #else
-  const options given(argc, argv);
+    return thread_ranks(given);
 #endif
-  report table(given, given.ranks);
-  for_each_point(given, [&](const std::string& verb, std::size_t bytes) {
-    table.add("threads", verb, bytes, on_threads(given, given.ranks, verb, bytes));
-  });
-  table.print();
+  } catch (const shardkit::usage_error& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 2;
+  }
 }

@@ -4,11 +4,14 @@
 //
 //   overhead raw|shardkit CASE [calls]      the cases are listed in main
 #include <shardkit/backends/mpi.hpp>
+#include <shardkit/comm/traced.hpp>
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -18,7 +21,9 @@ using shardkit::in_place;
 using shardkit::mpi_communicator;
 using shardkit::sum;
 
-long allocations = 0;
+using traced_communicator = shardkit::communicator<shardkit::traced<shardkit::mpi_backend>>;
+
+long allocations = 0, calls_begun = 0, calls_ended = 0;
 
 struct buffers {
   float x[2] = {0, 0}, y[2] = {0, 0};
@@ -45,6 +50,11 @@ struct buffers {
   MPI_Allreduce(MPI_IN_PLACE, x, 2, MPI_FLOAT, MPI_SUM, comm);
 }
 [[gnu::noinline]] void measured_single(float (&x)[2], mpi_communicator& comm) { comm.all_reduce(in_place(x), sum); }
+
+// With hooks that do what the least of them does, count.
+[[gnu::noinline]] void measured_traced(float (&x)[2], traced_communicator& comm, long calls) {
+  for (long i = 0; i < calls; ++i) comm.all_reduce(in_place(x), sum);
+}
 
 [[gnu::noinline]] void measured_raw_broadcast(float (&x)[2], MPI_Comm comm, long calls) {
   for (long i = 0; i < calls; ++i) MPI_Bcast(x, 2, MPI_FLOAT, 0, comm);
@@ -111,11 +121,32 @@ struct buffers {
 
 }  // namespace
 
+// Whatever hands out memory; operator new, aligned or not, comes here.
 extern "C" {
 void* __libc_malloc(std::size_t);
+void* __libc_calloc(std::size_t, std::size_t);
+void* __libc_realloc(void*, std::size_t);
+void* __libc_memalign(std::size_t, std::size_t);
 void* malloc(std::size_t bytes) {
   ++allocations;
   return __libc_malloc(bytes);
+}
+void* calloc(std::size_t count, std::size_t bytes) {
+  ++allocations;
+  return __libc_calloc(count, bytes);
+}
+void* realloc(void* memory, std::size_t bytes) {
+  ++allocations;
+  return __libc_realloc(memory, bytes);
+}
+void* aligned_alloc(std::size_t alignment, std::size_t bytes) {
+  ++allocations;
+  return __libc_memalign(alignment, bytes);
+}
+void* memalign(std::size_t alignment, std::size_t bytes) { return aligned_alloc(alignment, bytes); }
+int posix_memalign(void** memory, std::size_t alignment, std::size_t bytes) {
+  *memory = aligned_alloc(alignment, bytes);
+  return *memory == nullptr ? ENOMEM : 0;
 }
 }
 
@@ -125,10 +156,15 @@ int main(int argc, char** argv) {
   const long calls = argc > 3 ? std::atol(argv[3]) : 1000;
   auto world = mpi.world();
   const MPI_Comm comm = world.backend().native_handle();
+  shardkit::operation_hook hook;
+  hook.begin = [](void*, const shardkit::operation&) noexcept { ++calls_begun; };
+  hook.end = [](void*, const shardkit::operation&) noexcept { ++calls_ended; };
+  traced_communicator traced = shardkit::with_trace(mpi.world("traced"), hook);
   buffers b;
 
   const std::map<std::string, void (*)(buffers&, MPI_Comm, long)> raw = {
       {"all_reduce", [](buffers& at, MPI_Comm on, long n) { measured_raw_all_reduce(at.x, on, n); }},
+      {"traced", [](buffers& at, MPI_Comm on, long n) { measured_raw_all_reduce(at.x, on, n); }},
       {"vector", [](buffers& at, MPI_Comm on, long n) { measured_raw_vector(at.v, on, n); }},
       {"single",
        [](buffers& at, MPI_Comm on, long n) {
@@ -159,16 +195,24 @@ int main(int argc, char** argv) {
       {"all_to_all", [](buffers& at, mpi_communicator& on, long n) { measured_all_to_all(at.x, at.y, on, n); }},
       {"send_recv", [](buffers& at, mpi_communicator& on, long n) { measured_send_recv(at.x, at.y, on, n); }},
       {"barrier", [](buffers&, mpi_communicator& on, long n) { measured_barrier(on, n); }}};
-  if (raw.count(wanted) == 0) {
-    std::fprintf(stderr, "unknown case %s\n", wanted.c_str());
+  if (raw.count(wanted) == 0 || (variant != "raw" && variant != "shardkit") || calls < 1) {
+    std::fprintf(stderr, "overhead raw|shardkit CASE [calls]; there is no %s %s\n", variant.c_str(), wanted.c_str());
     return 2;
   }
   const auto run = [&](long n) {
     if (variant == "raw") raw.at(wanted)(b, comm, n);
+    else if (wanted == "traced") measured_traced(b.x, traced, n);
     else library.at(wanted)(b, world, n);
   };
   run(1);  // what is made at the first call only; its instructions are counted, too
   const long before = allocations;
   run(calls);
-  std::printf("allocations_per_call %.4f\n", static_cast<double>(allocations - before) / static_cast<double>(calls));
+  const long after = allocations;
+  // A counter that counts nothing, or hooks that nobody calls, would make good figures.
+  ::operator delete (::operator new (64, std::align_val_t{64}), std::align_val_t{64});
+  ::operator delete(::operator new(64));
+  if (allocations != after + 2) return std::fprintf(stderr, "allocations are not counted\n"), 1;
+  if (wanted == "traced" && variant != "raw" && (calls_begun < calls || calls_ended != calls_begun))
+    return std::fprintf(stderr, "the hooks are not called\n"), 1;
+  std::printf("allocations_per_call %.4f\n", static_cast<double>(after - before) / static_cast<double>(calls));
 }

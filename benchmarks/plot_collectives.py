@@ -6,6 +6,8 @@
 import csv, math, statistics, sys
 from collections import defaultdict
 
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
 source, target, title = sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else ""
 times = defaultdict(list)
 verbs = []
@@ -19,12 +21,14 @@ lines = {"threads": ("#1b6ca8", "thread ranks"), "MPI": ("#d1773b", "MPI ranks")
 columns, width, height, left, top = 4, 250, 190, 46, 70
 rows = -(-len(verbs) // columns)
 sizes = sorted({key[2] for key in times if key[2] > 0})
-low, high = math.log2(sizes[0]), math.log2(sizes[-1])
 ratios = {}
 for verb, peer, size in times:
     raw = times.get((verb, "raw MPI", size))
     if peer in lines and size > 0 and raw and times[verb, peer, size] > 0:
         ratios[verb, peer, size] = raw / times[verb, peer, size]
+if not ratios:
+    sys.exit(f"{source} has no verb of both raw MPI and the library: make it with mpiexec")
+low, high = math.log2(sizes[0]), math.log2(max(sizes[-1], 2 * sizes[0]))
 most = max(16, 2 ** math.ceil(math.log2(max(ratios.values()))))
 least = min(0.5, 2 ** math.floor(math.log2(min(ratios.values()))))
 
