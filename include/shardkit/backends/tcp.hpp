@@ -33,6 +33,9 @@ namespace shardkit {
 /// the ranks that only give something to a collective, do not wait.
 ///
 /// Ranks compare verb, counts, dtype, reduction and root, and throw mismatch_error naming both ranks where they differ.
+/// A message has the count and the type that it was sent with: 4 x f32 are not 2 x f64, nor 16 bytes; std::byte and
+/// unsigned char are both u8. What a rank was sent for a collective and has not taken when it lets go of the
+/// communicator is a mismatch as well; see tcp_environment.
 /// A rank that throws, leaves, or whose process is lost makes all others throw peer_failed naming it and the cause.
 /// Several threads may use one environment, each its own communicators.
 class tcp_backend {
@@ -45,7 +48,7 @@ class tcp_backend {
   int rank() const noexcept { return room_->rank; }
   int size() const noexcept { return room_->size; }
 
-  /// Any required verb; see comm/calls.hpp. `complete` composes the others.
+  /// Any verb but send_recv, which `complete` composes; see comm/calls.hpp.
   template <class Call>
   auto perform(const Call& call) -> decltype(void(std::declval<detail::tcp_calls&>().start(call))) {
     calls_.start(call).wait();
@@ -105,6 +108,9 @@ struct tcp_options {
 ///
 /// The destructor of rank 0, through whose process everything passes, waits until all have left: at most the operation
 /// deadline, after a failure the abort deadline. A process that ends without it is a failed rank to the others.
+///
+/// The destructor throws, unless an exception is under way: mismatch_error where it comes out only now that ranks made
+/// different calls, because none waited for another in the last of them.
 class tcp_environment {
  public:
   /// Returns when all ranks have come. Throws timeout_error naming those that have not within the init deadline,
@@ -129,13 +135,16 @@ class tcp_environment {
   }
   tcp_environment(const tcp_environment&) = delete;
   tcp_environment& operator=(const tcp_environment&) = delete;
-  ~tcp_environment() {
-    if (std::uncaught_exceptions() > exceptions_) link_->fail(link_->rank(), "it left by an exception");
+  ~tcp_environment() noexcept(false) {
+    const bool unwinding = std::uncaught_exceptions() > exceptions_;
+    if (unwinding) link_->fail(link_->rank(), "it left by an exception");
     const double seconds = link_->failed() ? link_->limits().abort : link_->limits().operation;
     link_->leave(std::min(seconds, link_->limits().abort));
-    if (!hub_) return;
-    hub_->end_within(seconds);
-    hub_.reset();
+    if (hub_) {
+      hub_->end_within(seconds);
+      hub_.reset();
+    }
+    if (!unwinding) link_->require_agreement();
   }
 
   int rank() const noexcept { return link_->rank(); }

@@ -97,11 +97,12 @@ inline constexpr const char* mismatch_words = "ranks make different calls: ";
 
 /// A fingerprint in words. Unequal layouts appear as their hash.
 [[gnu::cold, gnu::noinline]] inline std::string describe_fingerprint(std::uint64_t bits) {
-  const auto type = static_cast<dtype>((bits >> 6) & 15u);
+  const std::uint64_t type = (bits >> 6) & 15u;
   const auto kind = static_cast<reduction_kind>((bits >> 10) & 7u);
   return detail::sentence() << detail::verb_name(bits & 63u, all_calls{}) << "(count or layout " << (bits >> 28) << ", "
-                            << name_of(type) << ", " << ((bits >> 13) & 1u ? "by_rank " : "") << name_of(kind)
-                            << ", root " << ((bits >> 14) & 0x3fffu) << ")";
+                            << (type < 15 ? name_of(static_cast<dtype>(type)) : "no type") << ", "
+                            << ((bits >> 13) & 1u ? "by_rank " : "") << name_of(kind) << ", root "
+                            << ((bits >> 14) & 0x3fffu) << ")";
 }
 
 }  // namespace shardkit

@@ -2,8 +2,11 @@
 #pragma once
 
 #include <shardkit/backends/detail/tcp_room.hpp>
+#include <shardkit/core/detail/element_at.hpp>
+#include <shardkit/core/detail/rank_parts.hpp>
 #include <shardkit/core/space.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <memory>
@@ -21,54 +24,46 @@ class tcp_calls {
   explicit tcp_calls(std::shared_ptr<tcp_room> room) : room_(std::move(room)) {}
 
   request start(const barrier_call& call) {
-    return begin(call, 0, everyone(), nullptr, everyone(), [](contributions&) {});
+    return begin(call, 0, everyone(), nullptr, from_each(0), [](contributions&) {});
   }
   request start(const broadcast_call& call) {
     const std::size_t bytes = call.count * size_of(call.type);
     if (room_->rank == call.root) return begin(call, bytes, everyone(), call.data, {}, [](contributions&) {});
-    return begin(call, bytes, {}, nullptr, {call.root}, [to = call.data, root = call.root](contributions& from) {
-      copy(to, from[static_cast<std::size_t>(root)]);
-    });
+    return begin(
+        call, bytes, {}, nullptr, {{call.root, bytes}},
+        [to = call.data, root = call.root](contributions& from) { copy(to, from[static_cast<std::size_t>(root)]); });
   }
   request start(const reduce_call& call) {
     const std::size_t bytes = call.count * size_of(call.type);
     if (room_->rank != call.root) return begin(call, bytes, {call.root}, call.in, {}, [](contributions&) {});
-    return begin(call, bytes, {}, nullptr, everyone(),
-                 [call, rank = room_->rank](contributions& from) { combine(call, call.in, from, rank); });
+    return begin(call, bytes, {}, nullptr, from_each(bytes),
+                 [call, rank = room_->rank](contributions& from) { combine(call, call.in, call.count, from, rank); });
   }
   request start(const all_reduce_call& call) {
-    return begin(call, call.count * size_of(call.type), everyone(), call.in, everyone(),
-                 [call, rank = room_->rank](contributions& from) { combine(call, call.in, from, rank); });
-  }
-  request start(const all_gather_call& call) {
     const std::size_t bytes = call.count * size_of(call.type);
-    return begin(call, bytes, everyone(), call.in, everyone(), [call, bytes, rank = room_->rank](contributions& from) {
-      char* to = static_cast<char*>(call.out);
-      host_space::copy(to + static_cast<std::size_t>(rank) * bytes, call.in, bytes);
-      for (std::size_t r = 0; r < from.size(); ++r)
-        if (r != static_cast<std::size_t>(rank)) copy(to + r * bytes, from[r]);
-    });
+    return begin(call, bytes, everyone(), call.in, from_each(bytes),
+                 [call, rank = room_->rank](contributions& from) { combine(call, call.in, call.count, from, rank); });
   }
-  request start(const reduce_scatter_call& call) {
-    const std::size_t bytes = call.count * size_of(call.type);
-    const char* const in = static_cast<const char*>(call.in);
-    const auto held = ready(call, bytes);
-    tcp_frame frame = numbered(call);
-    for (const int peer : everyone()) {
-      frame.targets.assign(1, static_cast<std::uint32_t>(room_->launch_rank(peer)));
-      room_->link->post(frame, in + static_cast<std::size_t>(peer) * bytes, bytes);
-    }
-    const int rank = room_->rank;
-    return expect(call, everyone(),
-                  [call, rank, own = in + static_cast<std::size_t>(rank) * bytes](contributions& from) {
-                    combine(call, own, from, rank);
-                  });
+  request start(const all_gather_call& call) { return all_gather(call, parts_of_each(call.count)); }
+  request start(const all_gather_uneven_call& call) { return all_gather(call, parts_of(*call.layout)); }
+  request start(const reduce_scatter_call& call) { return reduce_scatter(call, parts_of_each(call.count)); }
+  request start(const reduce_scatter_uneven_call& call) { return reduce_scatter(call, parts_of(*call.layout)); }
+  request start(const gather_call& call) { return gather(call, parts_of_each(call.count)); }
+  request start(const gather_uneven_call& call) { return gather(call, parts_of(*call.layout)); }
+  request start(const scatter_call& call) { return scatter(call, parts_of_each(call.count)); }
+  request start(const scatter_uneven_call& call) { return scatter(call, parts_of(*call.layout)); }
+  request start(const all_to_all_call& call) {
+    return all_to_all(call, parts_of_each(call.count), parts_of_each(call.count));
+  }
+  request start(const all_to_all_uneven_call& call) {
+    return all_to_all(call, parts_of(*call.send_layout), parts_of(*call.receive_layout));
   }
 
   request start(const send_call& call) {
     const std::size_t bytes = call.count * size_of(call.type);
     const auto held = ready(call, bytes);
     tcp_frame frame = room_->frame_to(tcp_frame_kind::message, call.peer);
+    frame.fingerprint = message_fingerprint(call);
     room_->link->post(frame, call.in, bytes);
     return {};
   }
@@ -100,20 +95,101 @@ class tcp_calls {
           },
           group.calls[i]);
   }
+  // `parts(rank)` is what a rank has in a buffer of all: an offset and a count, in elements.
+
+  template <class Call, class Parts>
+  request all_gather(const Call& call, Parts parts) {
+    const std::size_t size = size_of(call.type), own = parts(room_->rank).count * size;
+    return begin(call, own, everyone(), call.in, from_each(parts, size),
+                 [call, own, size, parts, rank = room_->rank](contributions& from) {
+                   host_space::copy(element_at(call.out, parts(rank).offset, call.type), call.in, own);
+                   place(call.out, from, parts, size, rank);
+                 });
+  }
+  template <class Call, class Parts>
+  request reduce_scatter(const Call& call, Parts parts) {
+    const int rank = room_->rank;
+    const auto [offset, count] = parts(rank);
+    const void* const own = element_at(call.in, offset, call.type);
+    return begin_with_parts(
+        call, call.in, parts, from_each(count * size_of(call.type)),
+        [call, rank, own, count = count](contributions& from) { combine(call, own, count, from, rank); });
+  }
+  template <class Call, class Parts>
+  request gather(const Call& call, Parts parts) {
+    const std::size_t size = size_of(call.type), own = parts(room_->rank).count * size;
+    if (room_->rank != call.root) return begin(call, own, {call.root}, call.in, {}, [](contributions&) {});
+    return begin(call, own, {}, nullptr, from_each(parts, size),
+                 [call, own, size, parts, rank = room_->rank](contributions& from) {
+                   host_space::copy(element_at(call.out, parts(rank).offset, call.type), call.in, own);
+                   place(call.out, from, parts, size, rank);
+                 });
+  }
+  template <class Call, class Parts>
+  request scatter(const Call& call, Parts parts) {
+    const auto [offset, count] = parts(room_->rank);
+    const std::size_t bytes = count * size_of(call.type);
+    if (room_->rank != call.root)
+      return begin(call, bytes, {}, nullptr, {{call.root, bytes}},
+                   [call](contributions& from) { copy(call.out, from[static_cast<std::size_t>(call.root)]); });
+    const void* const own = element_at(call.in, offset, call.type);
+    return begin_with_parts(call, call.in, parts, {},
+                            [call, own, bytes](contributions&) { host_space::copy(call.out, own, bytes); });
+  }
+  template <class Call, class Outgoing, class Incoming>
+  request all_to_all(const Call& call, Outgoing outgoing, Incoming incoming) {
+    const int rank = room_->rank;
+    const std::size_t size = size_of(call.type);
+    return begin_with_parts(call, call.in, outgoing, from_each(incoming, size),
+                            [call, rank, size, outgoing, incoming](contributions& from) {
+                              host_space::copy(element_at(call.out, incoming(rank).offset, call.type),
+                                               element_at(call.in, outgoing(rank).offset, call.type),
+                                               incoming(rank).count * size);
+                              place(call.out, from, incoming, size, rank);
+                            });
+  }
+
   std::vector<int> everyone() const {
     std::vector<int> others;
     for (int peer = 0; peer < room_->size; ++peer)
       if (peer != room_->rank) others.push_back(peer);
     return others;
   }
+  std::vector<tcp_awaited> from_each(std::size_t bytes) const {
+    std::vector<tcp_awaited> others;
+    for (const int peer : everyone()) others.push_back({peer, bytes});
+    return others;
+  }
+  template <class Parts>
+  std::vector<tcp_awaited> from_each(Parts parts, std::size_t size) const {
+    std::vector<tcp_awaited> others;
+    for (const int peer : everyone()) others.push_back({peer, parts(peer).count * size});
+    return others;
+  }
 
+  /// The same bytes for all of `to`.
   template <class Call, class Finish>
   request begin(const Call& call, std::size_t bytes, const std::vector<int>& to, const void* data,
-                std::vector<int> from, Finish finish) {
+                std::vector<tcp_awaited> from, Finish finish) {
     const auto held = ready(call, bytes);
     tcp_frame frame = numbered(call);
     for (const int peer : to) frame.targets.push_back(static_cast<std::uint32_t>(room_->launch_rank(peer)));
     room_->link->post(frame, data, data == nullptr ? 0 : bytes);
+    return expect(call, std::move(from), std::move(finish));
+  }
+  /// A part of `in` for each.
+  template <class Call, class Parts, class Finish>
+  request begin_with_parts(const Call& call, const void* in, Parts parts, std::vector<tcp_awaited> from,
+                           Finish finish) {
+    const std::size_t size = size_of(call.type);
+    std::size_t largest = 0;
+    for (int peer = 0; peer < room_->size; ++peer) largest = std::max(largest, parts(peer).count * size);
+    const auto held = ready(call, largest);
+    tcp_frame frame = numbered(call);
+    for (const int peer : everyone()) {
+      frame.targets.assign(1, static_cast<std::uint32_t>(room_->launch_rank(peer)));
+      room_->link->post(frame, element_at(in, parts(peer).offset, call.type), parts(peer).count * size);
+    }
     return expect(call, std::move(from), std::move(finish));
   }
   /// The lock, once it is clear that this call may be made. The same answer on every rank for one collective.
@@ -135,26 +211,31 @@ class tcp_calls {
     tcp_frame frame;
     frame.kind = tcp_frame_kind::collective;
     frame.communicator = room_->number;
-    frame.sequence = ++room_->calls;
-    frame.fingerprint = fingerprint(call);
+    frame.sequence = ++room_->mailbox->calls;
+    frame.fingerprint = room_->mailbox->fingerprint = fingerprint(call);
     return frame;
   }
   template <class Call, class Finish>
-  request expect(const Call& call, std::vector<int> from, Finish finish) {
-    return request(new tcp_collective<Finish>(room_, call, room_->calls, std::move(from), std::move(finish)));
+  request expect(const Call& call, std::vector<tcp_awaited> from, Finish finish) {
+    return request(new tcp_collective<Finish>(room_, call, room_->mailbox->calls, std::move(from), std::move(finish)));
   }
 
   static void copy(void* to, const std::vector<char>& from) {
     if (!from.empty()) std::memcpy(to, from.data(), from.size());
   }
+  template <class Parts>
+  static void place(void* out, const contributions& from, Parts parts, std::size_t size, int rank) {
+    for (int peer = 0; peer < static_cast<int>(from.size()); ++peer)
+      if (peer != rank) copy(static_cast<char*>(out) + parts(peer).offset * size, from[static_cast<std::size_t>(peer)]);
+  }
   /// In rank order, which gives the same bits as thread ranks.
   template <class Call>
-  static void combine(const Call& call, const void* own, const contributions& from, int rank) {
+  static void combine(const Call& call, const void* own, std::size_t count, const contributions& from, int rank) {
     std::vector<const void*> inputs;
     for (const auto& one : from) inputs.push_back(one.data());
     inputs[static_cast<std::size_t>(rank)] = own;
     void* const outputs[] = {call.out};
-    call.combine(call.op.kind, inputs.data(), static_cast<int>(inputs.size()), outputs, 1, call.count);
+    call.combine(call.op.kind, inputs.data(), static_cast<int>(inputs.size()), outputs, 1, count);
   }
 
   std::shared_ptr<tcp_room> room_;

@@ -19,8 +19,9 @@ enum class tcp_frame_kind : unsigned char {
   posted = 3,      ///< control lane: post and take
   exchanged = 4,   ///< control lane: exchange
   failure = 5,     ///< `source` failed; the payload says why
-  leaving = 6,     ///< `source` takes part in nothing any more
+  leaving = 6,     ///< `source` takes part in nothing any more; its calls took `sequence` collective frames
   stop = 7,        ///< a rank asks all to stop
+  closing = 8,     ///< `source` has let go of its end of a communicator
 };
 
 struct tcp_frame {
@@ -29,7 +30,7 @@ struct tcp_frame {
   std::uint32_t source = 0;  ///< rank of the launch
   std::uint64_t communicator = 0;
   std::uint64_t sequence = 0;          ///< of a collective
-  std::uint64_t fingerprint = 0;       ///< of a collective
+  std::uint64_t fingerprint = 0;       ///< of a collective; of a message, as its sender's
   std::vector<std::uint32_t> targets;  ///< ranks of the launch
   std::vector<char> payload;
 };
@@ -87,7 +88,7 @@ class tcp_frame_parser {
     const auto* at = reinterpret_cast<const unsigned char*>(buffer_.data()) + begin_;
     const std::uint32_t targets = get_u32(at + 32);
     const std::uint64_t payload = get_u64(at + 40);
-    if (at[0] < 1 || at[0] > 7) return refuse("an unknown kind");
+    if (at[0] < 1 || at[0] > 8) return refuse("an unknown kind");
     if (at[1] >= tcp_topics) return refuse("an unknown topic");
     if (at[2] != 0 || at[3] != 0 || get_u32(at + 36) != 0) return refuse("something where nothing may be");
     if (get_u32(at + 4) >= ranks_) return refuse("a source that is no rank");

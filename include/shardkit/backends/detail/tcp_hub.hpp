@@ -5,6 +5,7 @@
 
 #include <shardkit/backends/detail/tcp_frame.hpp>
 #include <shardkit/backends/detail/tcp_socket.hpp>
+#include <shardkit/comm/fingerprint.hpp>
 
 #include <atomic>
 #include <cstddef>
@@ -37,7 +38,10 @@ class tcp_hub {
   }
   tcp_hub(const tcp_hub&) = delete;
   tcp_hub& operator=(const tcp_hub&) = delete;
-  ~tcp_hub() { thread_.join(); }
+  ~tcp_hub() {
+    if (end_.load() == no_end) end_within(0);  // nobody has said when: it never came into use
+    thread_.join();
+  }
 
   /// From now on the hub ends when all ranks have left, and at the latest after so many seconds.
   void end_within(double seconds) noexcept {
@@ -53,7 +57,10 @@ class tcp_hub {
 
     tcp_socket socket;
     tcp_frame_parser parser;
-    bool left = false;  ///< has said that it leaves
+    bool left = false;              ///< has said that it leaves
+    std::uint64_t collectives = 0;  ///< frames passed on to it, and the last of them
+    std::uint32_t last_source = 0;
+    std::uint64_t last_sequence = 0, last_fingerprint = 0;
     std::deque<std::shared_ptr<const std::vector<char>>> outgoing;
     std::size_t sent = 0;  ///< of the first of them
   };
@@ -120,20 +127,31 @@ class tcp_hub {
         fail(frame_.source, std::string(frame_.payload.begin(), frame_.payload.end()));
         return;
       case tcp_frame_kind::leaving:
+        if (frame_.sequence != lines_[rank].collectives) fail_unread(rank);
+        to_all(frame_);
         lines_[rank].left = true;
-        to_all();
-        close_after_last(rank);
+        close_after_last(lines_[rank]);
         return;
-      case tcp_frame_kind::stop: to_all(); return;
+      case tcp_frame_kind::stop: to_all(frame_); return;
       default: {
         const auto bytes = std::make_shared<const std::vector<char>>(encode(frame_));
-        for (const std::uint32_t target : frame_.targets) give(target, bytes);
+        for (const std::uint32_t target : frame_.targets) {
+          line& to = lines_[target];
+          if (frame_.kind == tcp_frame_kind::collective) {
+            ++to.collectives;
+            to.last_source = frame_.source;
+            to.last_sequence = frame_.sequence;
+            to.last_fingerprint = frame_.fingerprint;
+            if (to.left) fail_unread(target);
+          }
+          if (!to.left) give(target, bytes);
+        }
       }
     }
   }
 
-  void to_all() {
-    const auto bytes = std::make_shared<const std::vector<char>>(encode(frame_));
+  void to_all(const tcp_frame& frame) {
+    const auto bytes = std::make_shared<const std::vector<char>>(encode(frame));
     for (std::size_t rank = 0; rank < lines_.size(); ++rank) give(rank, bytes);
   }
   void give(std::size_t rank, const std::shared_ptr<const std::vector<char>>& bytes) {
@@ -153,25 +171,33 @@ class tcp_hub {
       one.outgoing.pop_front();
       one.sent = 0;
     }
+    if (one.left) close_after_last(one);
   }
-  // The rank reads on until it sees the end, so that nothing of what it has sent is lost by a reset.
-  void close_after_last(std::size_t rank) {
-    lines_[rank].outgoing.clear();
-    ::shutdown(lines_[rank].socket.descriptor(), SHUT_WR);
+  // The rank reads on until it sees the end, so that it hears everything, and nothing of what it has sent is lost by a
+  // reset.
+  static void close_after_last(line& one) {
+    if (one.outgoing.empty()) ::shutdown(one.socket.descriptor(), SHUT_WR);
   }
 
   void drop(std::size_t rank, const char* complaint) {
     lines_[rank].socket.close();
     fail(rank, std::string("it sent a malformed frame, with ") + complaint);
   }
+  // Ranks that make the same calls have taken all that was sent to them when they leave.
+  void fail_unread(std::size_t rank) {
+    const line& one = lines_[rank];
+    fail(rank, mismatch_words + ("rank " + std::to_string(one.last_source)) + " call " +
+                   std::to_string(one.last_sequence) + " " + describe_fingerprint(one.last_fingerprint) + ", rank " +
+                   std::to_string(rank) + " has left the launch without it");
+  }
   void fail(std::size_t rank, const std::string& reason) {
     if (failed_) return;
     failed_ = true;
-    frame_ = tcp_frame{};
-    frame_.kind = tcp_frame_kind::failure;
-    frame_.source = static_cast<std::uint32_t>(rank);
-    frame_.payload.assign(reason.begin(), reason.end());
-    to_all();
+    tcp_frame frame;
+    frame.kind = tcp_frame_kind::failure;
+    frame.source = static_cast<std::uint32_t>(rank);
+    frame.payload.assign(reason.begin(), reason.end());
+    to_all(frame);
   }
 
   std::vector<line> lines_;

@@ -2,7 +2,7 @@
 // of the launch as far as this rank has heard. Several threads may use it, each its own communicators.
 #pragma once
 
-#include <shardkit/backends/detail/tcp_frame.hpp>
+#include <shardkit/backends/detail/tcp_mailbox.hpp>
 #include <shardkit/backends/detail/tcp_socket.hpp>
 #include <shardkit/comm/deadlines.hpp>
 
@@ -12,7 +12,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
+#include <exception>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -21,27 +21,6 @@
 #include <vector>
 
 namespace shardkit::detail {
-
-/// What has arrived for one communicator and nobody has taken yet, by rank of the launch.
-struct tcp_mailbox {
-  struct letters {
-    std::deque<tcp_frame> messages, collectives;
-    std::map<unsigned char, std::deque<tcp_frame>> posted, exchanged;  ///< by topic
-  };
-  explicit tcp_mailbox(int ranks) : from(static_cast<std::size_t>(ranks)) {}
-
-  void add(tcp_frame&& frame) {
-    letters& box = from[frame.source];
-    switch (frame.kind) {
-      case tcp_frame_kind::message: return box.messages.push_back(std::move(frame));
-      case tcp_frame_kind::collective: return box.collectives.push_back(std::move(frame));
-      case tcp_frame_kind::posted: return box.posted[frame.topic].push_back(std::move(frame));
-      default: return box.exchanged[frame.topic].push_back(std::move(frame));
-    }
-  }
-
-  std::vector<letters> from;
-};
 
 class tcp_link {
  public:
@@ -69,7 +48,37 @@ class tcp_link {
     if (!box) box = std::make_shared<tcp_mailbox>(size_);
     return box;
   }
-  void forget(std::uint64_t communicator) noexcept { boxes_.erase(communicator); }
+  /// This rank lets go of its end. Its calls there are over: a contribution to a collective that is still here was sent
+  /// for a call that this rank did not make. What comes later is dropped, or is such a contribution, too; so the box
+  /// stays until the others have let go.
+  void close(std::uint64_t communicator, const std::vector<int>& members) noexcept {
+    try {
+      tcp_mailbox& box = *mailbox(communicator);
+      box.abandoned = std::uncaught_exceptions() != 0;
+      listen();
+      for (std::size_t source = 0; source < box.from.size(); ++source)
+        if (!box.from[source].collectives.empty()) discover_unread(box, box.from[source].collectives.front());
+      box.from.clear();
+      box.closed = true;
+      box.peers = members.size() - 1;
+      if (!failed_ && !ended_) {
+        tcp_frame frame;
+        frame.kind = tcp_frame_kind::closing;
+        frame.source = static_cast<std::uint32_t>(rank_);
+        frame.communicator = communicator;
+        for (const int member : members)
+          if (member != rank_) frame.targets.push_back(static_cast<std::uint32_t>(member));
+        if (!frame.targets.empty()) write(encode(frame));
+      }
+      if (box.closings == box.peers || failed_ || ended_) boxes_.erase(communicator);
+    } catch (const std::exception&) {
+      // The connection is lost, or there is no memory to say so: the next call finds that out.
+    }
+  }
+  /// How many communicators this rank remembers.
+  std::size_t boxes() const noexcept { return boxes_.size(); }
+  /// A call has taken a contribution of another rank.
+  void count_taken() noexcept { ++taken_; }
 
   /// Hears what has arrived, then throws where the launch has failed or this rank has left it.
   void require_alive() {
@@ -132,22 +141,10 @@ class tcp_link {
 
   /// Hears what has arrived, without waiting.
   void listen() {
-    if (!socket_.open()) return;
-    char buffer[65536];
-    for (;;) {
-      const std::ptrdiff_t got = socket_.receive(buffer, sizeof buffer);
-      if (got < 0) return;
-      if (got == 0) {
-        note_failure(0, "the connection to it is lost: the process that carries the lane has ended or was cut off");
-        return;
-      }
-      parser_.append(buffer, static_cast<std::size_t>(got));
-      tcp_frame frame;
-      while (parser_.next(frame) == tcp_frame_parser::outcome::frame) sort(std::move(frame));
-      if (parser_.complaint() != nullptr)
-        return note_failure(0, std::string("the hub sent a malformed frame, with ") + parser_.complaint());
-      if (static_cast<std::size_t>(got) < sizeof buffer) return;
-    }
+    if (socket_.open() && !hear())
+      note_failure(0, parser_.complaint() == nullptr
+                          ? "the connection to it is lost: the process that carries the lane has ended or was cut off"
+                          : std::string("the hub sent a malformed frame, with ") + parser_.complaint());
   }
 
   bool stop_asked() const noexcept { return stop_; }
@@ -156,15 +153,8 @@ class tcp_link {
   void fail_locked(int culprit, const std::string& reason) noexcept {
     if (failed_ || ended_) return;
     note_failure(culprit, reason);
-    try {
-      const std::string text = reason.substr(0, 2000);
-      tcp_frame frame;
-      frame.kind = tcp_frame_kind::failure;
-      frame.source = static_cast<std::uint32_t>(culprit);
-      write(encode(frame, text.data(), text.size()));
-    } catch (const std::exception&) {
-      // The connection is lost, too: the hub sees that by itself.
-    }
+    told_ = true;  // by whoever calls this
+    tell_failure(culprit, reason);
   }
 
   // The following take the lock themselves.
@@ -194,30 +184,71 @@ class tcp_link {
   /// Leaves the launch: what was sent arrives, and no peer is told of a failure. At most so many seconds.
   void leave(double seconds) noexcept {
     const lock held(mutex_);
-    ended_ = true;
     const double end = now_seconds() + seconds;
     try {
+      listen();
+      for (const auto& [number, box] : boxes_)
+        for (const tcp_mailbox::letters& letters : box->from)
+          if (!letters.collectives.empty()) discover_unread(*box, letters.collectives.front());
+      ended_ = true;
       tcp_frame frame;
       frame.kind = tcp_frame_kind::leaving;
       frame.source = static_cast<std::uint32_t>(rank_);
+      frame.sequence = taken_;
       const std::vector<char> bytes = encode(frame);
       if (socket_.send_all(bytes.data(), bytes.size(), seconds) == tcp_socket::outcome::done) {
         ::shutdown(socket_.descriptor(), SHUT_WR);
-        char buffer[4096];
-        for (std::ptrdiff_t got = -1; got != 0 && now_seconds() < end;) {
-          got = socket_.receive(buffer, sizeof buffer);
-          if (got < 0) (void)socket_.wait(POLLIN, end - now_seconds());
-        }
+        // To the end: the hub may know of something that this rank has not taken.
+        while (hear() && now_seconds() < end) (void)socket_.wait(POLLIN, end - now_seconds());
       }
     } catch (const std::exception&) {
       // No memory to say so: the hub sees the connection close.
     }
+    ended_ = true;
     socket_.close();
     changed_.notify_all();
   }
 
+  /// After leaving: throws mismatch_error where ranks made different calls and no call has thrown that here.
+  void require_agreement() {
+    const lock held(mutex_);
+    if (!failed_ || told_ || reason_.find(mismatch_words) == std::string::npos) return;
+    told_ = true;
+    throw mismatch_error(reason_);
+  }
+
  private:
-  [[noreturn]] void throw_failure() const { throw peer_failed(culprit_, reason_); }
+  [[noreturn]] void throw_failure() {
+    const bool found_here = discovered_ && !told_;
+    told_ = true;
+    if (found_here) throw mismatch_error(reason_);
+    throw peer_failed(culprit_, reason_);
+  }
+
+  void tell_failure(int culprit, const std::string& reason) noexcept {
+    try {
+      const std::string text = reason.substr(0, 2000);
+      tcp_frame frame;
+      frame.kind = tcp_frame_kind::failure;
+      frame.source = static_cast<std::uint32_t>(culprit);
+      write(encode(frame, text.data(), text.size()));
+    } catch (const std::exception&) {
+      // The connection is lost, too: the hub sees that by itself.
+    }
+  }
+
+  void discover_unread(const tcp_mailbox& box, const tcp_frame& frame) noexcept {
+    if (failed_ || ended_ || box.abandoned) return;
+    discovered_ = true;
+    try {
+      note_failure(rank_, mismatch_words + ("rank " + std::to_string(frame.source)) + " call " +
+                              std::to_string(frame.sequence) + " " + describe_fingerprint(frame.fingerprint) +
+                              ", rank " + std::to_string(rank_) + " ended the communicator after " + box.last_call());
+    } catch (const std::exception&) {
+      note_failure(rank_, mismatch_words);
+    }
+    tell_failure(rank_, reason_);
+  }
 
   void note_failure(int culprit, const std::string& reason) noexcept {
     if (failed_) return;
@@ -227,6 +258,21 @@ class tcp_link {
       reason_ = reason;
     } catch (const std::exception&) {
       reason_.clear();
+    }
+  }
+
+  /// False where nothing more can come: the other side has closed, or sends nonsense.
+  bool hear() {
+    char buffer[65536];
+    for (;;) {
+      const std::ptrdiff_t got = socket_.receive(buffer, sizeof buffer);
+      if (got < 0) return true;
+      if (got == 0) return false;
+      parser_.append(buffer, static_cast<std::size_t>(got));
+      tcp_frame frame;
+      while (parser_.next(frame) == tcp_frame_parser::outcome::frame) sort(std::move(frame));
+      if (parser_.complaint() != nullptr) return false;
+      if (static_cast<std::size_t>(got) < sizeof buffer) return true;
     }
   }
 
@@ -254,7 +300,16 @@ class tcp_link {
         return note_failure(static_cast<int>(frame.source), std::string(frame.payload.begin(), frame.payload.end()));
       case tcp_frame_kind::leaving: left_[frame.source] = true; return;
       case tcp_frame_kind::stop: stop_ = true; return;
-      default: mailbox(frame.communicator)->add(std::move(frame));
+      default: break;
+    }
+    if (failed_ || ended_) return;  // nobody will take it
+    const std::shared_ptr<tcp_mailbox> box = mailbox(frame.communicator);
+    if (frame.kind == tcp_frame_kind::closing) {
+      if (++box->closings == box->peers && box->closed) boxes_.erase(frame.communicator);
+    } else if (!box->closed) {
+      box->add(std::move(frame));
+    } else if (frame.kind == tcp_frame_kind::collective) {
+      discover_unread(*box, frame);
     }
   }
 
@@ -267,7 +322,10 @@ class tcp_link {
   tcp_frame_parser parser_;
   std::map<std::uint64_t, std::shared_ptr<tcp_mailbox>> boxes_;
   std::vector<bool> left_;
+  std::uint64_t taken_ = 0;  // frames of collectives
   bool stop_ = false, failed_ = false, ended_ = false;
+  bool discovered_ = false;  // the failure is one that no call of this rank has found
+  bool told_ = false;        // the program on this rank knows of it
   int culprit_ = 0;
   std::string reason_;
   std::atomic<std::uint32_t> numbers_{0};

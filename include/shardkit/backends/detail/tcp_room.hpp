@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -34,7 +35,7 @@ struct tcp_room : std::enable_shared_from_this<tcp_room> {
   tcp_room& operator=(const tcp_room&) = delete;
   ~tcp_room() {
     const auto held = link->acquire();
-    link->forget(number);
+    link->close(number, members);
   }
 
   int launch_rank(int of) const { return members[static_cast<std::size_t>(of)]; }
@@ -63,7 +64,6 @@ struct tcp_room : std::enable_shared_from_this<tcp_room> {
   const std::vector<int> members;  ///< ranks of the launch
   const int rank, size;
   std::shared_ptr<tcp_mailbox> mailbox;
-  std::uint64_t calls = 0;                       ///< collectives started
   std::map<std::uint64_t, tcp_operation*> open;  ///< those that are not complete, by number
   std::vector<std::deque<tcp_operation*>> receives = std::vector<std::deque<tcp_operation*>>(members.size());
 };
@@ -113,6 +113,7 @@ class tcp_operation : public pending_call {
  protected:
   /// With the lock held: takes what has arrived; whether nothing is missing any more.
   bool advance() {
+    if (withdrawn_) room_->link->require_alive();  // which a mismatch has ended
     if (!complete_) complete_ = try_complete();
     return complete_;
   }
@@ -133,6 +134,7 @@ class tcp_operation : public pending_call {
   }
   [[noreturn]] void mismatch(const std::string& text) {
     withdraw();
+    withdrawn_ = true;
     room_->link->fail_locked(room_->link->rank(), text);
     throw mismatch_error(text);
   }
@@ -141,8 +143,14 @@ class tcp_operation : public pending_call {
 
  private:
   const any_call call_;
-  bool complete_ = false;
+  bool complete_ = false, withdrawn_ = false;
 };
+
+/// What both sides of a message agree on: count and type.
+template <class Call>
+std::uint64_t message_fingerprint(const Call& call) noexcept {
+  return fingerprint(send_call{nullptr, call.count, call.type, 0, nullptr, {}});
+}
 
 /// Receives from one rank match in the order made, whatever order they are waited for.
 class tcp_receive final : public tcp_operation {
@@ -152,6 +160,7 @@ class tcp_receive final : public tcp_operation {
       : tcp_operation(std::move(room), call),
         out_(call.out),
         bytes_(call.count * size_of(call.type)),
+        fingerprint_(message_fingerprint(call)),
         peer_(call.peer) {
     queue().push_back(this);
   }
@@ -170,9 +179,10 @@ class tcp_receive final : public tcp_operation {
       queue().pop_front();
     }
     if (!taken_) return false;
-    if (message_.payload.size() != bytes_)
-      mismatch("recv of " + std::to_string(bytes_) + " bytes from rank " + std::to_string(room_->launch_rank(peer_)) +
-               " meets a message of " + std::to_string(message_.payload.size()));
+    if (message_.payload.size() != bytes_ || message_.fingerprint != fingerprint_)
+      mismatch("messages differ: rank " + std::to_string(room_->link->rank()) + " " + description() + ", rank " +
+               std::to_string(room_->launch_rank(peer_)) + " " + describe_fingerprint(message_.fingerprint) + " of " +
+               std::to_string(message_.payload.size()) + " bytes");
     if (bytes_ != 0) std::memcpy(out_, message_.payload.data(), bytes_);
     return true;
   }
@@ -181,9 +191,16 @@ class tcp_receive final : public tcp_operation {
 
   void* const out_;
   const std::size_t bytes_;
+  const std::uint64_t fingerprint_;
   const int peer_;
   bool taken_ = false;
   tcp_frame message_;
+};
+
+/// A contribution to a collective that this rank waits for.
+struct tcp_awaited {
+  int rank;
+  std::size_t bytes;
 };
 
 /// A collective, which completes by `finish(contributions)`: element r is what rank r sent, empty for this rank itself
@@ -193,8 +210,8 @@ class tcp_collective final : public tcp_operation {
  public:
   /// With the lock held. `expected` are the other ranks that send to this one.
   template <class Call>
-  tcp_collective(std::shared_ptr<tcp_room> room, const Call& call, std::uint64_t number, std::vector<int> expected,
-                 Finish finish)
+  tcp_collective(std::shared_ptr<tcp_room> room, const Call& call, std::uint64_t number,
+                 std::vector<tcp_awaited> expected, Finish finish)
       : tcp_operation(std::move(room), call),
         number_(number),
         fingerprint_(fingerprint(call)),
@@ -218,16 +235,18 @@ class tcp_collective final : public tcp_operation {
   // make are left alone; those before the first of them met no call that wanted them.
   void collect(int rank) {
     auto& arrived = room_->letters_from(rank).collectives;
-    const auto wanted = std::find(expected_.begin(), expected_.end(), rank);
+    const auto wanted =
+        std::find_if(expected_.begin(), expected_.end(), [&](const tcp_awaited& one) { return one.rank == rank; });
     const std::uint64_t first_open = room_->open.begin()->first;
     for (auto frame = arrived.begin(); frame != arrived.end() && frame->sequence <= number_; ++frame) {
-      if (frame->sequence < first_open ||
-          (frame->sequence == number_ && (wanted == expected_.end() || frame->fingerprint != fingerprint_)))
-        different(rank, *frame);
+      if (frame->sequence < first_open) different(rank, *frame);
       if (frame->sequence != number_) continue;
+      if (wanted == expected_.end() || frame->fingerprint != fingerprint_ || frame->payload.size() != wanted->bytes)
+        different(rank, *frame);
       got_[static_cast<std::size_t>(rank)] = std::move(frame->payload);
       arrived.erase(frame);
       expected_.erase(wanted);
+      room_->link->count_taken();
       return;
     }
     // It has gone on without sending anything for this call.
@@ -235,15 +254,16 @@ class tcp_collective final : public tcp_operation {
       different(rank, arrived.back());
   }
   [[noreturn]] void different(int rank, const tcp_frame& theirs) {
-    mismatch("ranks make different calls: rank " + std::to_string(room_->link->rank()) + " call " +
+    mismatch(std::string(mismatch_words) + "rank " + std::to_string(room_->link->rank()) + " call " +
              std::to_string(number_) + " " + description() + ", rank " + std::to_string(room_->launch_rank(rank)) +
-             " call " + std::to_string(theirs.sequence) + " " + describe_fingerprint(theirs.fingerprint));
+             " call " + std::to_string(theirs.sequence) + " " + describe_fingerprint(theirs.fingerprint) + " of " +
+             std::to_string(theirs.payload.size()) + " bytes");
   }
-  int absent() const override { return expected_.front(); }
+  int absent() const override { return expected_.front().rank; }
   void withdraw() noexcept override { room_->open.erase(number_); }
 
   const std::uint64_t number_, fingerprint_;
-  std::vector<int> expected_;
+  std::vector<tcp_awaited> expected_;
   std::vector<std::vector<char>> got_;
   Finish finish_;
 };
