@@ -61,6 +61,11 @@ class list {
     for (--size_; at != data_ + size_; ++at) *at = std::move(at[1]);
     at->~T();
   }
+  /// Takes out the first element that is equal, if one is.
+  void remove(const T& value) noexcept {
+    for (T* at = begin(); at != end(); ++at)
+      if (*at == value) return erase(at);
+  }
   /// Keeps the first `size` elements.
   void shorten(std::size_t size) noexcept {
     while (size_ > size) data_[--size_].~T();
