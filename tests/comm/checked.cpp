@@ -67,51 +67,10 @@ TEST_CASE("thread ranks catch each of these fields without checks, too") {
   });
 }
 
-namespace {
-
-struct deadlock {
-  const char* what;
-  void (*make)(comm_type& comm);
-};
-
-const std::vector<deadlock>& deadlocks() {
-  static const std::vector<deadlock> all{
-      {"a receive that the sender meets with a collective",
-       [](comm_type& comm) {
-         std::vector<float> x(3);
-         if (comm.rank() == 1) comm.recv(x, 0, mutations::wrong());
-         else comm.all_reduce(in_place(x), sum, mutations::right());
-       }},
-      {"a send that the receiver meets with a collective, and would receive after it",
-       [](comm_type& comm) {
-         std::vector<float> x(3);
-         if (comm.rank() == 1) comm.send(x, 0, mutations::wrong());
-         comm.all_reduce(in_place(x), sum, mutations::right());
-       }},
-      {"a receive that the sender meets with a receive",
-       [](comm_type& comm) {
-         std::vector<float> x(3);
-         if (comm.rank() == 0) comm.recv(x, 1, mutations::right());
-         else if (comm.rank() == 1) comm.recv(x, 0, mutations::wrong());
-         else comm.barrier();
-       }},
-      {"a message to another rank than the one that receives",
-       [](comm_type& comm) {
-         std::vector<float> x(3);
-         if (comm.rank() == 0 && comm.size() > 2) comm.send(x, 2, mutations::wrong());
-         if (comm.rank() == 1) comm.recv(x, 0, mutations::wrong());
-         comm.barrier(mutations::right());
-       }},
-  };
-  return all;
-}
-
-}  // namespace
-
 TEST_CASE("ranks that would wait for each other for ever are told so") {
-  for (const deadlock& one : deadlocks())
+  for (const mutations::deadlock& one : mutations::deadlocks())
     for (int ranks : {2, 3}) {
-      CAPTURE(std::string(one.what));
+      CAPTURE(one.what);
       CAPTURE(ranks);
       const auto result = launch(ranks, [&](auto& world, auto&) {
         comm_type comm = erase(with_checks(std::move(world)));

@@ -1,15 +1,12 @@
-// checked<B> and the collective helpers over MPI.
+// Decorators and the collective helpers over MPI. What checked<B> finds there fails the job: mpi/checked.cpp.
 #include "metadata_cases.hpp"
-#include "mutations.hpp"
 
 #include <shardkit/comm/checked.hpp>
 #include <shardkit/comm/faulty.hpp>
 #include <shardkit/comm/traced.hpp>
 #include <support/mpi_world.hpp>
 
-#include <memory>
-#include <string>
-#include <utility>
+#include <cstddef>
 #include <vector>
 
 namespace {
@@ -24,53 +21,12 @@ using shardkit::sum;
   }
 METADATA_CASES(ON_MPI)
 
-/// A backend of which many checked communicators can be made, one after another. Their failures stay their own: a
-/// launch that has failed is of no use to further cases.
-class contained_backend {
- public:
-  using space = shardkit::host_space;
-
-  explicit contained_backend(shardkit::mpi_backend base)
-      : base_(std::make_shared<shardkit::mpi_backend>(std::move(base))) {}
-
-  int rank() const noexcept { return base_->rank(); }
-  int size() const noexcept { return base_->size(); }
-  template <class Call>
-  auto perform(const Call& call) -> decltype(std::declval<shardkit::mpi_backend&>().perform(call)) {
-    base_->perform(call);
-  }
-  template <class Call>
-  auto start(const Call& call) -> decltype(std::declval<shardkit::mpi_backend&>().start(call)) {
-    return base_->start(call);
-  }
-  contained_backend split(int colour, int key, const shardkit::call_site& site) {
-    return contained_backend(base_->split(colour, key, site));
-  }
-  void exchange(const void* in, void* out, std::size_t bytes, const shardkit::call_site& site) {
-    base_->exchange(in, out, bytes, site);
-  }
-  shardkit::control_lane& control() { return base_->control(); }
-  void fail(const std::string&) noexcept {}
-
- private:
-  std::shared_ptr<shardkit::mpi_backend> base_;
-};
-
-std::string text_of_mismatch(const mutations::mutation& one, mutations::comm_type& comm, bool mutated) {
-  try {
-    one.make(comm, mutated);
-  } catch (const shardkit::mismatch_error& found) {
-    return found.what();
-  }
-  return {};
-}
-
 }  // namespace
 
 TEST_CASE("mpi: a program under all decorators has the results that it has without") {
   shardkit::fault_plan plan;
   plan.longest_jitter = 1e-4;
-  mutations::comm_type comm =
+  metadata::comm_type comm =
       erase(with_faults(erase(with_checks(erase(with_trace(shardkit_test::mpi().world())))), plan));
   const int me = comm.rank(), size = comm.size(), next = (me + 1) % size, previous = (me + size - 1) % size;
   for (const std::size_t count : {std::size_t{0}, std::size_t{5}, std::size_t{20000}}) {
@@ -98,39 +54,4 @@ TEST_CASE("mpi: a program under all decorators has the results that it has witho
       if (i == 20) break;
     }
   }
-}
-
-TEST_CASE("mpi: each field that one rank changes is caught, and every rank says who, what and where") {
-  auto world = shardkit_test::mpi().world();
-  REQUIRE(world.size() > 1);
-  const contained_backend backend(std::move(world.backend()));
-  const int me = backend.rank(), size = backend.size();
-  // One rank is as good as another; all of them would take long where ranks share cores.
-  for (int mutated = size == 2 ? 0 : size - 1; mutated < size; ++mutated)
-    for (const mutations::mutation& one : mutations::all()) {
-      if (one.leaves_others_waiting) continue;
-      CAPTURE(one.what);
-      CAPTURE(mutated);
-      mutations::comm_type comm =
-          erase(with_checks(shardkit::communicator<contained_backend>(contained_backend(backend), "contained")));
-      const std::string text = text_of_mismatch(one, comm, me == mutated);
-      CAPTURE(text);
-      CHECK(text.find("rank " + std::to_string(mutated) + " ") != std::string::npos);
-      CHECK(text.find("right.cpp:10") != std::string::npos);
-      CHECK(text.find("wrong.cpp:20") != std::string::npos);
-      // What the ranks have told each other and not read is not for the next communicator. It has been sent before the
-      // first note, on the same way; what is sent after the second is for the next.
-      using topic = shardkit::control_topic;
-      shardkit::control_lane& lane = comm.control();
-      const auto meet = [&] {
-        for (int peer = 0; peer < size; ++peer) lane.post(peer, topic::user, {});
-        for (int peer = 0; peer < size; ++peer) (void)lane.take(peer, topic::user);
-      };
-      meet();
-      shardkit::control_lane::blob unread;
-      for (int peer = 0; peer < size; ++peer)
-        while (lane.poll(peer, topic::fingerprint, unread)) {
-        }
-      meet();
-    }
 }

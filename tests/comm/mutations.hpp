@@ -1,4 +1,5 @@
-// Programs in which one rank makes one call a little differently: what cross-rank checks have to catch.
+// Programs in which one rank makes one call a little differently, or the ranks wait for each other: what cross-rank
+// checks have to catch.
 #pragma once
 
 #include <shardkit/comm/any_communicator.hpp>
@@ -21,8 +22,8 @@ inline where wrong() { return where({}, {"wrong.cpp", "test", 20}); }
 struct mutation {
   std::string what;
   void (*make)(comm_type& comm, bool mutated);
-  bool between_two = false;            ///< ranks 0 and 1, who see it; all others only hear of it
-  bool leaves_others_waiting = false;  ///< until the launch fails
+  bool between_two = false;    ///< ranks 0 and 1, who see it; all others only hear of it
+  bool may_pass_some = false;  ///< a rank may find nothing and go on into its transport, to wait there for the others
 };
 
 /// Buffers for any of the calls.
@@ -206,7 +207,7 @@ inline std::vector<mutation> all() {
          message(
              comm, [&] { comm.send(x, 1, site_of(mutated)); }, [&] { comm.recv(x, 0, site_of(mutated)); });
        },
-       true, true},
+       true},
       {"message type",
        [](comm_type& comm, bool mutated) {
          std::vector<float> x(6);
@@ -215,7 +216,53 @@ inline std::vector<mutation> all() {
              comm, [&] { mutated ? comm.send(y, 1, wrong()) : comm.send(x, 1, right()); },
              [&] { mutated ? comm.recv(y, 0, wrong()) : comm.recv(x, 0, right()); });
        },
-       true, true},
+       true},
+  };
+}
+
+/// A program whose ranks would wait for each other for ever.
+struct deadlock {
+  std::string what;
+  void (*make)(comm_type& comm);
+  bool may_pass_some = false;  ///< as above
+};
+
+inline std::vector<deadlock> deadlocks() {
+  return {
+      {"a receive that the sender meets with a collective",
+       [](comm_type& comm) {
+         std::vector<float> x(3);
+         if (comm.rank() == 1) comm.recv(x, 0, wrong());
+         else comm.all_reduce(shardkit::in_place(x), shardkit::sum, right());
+       }},
+      {"a send that the receiver meets with a collective, and would receive after it",
+       [](comm_type& comm) {
+         std::vector<float> x(3);
+         if (comm.rank() == 1) comm.send(x, 0, wrong());
+         comm.all_reduce(shardkit::in_place(x), shardkit::sum, right());
+       },
+       true},
+      {"a large send that the receiver meets with a collective",
+       [](comm_type& comm) {
+         std::vector<float> x(std::size_t{1} << 20);
+         if (comm.rank() == 0) comm.send(x, 1, right());
+         comm.all_reduce(shardkit::in_place(x), shardkit::sum, wrong());
+       },
+       true},
+      {"a receive that the sender meets with a receive",
+       [](comm_type& comm) {
+         std::vector<float> x(3);
+         if (comm.rank() == 0) comm.recv(x, 1, right());
+         else if (comm.rank() == 1) comm.recv(x, 0, wrong());
+         else comm.barrier();
+       }},
+      {"a message to another rank than the one that receives",
+       [](comm_type& comm) {
+         std::vector<float> x(3);
+         if (comm.rank() == 0 && comm.size() > 2) comm.send(x, 2, wrong());
+         if (comm.rank() == 1) comm.recv(x, 0, wrong());
+         comm.barrier(right());
+       }},
   };
 }
 
