@@ -4,6 +4,7 @@
 
 #include <shardkit/backends/detail/self_control.hpp>
 #include <shardkit/comm/communicator.hpp>
+#include <shardkit/comm/describe.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -16,46 +17,54 @@
 namespace shardkit {
 namespace detail {
 
-/// Messages of a rank to itself: sent and not yet received, or awaited and not yet sent. One of the two is empty.
+/// Messages of a rank to itself: sent and not yet received, or awaited and not yet sent. One of the two is empty. As
+/// between ranks both sides have the same count and type.
 struct self_mail {
   struct awaited {
     void* out;
-    std::size_t bytes;
+    std::size_t count;
+    dtype type;
     bool arrived = false;
   };
+  struct message {
+    std::vector<char> bytes;
+    std::size_t count;
+    dtype type;
+  };
 
-  void send(const void* in, std::size_t bytes) {
+  void send(const send_call& call) {
     if (receivers.empty()) {
-      const char* first = static_cast<const char*>(in);
-      messages.emplace_back(first, first + bytes);
+      const char* first = static_cast<const char*>(call.in);
+      messages.push_back({{first, first + call.count * size_of(call.type)}, call.count, call.type});
       return;
     }
-    deliver(*receivers.front(), in, bytes);
+    deliver(*receivers.front(), call.in, call.count, call.type);
     receivers.pop_front();
   }
   bool has_message() const noexcept { return !messages.empty(); }
-  void receive(void* out, std::size_t bytes) {
-    awaited receiver{out, bytes};
-    deliver(receiver, messages.front().data(), messages.front().size());
+  void receive(const recv_call& call) {
+    awaited receiver{call.out, call.count, call.type};
+    const message& first = messages.front();
+    deliver(receiver, first.bytes.data(), first.count, first.type);
     messages.pop_front();
   }
-  static void deliver(awaited& receiver, const void* in, std::size_t bytes) {
-    if (receiver.bytes != bytes)
-      throw mismatch_error("recv of " + std::to_string(receiver.bytes) + " bytes meets a message of " +
-                           std::to_string(bytes));
-    host_space::copy(receiver.out, in, bytes);
+  static void deliver(awaited& receiver, const void* in, std::size_t count, dtype type) {
+    if (receiver.count != count || receiver.type != type)
+      throw mismatch_error("messages differ: rank 0 sends " + elements(count, type) + " to itself, and receives " +
+                           elements(receiver.count, receiver.type));
+    host_space::copy(receiver.out, in, count * size_of(type));
     receiver.arrived = true;
   }
 
-  std::deque<std::vector<char>> messages;
+  std::deque<message> messages;
   std::deque<awaited*> receivers;
 };
 
 /// A receive from oneself whose message has not been sent yet.
 class self_receive final : public pending_call {
  public:
-  self_receive(std::shared_ptr<self_mail> mail, void* out, std::size_t bytes)
-      : mail_(std::move(mail)), receiver_{out, bytes} {
+  self_receive(std::shared_ptr<self_mail> mail, const recv_call& call)
+      : mail_(std::move(mail)), receiver_{call.out, call.count, call.type} {
     mail_->receivers.push_back(&receiver_);
   }
   virtual ~self_receive() = default;
@@ -100,7 +109,7 @@ class self_backend {
 
   void perform(const send_call& call) {
     require_alive();
-    mail_->send(call.in, call.count * size_of(call.type));
+    mail_->send(call);
   }
   void perform(const recv_call& call) { start(call).wait(); }
 
@@ -113,12 +122,11 @@ class self_backend {
   }
   request start(const recv_call& call) {
     require_alive();
-    const std::size_t bytes = call.count * size_of(call.type);
     if (mail_->has_message()) {
-      mail_->receive(call.out, bytes);
+      mail_->receive(call);
       return {};
     }
-    return request(new detail::self_receive(mail_, call.out, bytes));
+    return request(new detail::self_receive(mail_, call));
   }
   request start(const group_call& group) {
     return joined_requests::of([&, this](joined_requests& receives) {
@@ -144,7 +152,7 @@ class self_backend {
     host_space::copy(out, in, bytes);
   }
   control_lane& control() noexcept { return *control_; }
-  void fail(const std::string& reason) noexcept { launch_->failure = reason; }
+  void fail(const std::string& reason) noexcept { launch_->fail(reason); }
 
  private:
   explicit self_backend(std::shared_ptr<detail::self_launch> launch) : launch_(std::move(launch)) {}

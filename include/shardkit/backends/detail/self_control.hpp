@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <deque>
+#include <exception>
 #include <memory>
 #include <string>
 #include <utility>
@@ -14,13 +15,27 @@
 namespace shardkit::detail {
 
 /// What the communicators of a single rank share.
-struct self_launch {
-  std::string failure;
+class self_launch {
+ public:
   bool stop = false;
 
-  void require_alive() const {
-    if (!failure.empty()) throw peer_failed(0, failure);
+  /// The first failure is the one that is told.
+  void fail(const std::string& why) noexcept {
+    if (failed_) return;
+    failed_ = true;
+    try {
+      reason_ = why;
+    } catch (const std::exception&) {
+      reason_.clear();
+    }
   }
+  void require_alive() const {
+    if (failed_) throw peer_failed(0, reason_);
+  }
+
+ private:
+  bool failed_ = false;
+  std::string reason_;
 };
 
 class self_control final : public control_lane {
@@ -60,7 +75,7 @@ class self_control final : public control_lane {
     if (peer != 0) refuse("control: peer " + std::to_string(peer) + " is not a rank of this communicator");
   }
   [[noreturn]] void refuse(const std::string& why) {
-    launch_->failure = why;
+    launch_->fail(why);
     throw usage_error(why);
   }
 
