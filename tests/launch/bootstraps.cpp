@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -320,6 +321,31 @@ TEST_CASE("a file that belongs to this launch by name and not by content is refu
   });
   CHECK(texts[1] == "");
   CHECK(has(texts[0], "is of another launch"));
+}
+
+TEST_CASE("a file of a launch is read with the memory of what is in it") {
+  using shardkit::detail::read_launch_file;
+  const std::string header = shardkit::detail::launch_file_header(3, "token");
+  const auto read = [&](const std::string& bytes, bootstrap::blob& payload) {
+    std::FILE* const in = std::tmpfile();
+    REQUIRE(in != nullptr);
+    std::fwrite(bytes.data(), 1, bytes.size(), in);
+    std::rewind(in);
+    const bool good = read_launch_file(in, header, payload);
+    std::fclose(in);
+    return good;
+  };
+  for (const std::size_t length : {std::size_t{0}, std::size_t{1}, std::size_t{4095}, bootstrap::largest_blob}) {
+    bootstrap::blob payload;
+    CHECK(read(header + std::string(length, 'x'), payload));
+    CHECK(payload == bootstrap::blob(length, 'x'));
+    CHECK(payload.capacity() <= 2 * length + 8192);
+  }
+  bootstrap::blob payload;
+  CHECK(!read(header + std::string(bootstrap::largest_blob + 1, 'x'), payload));
+  CHECK(!read(header.substr(0, header.size() - 1), payload));
+  CHECK(!read("", payload));
+  CHECK(!read("x" + header, payload));
 }
 
 TEST_CASE("wrong arguments are refused before anything is done") {

@@ -5,6 +5,7 @@
 #include <shardkit/comm/deadlines.hpp>
 #include <shardkit/core/detail/waiting.hpp>
 #include <shardkit/launch/detail/bootstrap_errors.hpp>
+#include <shardkit/launch/detail/launch_file.hpp>
 
 #include <algorithm>
 #include <cerrno>
@@ -65,8 +66,6 @@ class file_bootstrap final : public bootstrap {
   void barrier() override { meet(nullptr); }
 
  private:
-  static constexpr int version = 1;
-
   std::string path(const char* what, int rank) const { return prefix_ + what + "-" + std::to_string(rank); }
   std::string path(const char* what, int rank, int round) const {
     return path(what, rank) + "-" + std::to_string(round);
@@ -94,18 +93,13 @@ class file_bootstrap final : public bootstrap {
   /// A file that is there is whole: it is written under another name first.
   void write(const std::string& file, const blob& payload) const {
     const std::string fresh = file + ".new";
-    std::string bytes = header();
+    std::string bytes = detail::launch_file_header(size_, token_);
     bytes.append(payload.data(), payload.size());
     std::FILE* out = std::fopen(fresh.c_str(), "wb");
     if (out == nullptr) refuse("cannot create", fresh);
     const bool written = std::fwrite(bytes.data(), 1, bytes.size(), out) == bytes.size();
     if (std::fclose(out) != 0 || !written || std::rename(fresh.c_str(), file.c_str()) != 0)
       refuse("cannot write", file);
-  }
-
-  std::string header() const {
-    return "shardkit " + std::to_string(version) + " size " + std::to_string(size_) + " token " +
-           std::to_string(token_.size()) + " " + token_ + "\n";
   }
 
   /// False where the file is not there yet.
@@ -115,20 +109,14 @@ class file_bootstrap final : public bootstrap {
       if (errno == ENOENT || errno == ESTALE) return false;
       refuse("cannot read", file);
     }
-    const std::string wanted = header();
-    payload.resize(wanted.size() + largest_blob + 1);
-    payload.resize(std::fread(payload.data(), 1, payload.size(), in));
+    const bool good = detail::read_launch_file(in, detail::launch_file_header(size_, token_), payload);
     std::fclose(in);
-    if (payload.size() > wanted.size() + largest_blob || payload.size() < wanted.size() ||
-        !std::equal(wanted.begin(), wanted.end(), payload.begin())) {
-      const auto end = std::find(payload.begin(), payload.end(), '\n');
-      throw usage_error("file_bootstrap: " + file + " is of another launch: it begins '" +
-                        std::string(payload.begin(), end).substr(0, 60) + "', expected was version " +
-                        std::to_string(version) + " and size " + std::to_string(size_) +
-                        "; start all ranks with the same size, token and version of shardkit");
-    }
-    payload.erase(payload.begin(), payload.begin() + static_cast<std::ptrdiff_t>(wanted.size()));
-    return true;
+    if (good) return true;
+    const auto end = std::find(payload.begin(), payload.end(), '\n');
+    throw usage_error("file_bootstrap: " + file + " is of another launch: it begins '" +
+                      std::string(payload.begin(), end).substr(0, 60) + "', expected was version " +
+                      std::to_string(detail::launch_file_version) + " and size " + std::to_string(size_) +
+                      "; start all ranks with the same size, token and version of shardkit");
   }
 
   /// All ranks leave a file for this round and wait for everybody's; rank 0's holds the blob.

@@ -6,10 +6,11 @@
 #include <shardkit/backends/detail/tcp_join.hpp>
 #include <shardkit/comm/deadlines.hpp>
 #include <shardkit/launch/detail/bootstrap_errors.hpp>
+#include <shardkit/launch/detail/bootstrap_message.hpp>
 
-#include <array>
 #include <cstddef>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace shardkit {
@@ -49,11 +50,11 @@ class tcp_bootstrap final : public bootstrap {
     const double end = detail::now_seconds() + limits_.init;
     std::vector<int> missing;
     for (int peer = 1; peer < size_; ++peer) {
-      blob nothing;
-      const auto result = receive(peers_[static_cast<std::size_t>(peer)], end - detail::now_seconds(), nothing);
+      detail::bootstrap_message sign;
+      const auto result = sign.receive(peers_[static_cast<std::size_t>(peer)], end - detail::now_seconds());
       if (result == detail::tcp_socket::outcome::expired) missing.push_back(peer);
       if (result == detail::tcp_socket::outcome::closed) {
-        (void)tell_all(kind::lost, {static_cast<char>(peer & 0xff), static_cast<char>(peer >> 8)}, grace());
+        (void)tell_all(kind::lost, detail::bootstrap_message::of_rank(peer), grace());
         throw peer_failed(peer, left_early);
       }
     }
@@ -64,7 +65,7 @@ class tcp_bootstrap final : public bootstrap {
   }
 
  private:
-  enum class kind : char { go = 1, late = 2, lost = 3 };
+  using kind = detail::bootstrap_message::kind;
   static constexpr const char* left_early = "its connection closed before the bootstrap was over";
 
   /// Whom a message did not reach: ranks that took none or a part of it, and ranks whose connection is lost.
@@ -73,12 +74,9 @@ class tcp_bootstrap final : public bootstrap {
   };
 
   /// Gives it to all peers, none of which waits for another. Those that are not ready by `end` get what they take at
-  /// once. The message is one byte of kind, four of length, the payload.
+  /// once.
   unreached tell_all(kind what, const blob& payload, double end) const {
-    std::array<unsigned char, 5> head{static_cast<unsigned char>(what)};
-    detail::put_u32(&head[1], static_cast<std::uint32_t>(payload.size()));
-    blob bytes(head.begin(), head.end());
-    bytes.insert(bytes.end(), payload.begin(), payload.end());
+    const blob bytes = detail::bootstrap_message{what, payload}.encoded();
     unreached result;
     std::vector<std::size_t> sent(peers_.size());
     for (;;) {
@@ -109,37 +107,22 @@ class tcp_bootstrap final : public bootstrap {
   /// When the news of a failure have to have gone out.
   double grace() const { return detail::now_seconds() + limits_.abort; }
 
-  detail::tcp_socket::outcome receive(const detail::tcp_socket& from, double seconds, blob& payload) {
-    std::array<unsigned char, 5> head{};
-    const double end = detail::now_seconds() + seconds;
-    auto result = from.receive_all(head.data(), head.size(), seconds);
-    if (result != detail::tcp_socket::outcome::done) return result;
-    const std::uint32_t length = detail::get_u32(&head[1]);
-    if (head[0] < 1 || head[0] > 3 || length > largest_blob) return detail::tcp_socket::outcome::closed;
-    payload.resize(length);
-    said_ = static_cast<kind>(head[0]);
-    return from.receive_all(payload.data(), payload.size(), end - detail::now_seconds());
-  }
-
   blob await_rank_0() {
-    blob payload;
+    detail::bootstrap_message message;
     // Its own deadline may end a little later than ours, and its text says more.
     const double seconds = limits_.init;
-    switch (receive(peers_.front(), seconds + (seconds < 2 ? seconds : 2), payload)) {
+    switch (message.receive(peers_.front(), seconds + (seconds < 2 ? seconds : 2))) {
       case detail::tcp_socket::outcome::expired: throw timeout_error(detail::absent_ranks({0}, size_, seconds));
       case detail::tcp_socket::outcome::closed: throw peer_failed(0, left_early);
       case detail::tcp_socket::outcome::done: break;
     }
-    if (said_ == kind::late) throw timeout_error(std::string(payload.begin(), payload.end()));
-    if (said_ == kind::lost && payload.size() == 2)
-      throw peer_failed(static_cast<unsigned char>(payload[0]) | static_cast<unsigned char>(payload[1]) << 8,
-                        left_early);
-    return payload;
+    if (message.what == kind::late) throw timeout_error(std::string(message.payload.begin(), message.payload.end()));
+    if (const int lost = message.rank(); lost >= 0) throw peer_failed(lost, left_early);
+    return std::move(message.payload);
   }
 
   const int rank_, size_;
   const deadlines limits_;
-  kind said_ = kind::go;
   std::vector<detail::tcp_socket> peers_;  // by rank on rank 0; elsewhere only rank 0
 };
 

@@ -73,11 +73,16 @@ class captured_list {
     }
     return bytes;
   }
-  /// Of `size` bytes that the same library has packed.
+  /// Of `size` bytes that a peer has packed. Throws transport_error where they are no such list.
   static captured_list unpacked(const char* bytes, std::size_t size) {
     captured_list list;
     const char* const end = bytes + size;
+    const auto require = [&](std::uint64_t items, std::size_t each) {
+      if (items > static_cast<std::size_t>(end - bytes) / each)
+        throw transport_error("a list of captured calls arrived that ends in the middle of a call");
+    };
     const auto take = [&](void* to, std::size_t count) {
+      require(count, 1);
       if (count != 0) std::memcpy(to, bytes, count);
       bytes += count;
     };
@@ -89,9 +94,11 @@ class captured_list {
         take(field, sizeof(std::uint64_t));
       take(sizes, sizeof sizes);
       for (auto* counts : {&one.to_each, &one.from_each}) {
+        require(sizes[0], sizeof(std::uint64_t));
         counts->resize(sizes[0]);
         take(counts->data(), sizes[0] * sizeof(std::uint64_t));
       }
+      require(sizes[1], 1);
       one.text.resize(sizes[1]);
       take(&one.text[0], sizes[1]);
       list.calls.push_back(std::move(one));
