@@ -97,6 +97,47 @@ TEST_CASE("MPI_COMM_NULL is refused") {
   CHECK_THROWS_AS(shardkit_test::mpi().adopt(MPI_COMM_NULL, "nothing"), usage_error);
 }
 
+TEST_CASE("an inter-communicator is refused, and stays the caller's") {
+  auto world = shardkit_test::mpi().world();
+  if (world.size() == 1) return;  // it needs two groups
+  auto half = world.split(world.rank() % 2);
+  MPI_Comm across = MPI_COMM_NULL;
+  MPI_Intercomm_create(half.backend().native_handle(), 0, world.backend().native_handle(), 1 - world.rank() % 2, 0,
+                       &across);
+  CHECK_THROWS_WITH_AS(
+      shardkit_test::mpi().adopt(across, "both"),
+      doctest::Contains("'both': the MPI communicator is an inter-communicator, and the verbs need all ranks in one "
+                        "group; pass what MPI_Intercomm_merge makes of it"),
+      usage_error);
+  CHECK_THROWS_AS(shardkit_test::mpi().borrow(across, "both"), usage_error);
+  CHECK(MPI_Comm_free(&across) == MPI_SUCCESS);
+}
+
+TEST_CASE("a communicator that an exception ends is not freed: the peers may be elsewhere") {
+  MPI_Comm handle = marked_duplicate();
+  const auto leave = [&](bool by_exception) {
+    auto adopted = shardkit_test::mpi().adopt(handle, "mine");
+    if (by_exception) throw 1;
+  };
+  CHECK_THROWS_AS(leave(true), int);
+  CHECK(freed == 0);
+  // Nobody has failed for that.
+  leave(false);
+  CHECK(freed == 1);
+  handle = marked_duplicate();
+  const auto leave_borrowed = [&] {
+    auto borrowed = shardkit_test::mpi().borrow(handle, "mine");
+    throw 1;
+  };
+  MPI_Comm_set_errhandler(handle, MPI_ERRORS_ARE_FATAL);
+  CHECK_THROWS_AS(leave_borrowed(), int);
+  MPI_Errhandler handler = MPI_ERRHANDLER_NULL;
+  MPI_Comm_get_errhandler(handle, &handler);
+  CHECK(handler == MPI_ERRORS_ARE_FATAL);
+  MPI_Errhandler_free(&handler);
+  MPI_Comm_free(&handle);
+}
+
 TEST_CASE("a request keeps its communicator until it is complete") {
   auto kept = shardkit_test::mpi().adopt(marked_duplicate(), "mine");
   const int next = (kept.rank() + 1) % kept.size(), previous = (kept.rank() + kept.size() - 1) % kept.size();
@@ -151,6 +192,7 @@ TEST_CASE("a thread level that MPI does not provide is refused with the remedy")
   const auto refusal = [](int level) {
     mpi_options options;
     options.thread_level = level;
+    options.limits.abort = 0.2;
     try {
       mpi_environment none(options);
     } catch (const usage_error& refused) {
@@ -168,8 +210,29 @@ TEST_CASE("a thread level that MPI does not provide is refused with the remedy")
         "mpi_environment");
   CHECK(multiple.find("call MPI_Init_thread with MPI_THREAD_MULTIPLE") != std::string::npos);
   CHECK(funneled == "none");
-  // The refusals have left MPI as it was.
+  // The refusals have left MPI as it was, and end nothing.
+  shardkit::detail::sleep_seconds(0.5);
   CHECK(shardkit_test::mpi().world().all_reduce(1, sum) == shardkit_test::mpi().size());
+}
+
+TEST_CASE("options that differ between ranks are refused on every rank, which says where") {
+  const int rank = shardkit_test::mpi().rank(), size = shardkit_test::mpi().size();
+  mpi_options options;
+  options.limits.abort = 0.2;
+  options.limits.operation = rank == 0 || rank == 2 ? no_deadline : 100 + rank;
+  std::string refusal = "none";
+  try {
+    mpi_environment none(options);
+  } catch (const usage_error& refused) {
+    refusal = refused.message();
+  }
+  const std::string start = "mpi_options: limits.operation is inf on rank 0, but 101 on rank 1";
+  const std::string end = "; it has to be the same on every rank";
+  if (size == 1) CHECK(refusal == "none");
+  else if (size < 4) CHECK(refusal == start + end);
+  else CHECK(refusal == start + ", 103 on rank 3" + end);
+  detail::sleep_seconds(0.5);
+  CHECK(shardkit_test::mpi().world().all_reduce(1, sum) == size);
 }
 
 TEST_CASE("an environment inside another neither initialises nor finalises MPI") {

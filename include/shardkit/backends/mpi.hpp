@@ -8,6 +8,7 @@
 //   }
 #pragma once
 
+#include <shardkit/backends/detail/mpi_agreement.hpp>
 #include <shardkit/backends/detail/mpi_messages.hpp>
 #include <shardkit/backends/detail/mpi_start_messages.hpp>
 #include <shardkit/comm/communicator.hpp>
@@ -32,10 +33,10 @@ namespace shardkit {
 /// Started calls are MPI's non-blocking ones. MPI does not match them with blocking ones: where one rank starts a
 /// collective, or lists it in a group, all ranks do. Messages match in any form.
 ///
-/// When a rank fails, every later call on this node throws peer_failed naming it. A rank that is blocked inside MPI
+/// When a rank fails, every later call throws peer_failed naming it, on all nodes. A rank that is blocked inside MPI
 /// cannot throw: the abort grace after the failure its watchdog prints culprit and cause and ends the job by MPI_Abort,
-/// as it does when a call outlasts the operation deadline. Other nodes learn of a failure when the job ends or by that
-/// deadline. Plain MPI cannot survive a lost process, so neither can a job over this backend.
+/// as it does when a call outlasts the operation deadline. Plain MPI cannot survive a lost process, so neither can a
+/// job over this backend.
 class mpi_backend {
  public:
   using space = host_space;
@@ -120,7 +121,7 @@ class mpi_backend {
 /// Made by mpi_environment.
 using mpi_communicator = communicator<mpi_backend>;
 
-/// The same on every rank.
+/// The same on every rank, which is checked.
 struct mpi_options {
   deadlines limits;  ///< of every wait in the launch
   /// The most that MPI's functions with int counts get in one call: more goes in pieces, or from MPI 4 on, to those
@@ -129,6 +130,11 @@ struct mpi_options {
   /// What MPI_Init_thread is asked for. By default calls may come from any thread, one at a time; with
   /// MPI_THREAD_MULTIPLE threads may be in calls at once, each with communicators of its own.
   int thread_level = MPI_THREAD_SERIALIZED;
+  /// Where there are several nodes, the address on which rank 0 waits for a connection from each of them, once, at the
+  /// start: failures are told over these, since MPI may be stuck. A name or an address of rank 0's host; counts there
+  /// only. Empty: SHARDKIT_LISTEN, or else what the host name stands for, or the first network interface. "none": no
+  /// connections; a node then learns of another's failure when the job ends or by the operation deadline.
+  std::string listen = {};
 };
 
 /// MPI from here to the end of the scope. Where the program has initialised MPI itself, it also finalises it. Meanwhile
@@ -136,12 +142,13 @@ struct mpi_options {
 ///
 /// The destructor is collective, as MPI_Finalize is. When an exception passes it, or after a failure, it publishes the
 /// failure and returns at once, so that a handler outside can report what it caught; the job then ends by MPI_Abort
-/// with a non-zero status when this process exits, and no later than the abort grace. Peers on this node have that time
-/// to see the failure, report and exit themselves.
+/// with a non-zero status when this process exits, and no later than the abort grace. Peers have that time to see the
+/// failure, report and exit themselves.
 class mpi_environment {
  public:
-  /// Initialises MPI where the program has not. Throws usage_error where the launcher belongs to another MPI, or the
-  /// thread level is not to be had. Where a rank has not come by the init deadline, the job is aborted.
+  /// Initialises MPI where the program has not. Throws usage_error where the launcher belongs to another MPI, the
+  /// thread level is not to be had or the options differ between ranks, and transport_error where a node cannot reach
+  /// rank 0. Where a rank has not come by the init deadline, the job is aborted.
   mpi_environment(int& argc, char**& argv, const mpi_options& options = {}) : mpi_environment(&argc, &argv, options) {}
   /// The same where the program's arguments are not at hand.
   explicit mpi_environment(const mpi_options& options = {}) : mpi_environment(nullptr, nullptr, options) {}
@@ -193,13 +200,15 @@ class mpi_environment {
       throw usage_error("mpi_options: piece_bytes is " + std::to_string(options.piece_bytes) +
                         "; it has to be from 8 to " + std::to_string(INT_MAX));
     launch_ = detail::shared<detail::mpi_launch>::make(options.limits);
+    bool refused = true;  // on every rank alike, with MPI as it was before
     try {
       launch_->run(launch_->arrival_slot(), "MPI_Init", {}, [&, this] {
         initialize(argc, argv);
-        launch_->join();
+        refused = false;
+        launch_->join(options_.listen.c_str());
       });
     } catch (...) {
-      if (detail::mpi_is_running()) detail::mpi_launch::abandon(launch_);
+      if ((owns_mpi_ || !refused) && detail::mpi_is_running()) detail::mpi_launch::abandon(launch_);
       throw;
     }
   }
@@ -227,6 +236,13 @@ class mpi_environment {
              (owns_mpi_ ? "ask for less, or use another MPI library"
                         : "ask for less, call MPI_Init_thread with " + asked + ", or leave that to mpi_environment"));
     }
+    const detail::mpi_option same[] = {{"limits.init", options_.limits.init},
+                                       {"limits.operation", options_.limits.operation},
+                                       {"limits.abort", options_.limits.abort},
+                                       {"piece_bytes", static_cast<double>(options_.piece_bytes)},
+                                       {"thread_level", static_cast<double>(options_.thread_level)}};
+    const std::string disagreement = detail::mpi_disagreement(same, sizeof same / sizeof *same);
+    if (!disagreement.empty()) refuse(disagreement);
   }
   // On every rank alike, so that MPI can be finalised.
   [[noreturn]] void refuse(const std::string& reason) {
@@ -236,6 +252,12 @@ class mpi_environment {
 
   mpi_communicator over(MPI_Comm handle, mpi_ownership ownership, std::string name) {
     if (handle == MPI_COMM_NULL) throw usage_error("'" + name + "': the MPI communicator is MPI_COMM_NULL");
+    int has_two_groups = 0;
+    detail::mpi_check(MPI_Comm_test_inter(handle, &has_two_groups), "MPI_Comm_test_inter");
+    if (has_two_groups != 0)
+      throw usage_error("'" + name +
+                        "': the MPI communicator is an inter-communicator, and the verbs need all ranks in one group; "
+                        "pass what MPI_Intercomm_merge makes of it");
     return mpi_communicator(
         mpi_backend(detail::shared<detail::mpi_state>::make(launch_, handle, ownership, options_.piece_bytes)),
         std::move(name));

@@ -4,6 +4,7 @@
 
 #include <shardkit/backends/detail/mpi_launch.hpp>
 #include <shardkit/comm/control.hpp>
+#include <shardkit/core/detail/shared.hpp>
 #include <shardkit/core/detail/waiting.hpp>
 
 #include <climits>
@@ -15,7 +16,7 @@
 
 namespace shardkit::detail {
 
-class mpi_control final : public control_lane {
+class mpi_control final : public shared_object, public control_lane {
  public:
   /// Takes over `own`, a duplicate of the communicator.
   mpi_control(mpi_launch& launch, MPI_Comm own) : launch_(launch), comm_(own) {

@@ -48,6 +48,9 @@ class mpi_failure_board {
   /// A process whose environment has ended after the failure will enter no further call.
   void depart() noexcept { departed_.fetch_add(1); }
   int departed() const noexcept { return departed_.load(); }
+  /// How many have done so on other nodes.
+  void depart_elsewhere(int processes) noexcept { departed_elsewhere_.store(processes); }
+  int departed_elsewhere() const noexcept { return departed_elsewhere_.load(); }
 
  private:
   enum : int { none_yet, being_written, published, closed };
@@ -59,7 +62,7 @@ class mpi_failure_board {
   }
 
   atomic<int> phase_{none_yet};
-  atomic<int> departed_{0};
+  atomic<int> departed_{0}, departed_elsewhere_{0};
   int culprit_ = -1;
   char reason_[1000] = {};
 };

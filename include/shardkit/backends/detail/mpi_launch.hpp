@@ -38,8 +38,8 @@ class mpi_launch final : public shared_object {
   mpi_call_slot& arrival_slot() noexcept { return arrival_; }
   mpi_call_slot& slot() noexcept { return calls_; }
 
-  /// After MPI_Init: collective over the world.
-  void join() {
+  /// After MPI_Init: collective over the world. `listen`: see mpi_options.
+  void join(const char* listen) {
     // Errors of requests are raised on one of these two, whatever communicator the requests belong to.
     for (std::size_t i = 0; i < 2; ++i) {
       mpi_check(MPI_Comm_get_errhandler(predefined(i), &former_handlers_[i]), "MPI_Comm_get_errhandler");
@@ -50,13 +50,17 @@ class mpi_launch final : public shared_object {
     mpi_check(MPI_Comm_rank(world_, &rank_), "MPI_Comm_rank");
     mpi_check(MPI_Comm_size(world_, &size_), "MPI_Comm_size");
     watchdog_.introduce("rank " + std::to_string(rank_) + " of " + std::to_string(size_));
-    node_.join(world_, rank_);
+    node_.join(world_);
     board_.store(&node_.board());
+    watchdog_.follow(board_.load(), nullptr);
+    // Before the deadline of the whole, which would end the job.
+    if (watchdog_.watches()) node_.connect(world_, listen, mpi_smaller(limits_.init / 4, longest_meeting));
     watchdog_.follow(board_.load(), &node_);
     watch_exit();
   }
 
-  /// This rank failed: published where its node can see it, so that no call is entered any more.
+  /// This rank failed: published where its node can see it, which tells the others, so that no call is entered any
+  /// more.
   void fail(const char* reason) noexcept { board().publish(rank_, reason); }
   /// The same inside a catch block, with what was caught as the reason.
   void fail_as_caught() noexcept {
@@ -162,16 +166,17 @@ class mpi_launch final : public shared_object {
   void end_at_exit() noexcept {
     fail("it called exit with its mpi_environment in use");  // unless something else came first
     board().depart();
-    // Peers on this node use the grace to see the failure, say so and leave.
+    // Peers use the grace to see the failure, say so and leave.
     const double step = 0.01;
-    for (double waited = 0; waited < limits_.abort && board().departed() < node_.size(); waited += step)
+    for (double waited = 0; waited < limits_.abort && !node_.all_departed(); waited += step)
       ::usleep(static_cast<unsigned>(step * 1e6));
     mpi_end_job("shardkit: rank " + std::to_string(rank_) + " of " + std::to_string(size_) +
                     " ends the job, because rank " + std::to_string(board().culprit()) + " failed: " + board().reason(),
                 limits_.abort);
   }
 
-  static constexpr int stop_tag = 1;  // of the only messages on world_
+  static constexpr double longest_meeting = 10;  // seconds; nodes that reach each other take milliseconds
+  static constexpr int stop_tag = 1;             // of the only messages on world_
 
   const deadlines limits_;
   int rank_ = -1, size_ = 0;

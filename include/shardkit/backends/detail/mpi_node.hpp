@@ -1,9 +1,11 @@
 // What the ranks of one node know of each other without MPI, which may be stuck: the failure board and where each rank
-// is, in shared memory, and whether a process has ended.
+// is, in shared memory, and whether a process has ended. The first rank of each node hears from the other nodes, too.
 #pragma once
 
 #include <shardkit/backends/detail/mpi_failure_board.hpp>
 #include <shardkit/backends/detail/mpi_lifeline.hpp>
+#include <shardkit/backends/detail/mpi_links.hpp>
+#include <shardkit/backends/detail/mpi_meeting.hpp>
 #include <shardkit/core/detail/atomic.hpp>
 
 #include <cstddef>
@@ -63,7 +65,9 @@ class mpi_node {
   mpi_node& operator=(const mpi_node&) = delete;
 
   /// Collective over `world`.
-  void join(MPI_Comm world, int world_rank) {
+  void join(MPI_Comm world) {
+    int world_rank = 0;
+    mpi_check(MPI_Comm_rank(world, &world_rank), "MPI_Comm_rank");
     mpi_check(MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &comm_), "MPI_Comm_split_type");
     mpi_check(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     mpi_check(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
@@ -86,28 +90,51 @@ class mpi_node {
     ranks_[rank_].come(world_rank);
     lifeline_.connect(comm_);
   }
+  /// Connects the nodes, where there are several. Collective over `world`, within so many seconds; throws
+  /// transport_error on every rank where a node cannot be reached.
+  void connect(MPI_Comm world, const char* listen, double seconds) {
+    int world_rank = 0, world_size = 0;
+    mpi_check(MPI_Comm_rank(world, &world_rank), "MPI_Comm_rank");
+    mpi_check(MPI_Comm_size(world, &world_size), "MPI_Comm_size");
+    audience_ = size_;
+    if (size_ == world_size) return;
+    list<int> first_of(static_cast<std::size_t>(world_size));
+    const int first = ranks_[0].rank();
+    mpi_check(MPI_Allgather(&first, 1, MPI_INT, first_of.data(), 1, MPI_INT, world), "MPI_Allgather");
+    bool met = false;
+    links_.take(world_rank, first_of, mpi_meeting(world, world_rank, first_of, seconds).meet(listen, met));
+    if (met) audience_ = world_size;
+  }
   /// Collective, after all ranks are known to come. An error is fatal by MPI's own handler.
   void leave() noexcept {
     ranks_[rank_].leave();
+    links_.close();
     lifeline_.close();
     MPI_Comm_set_errhandler(comm_, MPI_ERRORS_ARE_FATAL);
     MPI_Win_free(&window_);
     MPI_Comm_free(&comm_);
   }
 
-  int size() const noexcept { return size_; }
+  /// Whether every process that hears of a failure here has departed after it.
+  bool all_departed() const noexcept { return board_->departed() + board_->departed_elsewhere() >= audience_; }
   mpi_failure_board& board() const noexcept { return *board_; }
 
   // ---- For the watchdog
 
-  /// Where this rank is: "all_reduce at engine.cpp:12", or empty for in no call. Looks for a neighbour that has ended.
+  /// Where this rank is: "all_reduce at engine.cpp:12", or empty for in no call. Looks for a neighbour that has ended,
+  /// and for what other nodes say.
   void note(const char* place) noexcept {
     ranks_[rank_].note(place);
     const int gone = lifeline_.ended();
-    if (gone < 0 || noticed_ || ranks_[gone].left()) return;
-    noticed_ = true;
-    board_->publish(ranks_[gone].rank(), "its process has ended without leaving MPI: killed, crashed or exited");
-    board_->depart();
+    if (gone >= 0 && !noticed_ && !ranks_[gone].left()) {
+      noticed_ = true;
+      board_->publish(ranks_[gone].rank(), "its process has ended without leaving MPI: killed, crashed or exited");
+      board_->depart();
+    }
+    try {
+      links_.look(*board_);
+    } catch (const std::bad_alloc&) {  // the next look tries again
+    }
   }
 
   /// The ranks that are not where this one is, "; rank 1 is in no call; rank 2 gives no sign of life". Takes a while.
@@ -144,6 +171,8 @@ class mpi_node {
   mpi_failure_board* board_ = nullptr;
   mpi_whereabouts* ranks_ = nullptr;
   mpi_lifeline lifeline_;
+  mpi_links links_;
+  int audience_ = 1;      // how many processes hear of a failure
   bool noticed_ = false;  // that the neighbour has ended
 };
 

@@ -10,6 +10,7 @@
 #include <shardkit/core/partition.hpp>
 
 #include <cstddef>
+#include <exception>
 #include <utility>
 
 namespace shardkit {
@@ -41,18 +42,20 @@ class mpi_state final : public shared_object {
     launch->watchdog().add(slot);
   }
   ~mpi_state() override {
-    // After a failure nothing is freed: that is collective, and the process is about to end.
+    // After a failure nothing is freed: that is collective, and the process is about to end. Nor where an exception
+    // passes: the peers may be elsewhere, and what ends with the exception is for others to say.
     if (mpi_is_running() && !launch->failed()) {
       const mpi_in_call in_call(slot, "MPI_Comm_free", {}, mpi_in_call::even_after_failure{});
-      if (control_ != nullptr) control_->close();
-      if (inner_ != MPI_COMM_NULL) MPI_Comm_free(&inner_);
-      if (ownership_ == mpi_ownership::owned) MPI_Comm_free(&comm);
+      if (std::uncaught_exceptions() <= exceptions_) {
+        if (control_) control_->close();
+        if (inner_ != MPI_COMM_NULL) MPI_Comm_free(&inner_);
+        if (ownership_ == mpi_ownership::owned) MPI_Comm_free(&comm);
+      }
       if (borrowed_handler_ != MPI_ERRHANDLER_NULL) {
         MPI_Comm_set_errhandler(comm, borrowed_handler_);
         MPI_Errhandler_free(&borrowed_handler_);
       }
     }
-    delete control_;
     launch->watchdog().remove(slot);
   }
 
@@ -98,11 +101,11 @@ class mpi_state final : public shared_object {
 
   /// Made at the first call, which is collective.
   control_lane& control() {
-    if (control_ == nullptr)
+    if (!control_)
       run("control", {}, [&, this] {
         MPI_Comm copy = MPI_COMM_NULL;
         mpi_check(MPI_Comm_dup(comm, &copy), "MPI_Comm_dup");
-        control_ = new mpi_control(*launch, copy);
+        control_ = shared<mpi_control>::make(*launch, copy);
       });
     return *control_;
   }
@@ -131,9 +134,10 @@ class mpi_state final : public shared_object {
   int refusal_ = MPI_SUCCESS;
   const char* refused_by_ = "";
   const mpi_ownership ownership_;
+  const int exceptions_ = std::uncaught_exceptions();
   MPI_Errhandler borrowed_handler_ = MPI_ERRHANDLER_NULL;
   MPI_Comm inner_ = MPI_COMM_NULL;
-  mpi_control* control_ = nullptr;
+  shared<mpi_control> control_;
   list<int> numbers_;
   buffer<std::byte> scratch_;
 };

@@ -82,6 +82,9 @@ class mpi_watchdog {
     pthread_cond_destroy(&wake_);
   }
 
+  /// Whether there is anything to watch: some deadline.
+  bool watches() const noexcept { return started_; }
+
   void add(mpi_call_slot& slot) {
     const holding lock(mutex_);
     slot.board.store(board_);
