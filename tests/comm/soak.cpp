@@ -5,11 +5,8 @@
 #include "on_threads.hpp"
 
 #include "failing_launch.hpp"
+#include "random_program.hpp"
 
-#include <shardkit/comm/any_communicator.hpp>
-#include <shardkit/comm/checked.hpp>
-#include <shardkit/comm/faulty.hpp>
-#include <shardkit/comm/traced.hpp>
 #include <support/counted_heap.hpp>
 
 #include <atomic>
@@ -29,150 +26,19 @@ namespace {
 
 constexpr int faulty_runs = SOAK_NIGHTLY ? 10000 : SHARDKIT_TEST_SANITIZED ? 100 : 500;
 constexpr int clean_runs = SOAK_NIGHTLY ? 10000 : SHARDKIT_TEST_SANITIZED ? 60 : 300;
+constexpr int late_runs = SOAK_NIGHTLY ? 400 : SHARDKIT_TEST_SANITIZED ? 3 : 8;
 constexpr int cycles = SOAK_NIGHTLY ? 1000 : SHARDKIT_TEST_SANITIZED ? 20 : 100;
 
 using counted_heap::allocations;
+using random_program::comm_type;
+using random_program::decorated;
+using random_program::step;
+using random_program::values;
 using shardkit::fault_kind;
 using shardkit::fault_plan;
 using shardkit::in_place;
-using shardkit::partition;
 using shardkit::sum;
 using shardkit::detail::scrambled;
-
-using comm_type = shardkit::any_communicator<shardkit::host_space>;
-using values = std::vector<std::int64_t>;
-
-/// What rank r has at place i in a step.
-std::int64_t value(int rank, std::size_t i, std::size_t step) {
-  return rank * 1000 + static_cast<std::int64_t>(i % 97) + static_cast<std::int64_t>(step) * 7;
-}
-
-/// One random step of a program, the same on all ranks; false where a result is wrong.
-class step {
- public:
-  step(comm_type& comm, std::size_t number, std::size_t count)
-      : comm_(comm),
-        number_(number),
-        count_(count),
-        ranks_(static_cast<std::size_t>(comm.size())),
-        mine_(count),
-        other_(count),
-        whole_(count * ranks_),
-        all_(whole_.size()) {
-    fill(mine_, comm.rank());
-    fill(whole_, comm.rank());
-  }
-
-  static constexpr std::uint64_t collectives = 10;  // the first so many kinds involve every rank from the start
-  static constexpr std::uint64_t kinds = 15;
-
-  bool run(std::uint64_t kind) {
-    const int me = comm_.rank(), size = comm_.size(), root = static_cast<int>(number_ % ranks_);
-    const int next = (me + 1) % size, previous = (me + size - 1) % size;
-    switch (kind) {
-      case 0: comm_.barrier(); return true;
-      case 1: comm_.broadcast(mine_, root); return is_of(mine_, root);
-      case 2: comm_.all_reduce(in_place(mine_), sum); return is_sum(mine_, 0);
-      case 3: comm_.reduce(mine_, other_, sum, root); return me != root || is_sum(other_, 0);
-      case 4: comm_.all_gather(mine_, all_); return is_joined(all_);
-      case 5: comm_.reduce_scatter(whole_, other_, sum); return is_sum(other_, static_cast<std::size_t>(me) * count_);
-      case 6: comm_.gather(mine_, all_, root); return me != root || is_joined(all_);
-      case 7: comm_.scatter(whole_, other_, root); return is_of(other_, root, static_cast<std::size_t>(me) * count_);
-      case 8: return all_to_all();
-      case 9: return uneven();
-      case 10: comm_.send_recv(mine_, next, other_, previous); return is_of(other_, previous);
-      case 11: {
-        auto receive = comm_.recv_async(other_, previous);
-        comm_.send(mine_, next);
-        receive.wait();
-        return is_of(other_, previous);
-      }
-      case 12: {
-        values both = mine_;
-        comm_.group([&](auto& g) {
-          g.recv(other_, previous);
-          g.all_reduce(in_place(both), sum);
-          g.send(mine_, next);
-        });
-        return is_of(other_, previous) && is_sum(both, 0);
-      }
-      case 13: {
-        auto child = comm_.split(me % 2);
-        const int members = (size + 1 - me % 2) / 2;
-        return child.all_reduce(1, sum) == members;
-      }
-      default: {
-        auto pending = comm_.all_reduce_async(mine_, other_, sum);
-        comm_.broadcast(whole_, root);
-        pending.wait();
-        return is_sum(other_, 0) && is_of(whole_, root);
-      }
-    }
-  }
-
- private:
-  void fill(values& x, int rank) const {
-    for (std::size_t i = 0; i < x.size(); ++i) x[i] = value(rank, i, number_);
-  }
-  bool is_of(const values& x, int rank, std::size_t first = 0) const {
-    for (std::size_t i = 0; i < x.size(); ++i)
-      if (x[i] != value(rank, first + i, number_)) return false;
-    return true;
-  }
-  bool is_sum(const values& x, std::size_t first) const {
-    for (std::size_t i = 0; i < x.size(); ++i) {
-      std::int64_t expected = 0;
-      for (int rank = 0; rank < comm_.size(); ++rank) expected += value(rank, first + i, number_);
-      if (x[i] != expected) return false;
-    }
-    return true;
-  }
-  bool is_joined(const values& x) const {
-    for (std::size_t i = 0; i < x.size(); ++i)
-      if (x[i] != value(static_cast<int>(i / count_), i % count_, number_)) return false;
-    return true;
-  }
-  bool all_to_all() {
-    comm_.all_to_all(whole_, all_);
-    for (std::size_t i = 0; i < all_.size(); ++i)
-      if (all_[i] !=
-          value(static_cast<int>(i / count_), static_cast<std::size_t>(comm_.rank()) * count_ + i % count_, number_))
-        return false;
-    return true;
-  }
-  bool uneven() {
-    const partition cut = partition::balanced(count_ + 1, comm_.size());
-    values part(cut.count(comm_.rank())), joined(cut.total());
-    for (std::size_t i = 0; i < part.size(); ++i) part[i] = value(0, cut.offset(comm_.rank()) + i, number_);
-    comm_.all_gather(part, joined, cut);
-    return is_of(joined, 0);
-  }
-
-  comm_type& comm_;
-  std::size_t number_, count_, ranks_;
-  values mine_, other_, whole_, all_;
-};
-
-/// A random program; true where every result is right.
-bool run_program(comm_type& comm, std::uint64_t seed, std::uint64_t steps, std::uint64_t kinds) {
-  bool right = true;
-  for (std::uint64_t number = 0; number < steps; ++number) {
-    const std::uint64_t draw = scrambled(seed, 100 + number);
-    const std::size_t count = draw % 5 == 0 ? 0 : draw % 5 == 1 ? 3001 : draw % 11;
-    right = step(comm, number, count).run(draw / 64 % kinds) && right;
-  }
-  comm.barrier();
-  return right;
-}
-
-/// Bare, checked or traced, with the faults of the plan on top.
-comm_type decorated(thread_communicator&& world, const fault_plan& plan, std::uint64_t seed) {
-  switch (scrambled(seed, 50) % 3) {
-    case 0: return erase(with_faults(std::move(world), plan));
-    case 1: return erase(with_faults(erase(with_checks(std::move(world))), plan));
-    default: return erase(with_faults(erase(with_trace(std::move(world))), plan));
-  }
-}
 
 long entries(const char* folder) {
   long count = 0;
@@ -191,10 +57,13 @@ void check_same(const resources& before, const resources& after) {
   CHECK(after.files == before.files);
 }
 
+int ranks_of(std::uint64_t seed) { return 2 + static_cast<int>(scrambled(seed, 10) % 4); }
+std::uint64_t steps_of(std::uint64_t seed) { return 2 + scrambled(seed, 11) % 8; }
+
 /// One launch with one random fault. What is wrong with how it ended; empty where nothing is.
 std::string run_with_fault(std::uint64_t seed, int& struck) {
-  const int ranks = 2 + static_cast<int>(scrambled(seed, 10) % 4);
-  const std::uint64_t steps = 2 + scrambled(seed, 11) % 8;
+  const int ranks = ranks_of(seed);
+  const std::uint64_t steps = steps_of(seed);
   fault_plan plan = shardkit::random_fault(seed, ranks, steps + 1);
   // Each of these takes as long as a deadline, so they are few; and only collectives leave no doubt who is missing.
   const bool drops_out = scrambled(seed, 12) % 64 == 0;
@@ -208,7 +77,7 @@ std::string run_with_fault(std::uint64_t seed, int& struck) {
       ranks,
       [&](auto& world, auto&) {
         auto comm = decorated(std::move(world), plan, seed);
-        right += run_program(comm, seed, steps, drops_out ? step::collectives : step::kinds);
+        right += random_program::run(comm, seed, steps, drops_out ? step::collectives : step::kinds);
       },
       limit);
 
@@ -238,6 +107,21 @@ std::string run_with_fault(std::uint64_t seed, int& struck) {
   return "";
 }
 
+/// One launch without a fault; every result has to be right.
+void check_clean(std::uint64_t seed, const fault_plan& plan, double limit) {
+  const int ranks = ranks_of(seed);
+  std::atomic<int> right{0};
+  const auto result = launch(
+      ranks,
+      [&](auto& world, auto&) {
+        auto comm = decorated(std::move(world), plan, seed);
+        right += random_program::run(comm, seed, steps_of(seed), step::kinds);
+      },
+      limit);
+  CHECK_MESSAGE(result.thrown == nullptr, "seed ", seed, ": ", result.caller.what);
+  CHECK_MESSAGE(right.load() == ranks, "seed ", seed, ": wrong results");
+}
+
 }  // namespace
 
 TEST_CASE("random faults: nobody hangs, every error names the culprit, nothing is left behind") {
@@ -257,20 +141,21 @@ TEST_CASE("random faults: nobody hangs, every error names the culprit, nothing i
 
 TEST_CASE("random delays without a fault raise no alarm, and every result is right") {
   for (std::uint64_t seed = 1; seed <= clean_runs; ++seed) {
-    const int ranks = 2 + static_cast<int>(scrambled(seed, 10) % 4);
     fault_plan plan;
     plan.seed = seed;
     plan.longest_jitter = 5e-4;
-    std::atomic<int> right{0};
-    const auto result = launch(
-        ranks,
-        [&](auto& world, auto&) {
-          auto comm = decorated(std::move(world), plan, seed);
-          right += run_program(comm, seed, 2 + scrambled(seed, 11) % 8, step::kinds);
-        },
-        SHARDKIT_TEST_SANITIZED ? 60 : 10);
-    CHECK_MESSAGE(result.thrown == nullptr, "seed ", seed, ": ", result.caller.what);
-    CHECK_MESSAGE(right.load() == ranks, "seed ", seed, ": wrong results");
+    check_clean(seed, plan, SHARDKIT_TEST_SANITIZED ? 60 : 10);
+  }
+}
+
+TEST_CASE("a rank that is late by half of the operation deadline raises no alarm") {
+  constexpr double limit = SHARDKIT_TEST_SANITIZED ? 2 : 0.6;
+  for (std::uint64_t seed = 1; seed <= late_runs; ++seed) {
+    fault_plan plan = shardkit::random_fault(seed, ranks_of(seed), steps_of(seed) + 1);
+    plan.kind = fault_kind::delay;
+    plan.seconds = limit / 2;
+    plan.longest_jitter = 5e-4;
+    check_clean(seed, plan, limit);
   }
 }
 
@@ -280,13 +165,13 @@ TEST_CASE("failing and starting anew leaves no thread, descriptor or byte behind
     plan.kind = fault_kind::error;
     const auto failed = launch(3, [&](auto& world, auto&) {
       auto comm = decorated(std::move(world), plan, seed);
-      (void)run_program(comm, seed, 4, step::kinds);
+      (void)random_program::run(comm, seed, 4, step::kinds);
     });
     CHECK(failed.caller.says("injected"));
     std::atomic<int> right{0};
     const auto fine = launch(3, [&](auto& world, auto&) {
       auto comm = decorated(std::move(world), {}, seed);
-      right += run_program(comm, seed, 2, step::kinds);
+      right += random_program::run(comm, seed, 2, step::kinds);
     });
     CHECK(fine.thrown == nullptr);
     CHECK(right.load() == 3);
