@@ -94,7 +94,7 @@ TEST_CASE("a frame that breaks any one rule is refused as soon as its header is 
   const std::size_t header = detail::tcp_frame_header, all = good.size();
   CHECK(verdict(good, 0, 1, 1, all) == "frame");
   for (std::size_t cut = 0; cut < all; ++cut) CHECK(verdict(good, 0, 1, 1, cut) == "incomplete");
-  for (const std::uint64_t kind : {0u, 9u, 255u}) CHECK(verdict(good, 0, kind, 1, header) == "an unknown kind");
+  for (const std::uint64_t kind : {0u, 10u, 255u}) CHECK(verdict(good, 0, kind, 1, header) == "an unknown kind");
   CHECK(verdict(good, 1, shardkit::control_topics, 1, header) == "an unknown topic");
   for (const std::size_t place : {2u, 3u, 36u, 39u})
     CHECK(verdict(good, place, 1, 1, header) == "something where nothing may be");

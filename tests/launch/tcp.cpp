@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <filesystem>
 #include <functional>
 #include <numeric>
 #include <random>
@@ -425,8 +424,9 @@ TEST_CASE("a rank that leaves while others wait for it is named, and so is one t
   });
   for (const std::size_t rank : {0u, 2u}) {
     CAPTURE(left[rank].text);
-    CHECK(has(left[rank].text, "rank 1 failed: "));
-    CHECK((has(left[rank].text, "left while") || has(left[rank].text, "ranks make different calls: rank ")));
+    CHECK((has(left[rank].text, "rank 1 failed: left while") ||
+           has(left[rank].text, "rank 1 has left the launch without it") ||
+           has(left[rank].text, "rank 1 ended the communicator after no call")));
   }
   CHECK((left[1].text == "" || is<shardkit::mismatch_error>(left[1])));  // it hears of it, unless it was first
   const auto late = on_tcp_ranks(3, tcp_test_options(0.5), [&](shardkit::tcp_communicator& comm) {
@@ -500,27 +500,6 @@ TEST_CASE("an environment that is left by an exception tells the others") {
   });
   CHECK(outcomes[0].text == "out of paper");
   CHECK(has(outcomes[1].text, "rank 0 failed"));
-}
-
-TEST_CASE("launches that fail and come again leave no thread and no descriptor behind") {
-  const auto count = [](const char* folder) {
-    return std::distance(std::filesystem::directory_iterator(folder), std::filesystem::directory_iterator());
-  };
-  const auto cycle = [](bool fails) {
-    const auto outcomes = on_tcp_ranks(3, tcp_test_options(), [&](shardkit::tcp_communicator& comm) {
-      auto child = comm.split(comm.rank() % 2);
-      if (fails && comm.rank() == 2) throw std::runtime_error("again");
-      comm.barrier();
-    });
-    for (const outcome& one : outcomes) CHECK(has(one.text, "again") == fails);
-  };
-  cycle(true);  // what the system itself sets up once
-  const auto descriptors = count("/proc/self/fd"), threads = count("/proc/self/task");
-  for (int i = 0; i < 40; ++i) cycle(i % 2 == 0);
-  CHECK(count("/proc/self/fd") == descriptors);
-  // The system takes a joined thread off its list a little later.
-  for (int wait = 0; wait < 200 && count("/proc/self/task") != threads; ++wait) shardkit::detail::sleep_seconds(0.01);
-  CHECK(count("/proc/self/task") == threads);
 }
 
 TEST_CASE("communicators outlive their environment, and say so") {

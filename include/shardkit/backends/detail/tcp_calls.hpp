@@ -213,6 +213,11 @@ class tcp_calls {
     frame.communicator = room_->number;
     frame.sequence = ++room_->mailbox->calls;
     frame.fingerprint = room_->mailbox->fingerprint = fingerprint(call);
+    tcp_frame announcement = frame;
+    announcement.kind = tcp_frame_kind::announced;
+    announcement.source = static_cast<std::uint32_t>(room_->link->rank());
+    announcement.targets.assign(room_->members.begin(), room_->members.end());
+    if (room_->size > 1) room_->link->announce(announcement, describe(call) + describe_site(call.site));
     return frame;
   }
   template <class Call, class Finish>

@@ -22,6 +22,8 @@ enum class tcp_frame_kind : unsigned char {
   leaving = 6,     ///< `source` takes part in nothing any more; its calls took `sequence` collective frames
   stop = 7,        ///< a rank asks all to stop
   closing = 8,     ///< `source` has let go of its end of a communicator
+  announced = 9,   ///< `source` makes call `sequence`; for the hub, which compares. The targets are all members, the
+                   ///< payload says what call and where
 };
 
 struct tcp_frame {
@@ -88,7 +90,7 @@ class tcp_frame_parser {
     const auto* at = reinterpret_cast<const unsigned char*>(buffer_.data()) + begin_;
     const std::uint32_t targets = get_u32(at + 32);
     const std::uint64_t payload = get_u64(at + 40);
-    if (at[0] < 1 || at[0] > 8) return refuse("an unknown kind");
+    if (at[0] < 1 || at[0] > 9) return refuse("an unknown kind");
     if (at[1] >= tcp_topics) return refuse("an unknown topic");
     if (at[2] != 0 || at[3] != 0 || get_u32(at + 36) != 0) return refuse("something where nothing may be");
     if (get_u32(at + 4) >= ranks_) return refuse("a source that is no rank");

@@ -1,6 +1,6 @@
 // The middle of the star: a thread of rank 0's process that holds a connection to every rank, its own included, and
-// passes frames on. It notices ranks that are lost and tells the others. It waits for nobody: what a rank does not read
-// yet lies in this process's memory.
+// passes frames on. It compares what the ranks say of each collective. It notices ranks that are lost and tells the
+// others. It waits for nobody: what a rank does not read yet lies in this process's memory.
 #pragma once
 
 #include <shardkit/backends/detail/tcp_frame.hpp>
@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <string>
 #include <system_error>
@@ -63,6 +64,13 @@ class tcp_hub {
     std::uint64_t last_sequence = 0, last_fingerprint = 0;
     std::deque<std::shared_ptr<const std::vector<char>>> outgoing;
     std::size_t sent = 0;  ///< of the first of them
+  };
+
+  struct announcement {
+    std::size_t rank;  ///< the first that came to this call
+    std::uint64_t fingerprint;
+    std::size_t missing;
+    std::string text;
   };
 
   void run() noexcept {
@@ -133,6 +141,7 @@ class tcp_hub {
         close_after_last(lines_[rank]);
         return;
       case tcp_frame_kind::stop: to_all(frame_); return;
+      case tcp_frame_kind::announced: compare(rank); return;
       default: {
         const auto bytes = std::make_shared<const std::vector<char>>(encode(frame_));
         for (const std::uint32_t target : frame_.targets) {
@@ -183,6 +192,21 @@ class tcp_hub {
     lines_[rank].socket.close();
     fail(rank, std::string("it sent a malformed frame, with ") + complaint);
   }
+  // What a communicator's ranks say of one call has to be the same; kept until all have said it.
+  void compare(std::size_t rank) {
+    const std::pair<std::uint64_t, std::uint64_t> number(frame_.communicator, frame_.sequence);
+    std::string text(frame_.payload.begin(), frame_.payload.end());
+    const auto known = announced_.find(number);
+    if (known == announced_.end()) {
+      if (frame_.targets.size() > 1)
+        announced_.emplace(number, announcement{rank, frame_.fingerprint, frame_.targets.size() - 1, std::move(text)});
+      return;
+    }
+    announcement& first = known->second;
+    if (first.fingerprint != frame_.fingerprint)
+      fail(rank, mismatch_text(static_cast<int>(first.rank), first.text, static_cast<int>(rank), text));
+    if (--first.missing == 0) announced_.erase(known);
+  }
   // Ranks that make the same calls have taken all that was sent to them when they leave.
   void fail_unread(std::size_t rank) {
     const line& one = lines_[rank];
@@ -203,6 +227,7 @@ class tcp_hub {
   std::vector<line> lines_;
   std::vector<pollfd> entries_;
   tcp_frame frame_;
+  std::map<std::pair<std::uint64_t, std::uint64_t>, announcement> announced_;  // by communicator and call
   bool failed_ = false;
   std::atomic<double> end_{no_end};
   tcp_socket wake_in_, wake_out_;

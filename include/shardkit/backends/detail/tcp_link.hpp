@@ -103,19 +103,24 @@ class tcp_link {
     write(encode(frame, payload, bytes));
   }
 
+  /// Tells the hub what call this rank makes now.
+  void announce(const tcp_frame& frame, const std::string& text) { write(encode(frame, text.data(), text.size())); }
+
   /// Waits until `ready()`. Ends with the launch's failure; where one of `awaited(visit)`, the ranks of the launch it
   /// waits for, has left; and at the operation deadline. `describe()` says what waits.
   template <class Ready, class Awaited, class Describe>
   void wait(lock& held, Ready ready, Awaited awaited, Describe describe) {
     const double end = now_seconds() + limits_.operation;
+    bool asked = false;
     for (;;) {
       if (!reading_) listen();
       if (ready()) return;
-      if (ended_ || failed_) require_alive();
+      if (ended_ || (failed_ && (!asked || confirmed_))) require_alive();
       const int absent = awaited();
-      if (left_[static_cast<std::size_t>(absent)]) {
+      if (!asked && left_[static_cast<std::size_t>(absent)]) {
+        // The hub may know more, as that the two ranks make different calls: its answer is the one that counts.
         fail_locked(absent, "left while rank " + std::to_string(rank_) + " waits in " + describe());
-        throw_failure();
+        asked = true;
       }
       const double left = end - now_seconds();
       if (left <= 0) {
@@ -212,16 +217,15 @@ class tcp_link {
   /// After leaving: throws mismatch_error where ranks made different calls and no call has thrown that here.
   void require_agreement() {
     const lock held(mutex_);
-    if (!failed_ || told_ || reason_.find(mismatch_words) == std::string::npos) return;
+    if (!failed_ || told_ || reason_.find(mismatch_words) != 0) return;
     told_ = true;
     throw mismatch_error(reason_);
   }
 
  private:
   [[noreturn]] void throw_failure() {
-    const bool found_here = discovered_ && !told_;
     told_ = true;
-    if (found_here) throw mismatch_error(reason_);
+    if (reason_.find(mismatch_words) == 0) throw mismatch_error(reason_);  // whoever has found it
     throw peer_failed(culprit_, reason_);
   }
 
@@ -239,7 +243,6 @@ class tcp_link {
 
   void discover_unread(const tcp_mailbox& box, const tcp_frame& frame) noexcept {
     if (failed_ || ended_ || box.abandoned) return;
-    discovered_ = true;
     try {
       note_failure(rank_, mismatch_words + ("rank " + std::to_string(frame.source)) + " call " +
                               std::to_string(frame.sequence) + " " + describe_fingerprint(frame.fingerprint) +
@@ -297,6 +300,7 @@ class tcp_link {
       case tcp_frame_kind::failure:
         // The hub knows what came first.
         failed_ = false;
+        confirmed_ = true;
         return note_failure(static_cast<int>(frame.source), std::string(frame.payload.begin(), frame.payload.end()));
       case tcp_frame_kind::leaving: left_[frame.source] = true; return;
       case tcp_frame_kind::stop: stop_ = true; return;
@@ -324,8 +328,8 @@ class tcp_link {
   std::vector<bool> left_;
   std::uint64_t taken_ = 0;  // frames of collectives
   bool stop_ = false, failed_ = false, ended_ = false;
-  bool discovered_ = false;  // the failure is one that no call of this rank has found
-  bool told_ = false;        // the program on this rank knows of it
+  bool confirmed_ = false;  // the hub has said what failed first
+  bool told_ = false;       // the program on this rank knows of it
   int culprit_ = 0;
   std::string reason_;
   std::atomic<std::uint32_t> numbers_{0};

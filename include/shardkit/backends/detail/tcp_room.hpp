@@ -11,7 +11,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -64,7 +63,6 @@ struct tcp_room : std::enable_shared_from_this<tcp_room> {
   const std::vector<int> members;  ///< ranks of the launch
   const int rank, size;
   std::shared_ptr<tcp_mailbox> mailbox;
-  std::map<std::uint64_t, tcp_operation*> open;  ///< those that are not complete, by number
   std::vector<std::deque<tcp_operation*>> receives = std::vector<std::deque<tcp_operation*>>(members.size());
 };
 
@@ -124,13 +122,7 @@ class tcp_operation : public pending_call {
   virtual void withdraw() noexcept = 0;
 
   std::string description() const {
-    return visit(
-        [](const auto& call) {
-          const call_site& site = call.site;
-          return describe(call) +
-                 (site.known() ? std::string(" at ") + site.file + ":" + std::to_string(site.line) : "");
-        },
-        call_);
+    return visit([](const auto& call) { return describe(call) + describe_site(call.site); }, call_);
   }
   [[noreturn]] void mismatch(const std::string& text) {
     withdraw();
@@ -217,50 +209,41 @@ class tcp_collective final : public tcp_operation {
         fingerprint_(fingerprint(call)),
         expected_(std::move(expected)),
         got_(static_cast<std::size_t>(room_->size)),
-        finish_(std::move(finish)) {
-    room_->open.emplace(number_, this);
-  }
+        finish_(std::move(finish)) {}
 
  private:
   bool try_complete() override {
-    for (int rank = 0; rank < room_->size; ++rank)
+    for (int rank = 0; rank < room_->size && !expected_.empty(); ++rank)
       if (rank != room_->rank) collect(rank);
     if (!expected_.empty()) return false;
     finish_(got_);
-    withdraw();
     return true;
   }
 
-  // A rank's contributions arrive in the order of its calls. Those of calls that this rank has still to wait for or to
-  // make are left alone; those before the first of them met no call that wanted them.
+  // A rank's contributions arrive in the order of its calls. Those of other calls are left alone, and so are those of a
+  // call that differs: the hub knows, and its word comes with the call sites of both.
   void collect(int rank) {
     auto& arrived = room_->letters_from(rank).collectives;
     const auto wanted =
         std::find_if(expected_.begin(), expected_.end(), [&](const tcp_awaited& one) { return one.rank == rank; });
-    const std::uint64_t first_open = room_->open.begin()->first;
-    for (auto frame = arrived.begin(); frame != arrived.end() && frame->sequence <= number_; ++frame) {
-      if (frame->sequence < first_open) different(rank, *frame);
-      if (frame->sequence != number_) continue;
-      if (wanted == expected_.end() || frame->fingerprint != fingerprint_ || frame->payload.size() != wanted->bytes)
-        different(rank, *frame);
-      got_[static_cast<std::size_t>(rank)] = std::move(frame->payload);
-      arrived.erase(frame);
-      expected_.erase(wanted);
-      room_->link->count_taken();
-      return;
-    }
-    // It has gone on without sending anything for this call.
-    if (wanted != expected_.end() && !arrived.empty() && arrived.back().sequence > number_)
-      different(rank, arrived.back());
-  }
-  [[noreturn]] void different(int rank, const tcp_frame& theirs) {
-    mismatch(std::string(mismatch_words) + "rank " + std::to_string(room_->link->rank()) + " call " +
-             std::to_string(number_) + " " + description() + ", rank " + std::to_string(room_->launch_rank(rank)) +
-             " call " + std::to_string(theirs.sequence) + " " + describe_fingerprint(theirs.fingerprint) + " of " +
-             std::to_string(theirs.payload.size()) + " bytes");
+    if (wanted == expected_.end()) return;
+    const auto frame = std::find_if(arrived.begin(), arrived.end(), [&, this](const tcp_frame& one) {
+      return one.sequence == number_ && one.fingerprint == fingerprint_;
+    });
+    if (frame == arrived.end()) return;
+    // The fingerprint of an uneven all_to_all does not tell what goes from one rank to another.
+    if (frame->payload.size() != wanted->bytes)
+      mismatch(mismatch_text(
+          room_->link->rank(), description() + " expecting " + std::to_string(wanted->bytes) + " bytes",
+          room_->launch_rank(rank),
+          describe_fingerprint(frame->fingerprint) + " sending " + std::to_string(frame->payload.size())));
+    got_[static_cast<std::size_t>(rank)] = std::move(frame->payload);
+    arrived.erase(frame);
+    expected_.erase(wanted);
+    room_->link->count_taken();
   }
   int absent() const override { return expected_.front().rank; }
-  void withdraw() noexcept override { room_->open.erase(number_); }
+  void withdraw() noexcept override {}
 
   const std::uint64_t number_, fingerprint_;
   std::vector<tcp_awaited> expected_;
