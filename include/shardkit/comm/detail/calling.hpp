@@ -32,8 +32,7 @@ class calling {
       : backend_(std::move(backend)), self_(backend_.rank(), backend_.size(), std::move(name)) {}
 
   std::size_t ranks() const noexcept { return self_.ranks(); }
-  // The rank, to calculate with: 0 after a move, so that no address is wrong until the call is refused.
-  std::size_t index() const noexcept { return rank() < 0 ? 0 : static_cast<std::size_t>(rank()); }
+  std::size_t index() const noexcept { return self_.index(); }
 
   // Inlined, together with what a backend does plainly, a call costs a handful of instructions: its descriptor never
   // lies in memory. Therefore whatever takes the address of a call gets a copy.

@@ -24,7 +24,12 @@ struct shared_name final : shared_object {
 class membership {
  public:
   membership(int rank, int size, shared<shared_name> name) noexcept
-      : rank_(rank), size_(size), ranks_(static_cast<std::size_t>(size)), calls_(0), name_(std::move(name)) {}
+      : rank_(rank),
+        size_(size),
+        ranks_(static_cast<std::size_t>(size)),
+        index_(static_cast<std::size_t>(rank)),
+        calls_(0),
+        name_(std::move(name)) {}
   membership(membership&& other) noexcept { swap(other); }
   membership& operator=(membership&& other) noexcept {
     membership taken(std::move(other));
@@ -36,6 +41,8 @@ class membership {
   int size() const noexcept { return size_; }
   /// To calculate with: never 0, so that a division needs no check of its own.
   std::size_t ranks() const noexcept { return ranks_; }
+  /// The rank, to calculate with: 0 after a move, so that no address is wrong until the call is refused.
+  std::size_t index() const noexcept { return index_; }
   std::uint64_t calls() const noexcept { return calls_; }
   /// Null after a move.
   const shared<shared_name>& name() const noexcept { return name_; }
@@ -70,6 +77,7 @@ class membership {
     std::swap(rank_, other.rank_);
     std::swap(size_, other.size_);
     std::swap(ranks_, other.ranks_);
+    std::swap(index_, other.index_);
     std::swap(calls_, other.calls_);
     std::swap(name_, other.name_);
   }
@@ -77,7 +85,7 @@ class membership {
   static constexpr std::uint64_t overflowing = ~std::uint64_t{0};
 
   int rank_ = -1, size_ = 0;
-  std::size_t ranks_ = 1;
+  std::size_t ranks_ = 1, index_ = 0;
   std::uint64_t calls_ = overflowing;
   shared<shared_name> name_;
 };
