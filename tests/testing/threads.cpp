@@ -29,6 +29,7 @@ job t_help(threads + "--help");
 job t_junit(threads + "-ts=failing -r=junit --out=" + folder + "/threads.xml");
 job t_junit_hangs(threads + "-tc='a rank sleeps,a check fails' --case-deadline=1 -r=junit --out=" + folder +
                   "/threads_hang.xml");
+job t_junit_shown(threads + "-tc='a rank sleeps' --case-deadline=1 -r=junit 2>/dev/null");
 job t_junit_crashes(threads + "-tc='a rank crashes' -r=junit --out=" + folder + "/threads_crash.xml");
 job t_no_run(threads + "--no-run");
 job t_foreign(SHARDKIT_TEST_SAMPLE_FOREIGN);
@@ -140,6 +141,12 @@ TEST_CASE("thread ranks: JUnit reports tell the case that hangs and the one that
   CHECK(hang.find("sample.cpp:") < hang.find("comm.rank() != 1"));
   CHECK(hang.find("name=\"a rank sleeps\"") < hang.find("<error message=\"ended\">DEADLINE: 1.0 s have passed"));
   CHECK(hang.find("not arrived at the end of their body: 1</error>") != std::string::npos);
+
+  CHECK_FAILED(t_junit_shown.result());
+  CHECK(well_formed(t_junit_shown.result().output));
+  CHECK(t_junit_shown.result().output.find("<?xml") == 0);
+  CHECK(count(t_junit_shown.result().output, "<?xml") == 1);
+  CHECK(count(t_junit_shown.result().output, "<error message=\"ended\">") == 1);
 
   CHECK_FAILED(t_junit_crashes.result());
   const std::string crash = contents("threads_crash.xml");

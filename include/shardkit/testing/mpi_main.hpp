@@ -189,7 +189,8 @@ class mpi_run final : public run_observer, public rank_runner {
   void show() {
     if (std::exchange(shown_, true)) return;
     text_.write_through();
-    if (given_.junit) record.write(file_of_rank(given_.out, mpi_.rank()), "the job has ended " + place());
+    if (given_.junit)
+      record.write(given_.out.empty() ? "" : file_of_rank(given_.out, mpi_.rank()), "the job has ended " + place());
     board_.shown();
   }
   std::string place() const { return case_.place() + board_.text(); }
