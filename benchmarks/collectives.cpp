@@ -365,7 +365,7 @@ class measurement {
     const bool gathered = verb_ == "all_gather" || (verb_ == "gather" && me == root);
     if (!gathered && verb_ != "all_to_all") return;
     for (int from = 0; from < ranks; ++from) {
-      const partition places = gathered ? parts_ : own_;
+      const partition& places = gathered ? parts_ : own_;
       const std::size_t sent_from = gathered ? 0 : shares(from).offset(me);
       for (std::size_t i = 0; i < places.count(from); ++i)
         if (out[places.offset(from) + i] != value(from, sent_from + i)) fail("has a wrong result", root);
