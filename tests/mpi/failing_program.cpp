@@ -65,12 +65,13 @@ bool nodes_are_apart = false;       // no connection to another one comes about
 bool strangers_come_first = false;  // where nodes connect
 bool are_meeting = false;
 void send_strangers(const sockaddr* address, socklen_t length) {
-  // One with another token, one with nonsense, the rest silent. They stay until the process has ended.
+  // One with another token in the name of the rank that comes after it, one with nonsense, the rest silent. They stay
+  // until the process has ended.
   for (int i = 0; i < 70; ++i) {
     const int stranger = ::socket(address->sa_family, SOCK_STREAM, 0);
     if (stranger < 0 || ::syscall(SYS_connect, stranger, address, length) != 0) std::abort();
     shardkit::detail::greeting other;
-    other.rank = 1;
+    other.rank = is_launched_as("1") ? 1 : 2;
     other.token = std::string(32, '0');
     auto hello = encode(other);
     if (i == 1) hello.fill('x');

@@ -80,7 +80,7 @@ const bool planned = [] {
   for (const int in_node : {1, 2}) {
     for (const char* scenario :
          {"fine", "throws", "throws after others finished", "declares itself failed", "ends by _exit(0)",
-          "ends by _exit(0) while nobody waits", "gets SIGKILL", "gets SIGSTOP"})
+          "ends by _exit(0) while nobody waits", "gets SIGKILL", "gets SIGSTOP", "never arrives"})
       jobs().emplace(on_nodes(in_node, scenario), command_on_nodes(in_node, scenario));
   }
   jobs().emplace(on_nodes(2, "cannot reach other nodes"), command_apart(2, "cannot reach other nodes"));
@@ -351,9 +351,17 @@ TEST_CASE("a process that is lost on one node is named on the others") {
                           "its process has ended without leaving MPI") ||
              outside.says("exiting improperly")));
     CHECK(names_the_lost(run_ending(on_nodes(in_node, "gets SIGKILL"), 0.2 + grace)));
-    const outcome& stopped = run_ending(on_nodes(in_node, "gets SIGSTOP"), deadline);
+  }
+}
+
+TEST_CASE("at the operation deadline nodes tell each other which ranks are elsewhere, and who is silent") {
+  for (const int in_node : {1, 2}) {
+    const outcome& stopped = run_ending(on_nodes(in_node, "gets SIGSTOP"), deadline + 1);
     INFO(stopped.output);
-    CHECK(stopped.says("has waited for its peers in all_reduce at "));
+    CHECK(stopped.says("deadline of 2 s; rank 1 gives no sign of life; it ends the job"));
+    const outcome& late = run_ending(on_nodes(in_node, "never arrives"), deadline + 1);
+    INFO(late.output);
+    CHECK(late.says("deadline of 2 s; rank 1 is in no call; it ends the job"));
   }
 }
 

@@ -11,6 +11,25 @@
 
 namespace shardkit::detail {
 
+/// A text that one of several processes writes, once. Lies in shared memory.
+class mpi_notice {
+ public:
+  void publish(const char* text) noexcept {
+    int none = none_yet;
+    if (!phase_.compare_exchange_strong(none, being_written)) return;
+    std::snprintf(text_, sizeof text_, "%s", text);
+    phase_.store(written, memory_order_release);
+  }
+  bool published() const noexcept { return phase_.load(memory_order_acquire) == written; }
+  const char* text() const noexcept { return text_; }
+
+ private:
+  enum : int { none_yet, being_written, written };
+
+  atomic<int> phase_{none_yet};
+  char text_[1000] = {};
+};
+
 /// Lies in shared memory: no pointers, no allocation. A check that nothing has failed is one relaxed load.
 class mpi_failure_board {
  public:
@@ -52,6 +71,10 @@ class mpi_failure_board {
   void depart_elsewhere(int processes) noexcept { departed_elsewhere_.store(processes); }
   int departed_elsewhere() const noexcept { return departed_elsewhere_.load(); }
 
+  /// In which call somebody has waited too long, and the ranks that are elsewhere: how nodes ask each other.
+  mpi_notice& question() noexcept { return question_; }
+  mpi_notice& answer() noexcept { return answer_; }
+
  private:
   enum : int { none_yet, being_written, published, closed };
 
@@ -65,6 +88,7 @@ class mpi_failure_board {
   atomic<int> departed_{0}, departed_elsewhere_{0};
   int culprit_ = -1;
   char reason_[1000] = {};
+  mpi_notice question_, answer_;
 };
 
 }  // namespace shardkit::detail

@@ -4,6 +4,7 @@
 
 #include <shardkit/backends/detail/mpi_failure_board.hpp>
 #include <shardkit/backends/detail/mpi_meeting.hpp>
+#include <shardkit/backends/detail/mpi_roll_call.hpp>
 #include <shardkit/backends/detail/tcp_frame.hpp>
 #include <shardkit/core/detail/list.hpp>
 
@@ -22,7 +23,9 @@
 namespace shardkit::detail {
 
 /// This node's connections: rank 0's node has one to each other node and passes on what it hears, the others have the
-/// one to it. Empty on ranks that are not the first of their node, and where there is one node only.
+/// one to it. Frames are those of the TCP backend: `failure` and `leaving` as there, `message` with how many have
+/// departed, `posted` for the question who is elsewhere and `exchanged` for its answer. Empty on ranks that are not the
+/// first of their node, and where there is one node only.
 class mpi_links {
  public:
   mpi_links() = default;
@@ -35,7 +38,7 @@ class mpi_links {
   /// Takes over the connections; `first_of[r]` is the lowest rank on the node of rank r.
   void take(int rank, const list<int>& first_of, const list<mpi_neighbour>& neighbours) {
     rank_ = rank;
-    goodbye_ = news(tcp_frame_kind::leaving, rank, 0, "");
+    goodbye_ = news(tcp_frame_kind::leaving, -1, 0, "");
     for (const mpi_neighbour& one : neighbours) {
       int behind = 0;  // rank 0: all other nodes
       for (const int first : first_of) behind += one.rank == 0 ? first != rank : first == one.rank;
@@ -52,11 +55,8 @@ class mpi_links {
       for (std::size_t i = 0; i < lines_.size(); ++i)
         if (entries_.data()[i].revents != 0) receive(i, board);
     if (!board.failed()) return;
-    if (!told_) {
-      const std::vector<char> failure = news(tcp_frame_kind::failure, board.culprit(), 0, board.reason());
-      for (std::size_t i = 0; i < lines_.size(); ++i) write(i, failure);
-      told_ = true;
-    }
+    if (!told_) tell(tcp_frame_kind::failure, board.reason(), board.culprit());
+    told_ = true;
     // For those who wait until all have left.
     int elsewhere = 0;
     for (const line& one : lines_) elsewhere += one.departed;
@@ -65,9 +65,28 @@ class mpi_links {
       line& one = lines_[i];
       const int others = board.departed() + elsewhere - one.departed;
       if (others == one.told_departed) continue;
-      write(i, news(tcp_frame_kind::message, rank_, static_cast<std::uint64_t>(others), ""));
+      write(i, news(tcp_frame_kind::message, -1, static_cast<std::uint64_t>(others), ""));
       one.told_departed = others;
     }
+  }
+
+  bool empty() const noexcept { return lines_.empty(); }
+  /// Tells all other ends something of a rank; -1 for this one.
+  void tell(tcp_frame_kind kind, const char* text, int rank = -1) {
+    const std::vector<char> bytes = news(kind, rank, 0, text);
+    for (std::size_t i = 0; i < lines_.size(); ++i) write(i, bytes);
+  }
+  /// What the other ends have answered, one after the other, and who has not.
+  std::string answers() const {
+    std::string text;
+    for (const line& one : lines_) text += one.answer;
+    return text + silent();
+  }
+  std::string silent() const {
+    std::string text;
+    for (const line& one : lines_)
+      if (!one.answered) text += "; rank " + std::to_string(one.rank) + mpi_roll_call::silence;
+    return text;
   }
 
   /// What closes from now on is no loss.
@@ -91,6 +110,8 @@ class mpi_links {
     int departed = 0;       ///< of them
     int told_departed = 0;  ///< to it, of all others
     bool left = false;
+    bool answered = false;
+    std::string answer;
     tcp_frame_parser parser;
   };
 
@@ -111,8 +132,14 @@ class mpi_links {
       }
       if (frame.kind == tcp_frame_kind::leaving) one.left = true;
       if (frame.kind == tcp_frame_kind::message) one.departed = static_cast<int>(frame.sequence);
-      if (frame.kind == tcp_frame_kind::failure)
-        board.publish(static_cast<int>(frame.source), std::string(frame.payload.begin(), frame.payload.end()).c_str());
+      const std::string text(frame.payload.begin(), frame.payload.end());
+      if (frame.kind == tcp_frame_kind::failure) board.publish(static_cast<int>(frame.source), text.c_str());
+      if (frame.kind == tcp_frame_kind::posted) board.question().publish(text.c_str());
+      if (frame.kind != tcp_frame_kind::exchanged) continue;
+      one.answered = true;
+      one.answer = text;
+      // Rank 0 has heard all.
+      if (one.rank == 0) board.answer().publish(text.c_str());
     }
   }
   void lose(std::size_t at, mpi_failure_board& board, const char* why) noexcept {

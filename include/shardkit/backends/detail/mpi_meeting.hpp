@@ -66,14 +66,17 @@ class mpi_meeting {
     if (invitation_.complaint[0] == '\0') {
       if (rank_ == 0) admit(end);
       else if (!neighbours_.empty()) complaint = join(end);
+      int failed = !complaint.empty() || invitation_.complaint[0] != '\0', any_failed = 0;
+      mpi_check(MPI_Allreduce(&failed, &any_failed, 1, MPI_INT, MPI_MAX, world_), "MPI_Allreduce");
+      if (any_failed == 0) return std::move(neighbours_);
+      if (failed == 0) complain("a node has not heard from rank 0 that its connection counts");
       mpi_check(MPI_Bcast(invitation_.complaint, sizeof invitation_.complaint, MPI_CHAR, 0, world_), "MPI_Bcast");
     }
-    if (invitation_.complaint[0] != '\0')
-      throw transport_error(std::string("the nodes of this job have no connections that would tell of failures: ") +
-                            invitation_.complaint + (complaint.empty() ? "" : "; here: " + complaint) +
-                            "; let rank 0 listen on an address of its host that the others can reach "
-                            "(mpi_options::listen or SHARDKIT_LISTEN), or do without: \"none\"");
-    return std::move(neighbours_);
+    if (complaint.empty()) complaint = invitation_.complaint;
+    else complaint = std::string(invitation_.complaint) + "; here: " + complaint;
+    throw transport_error("the nodes of this job have no connections that would tell of failures: " + complaint +
+                          "; let rank 0 listen on an address of its host that the others can reach "
+                          "(mpi_options::listen or SHARDKIT_LISTEN), or do without: \"none\"");
   }
 
  private:

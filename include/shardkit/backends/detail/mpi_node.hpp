@@ -6,57 +6,16 @@
 #include <shardkit/backends/detail/mpi_lifeline.hpp>
 #include <shardkit/backends/detail/mpi_links.hpp>
 #include <shardkit/backends/detail/mpi_meeting.hpp>
-#include <shardkit/core/detail/atomic.hpp>
+#include <shardkit/backends/detail/mpi_roll_call.hpp>
+#include <shardkit/core/detail/list.hpp>
 
 #include <cstddef>
-#include <cstdint>
 #include <new>
 #include <string>
-#include <vector>
 
 #include <unistd.h>
 
 namespace shardkit::detail {
-
-/// Which call a rank is in, as its watchdog has seen it. Lies in shared memory.
-class mpi_whereabouts {
- public:
-  static constexpr std::size_t length = 160;
-
-  void come(int world_rank) noexcept { rank_.store(world_rank); }
-  int rank() const noexcept { return rank_.load(); }
-
-  /// One look of the watchdog: empty text is "in no call".
-  void note(const char* place) noexcept {
-    for (std::size_t i = 0; i < length; ++i) {
-      place_[i].store(place[i], memory_order_relaxed);
-      if (place[i] == '\0') break;
-    }
-    beat();
-  }
-  void beat() noexcept { beats_.fetch_add(1); }
-  std::uint32_t beats() const noexcept { return beats_.load(); }
-  /// May be torn where the rank moves on meanwhile; who asks has waited long, and so have the others.
-  std::string place() const {
-    std::string text;
-    for (const auto& character : place_) {
-      const char one = character.load(memory_order_relaxed);
-      if (one == '\0') break;
-      text += one;
-    }
-    return text;
-  }
-
-  /// From now on the end of the process is no failure.
-  void leave() noexcept { left_.store(true); }
-  bool left() const noexcept { return left_.load(); }
-
- private:
-  atomic<int> rank_{-1};
-  atomic<std::uint32_t> beats_{0};
-  atomic<bool> left_{false};
-  atomic<char> place_[length] = {};
-};
 
 class mpi_node {
  public:
@@ -131,39 +90,49 @@ class mpi_node {
       board_->publish(ranks_[gone].rank(), "its process has ended without leaving MPI: killed, crashed or exited");
       board_->depart();
     }
-    try {
-      links_.look(*board_);
-    } catch (const std::bad_alloc&) {  // the next look tries again
-    }
+    hear();
   }
 
   /// The ranks that are not where this one is, "; rank 1 is in no call; rank 2 gives no sign of life". Takes a while.
   std::string elsewhere() {
-    std::vector<std::uint32_t> beats(static_cast<std::size_t>(size_));
-    for (int r = 0; r < size_; ++r) beats[static_cast<std::size_t>(r)] = ranks_[r].beats();
-    for (int look = 0; look < 10; ++look) {
-      ::usleep(50000);
-      ranks_[rank_].beat();  // the others may be asking the same
-    }
     const std::string here = ranks_[rank_].place();
-    std::string text;
-    int named = 0;
-    for (int r = 0; r < size_; ++r) {
-      if (r == rank_) continue;
-      const std::string place = ranks_[r].place();
-      const bool silent = ranks_[r].beats() == beats[static_cast<std::size_t>(r)];
-      if (!silent && place == here) continue;
-      if (++named > most_named) return text + "; and so on";
-      text += "; rank " + std::to_string(ranks_[r].rank());
-      if (silent) text += " gives no sign of life";
-      else if (place.empty()) text += " is in no call";
-      else text += " is in " + place;
+    const bool alone = audience_ == size_;
+    if (!alone) board_->question().publish(here.c_str());
+    call_.begin(ranks_, size_);
+    // The others may be asking the same, meanwhile.
+    while (call_.passed() < (alone ? 1 : 3) * mpi_roll_call::seconds && !board_->answer().published()) {
+      ::usleep(50000);
+      ranks_[rank_].beat();
+      hear();
     }
-    return text;
+    if (board_->answer().published()) return board_->answer().text();
+    return call_.absent(here) + links_.silent();
   }
 
  private:
-  static constexpr int most_named = 16;
+  // What other nodes say. Where somebody asks for the ranks that are elsewhere, each node tells those of its own, and
+  // rank 0's sends round what it has heard.
+  void hear() noexcept {
+    try {
+      links_.look(*board_);
+      if (links_.empty() || !board_->question().published() || board_->answer().published()) return;
+      if (!asked_) {
+        call_.begin(ranks_, size_);
+        links_.tell(tcp_frame_kind::posted, board_->question().text());
+        asked_ = true;
+      }
+      const bool first = ranks_[0].rank() == 0;
+      if (call_.passed() < mpi_roll_call::seconds ||
+          (first && !links_.silent().empty() && call_.passed() < 2 * mpi_roll_call::seconds))
+        return;
+      if (!first && answered_) return;
+      const std::string text = call_.absent(board_->question().text()) + (first ? links_.answers() : "");
+      links_.tell(tcp_frame_kind::exchanged, text.c_str());
+      answered_ = true;
+      if (first) board_->answer().publish(text.c_str());
+    } catch (const std::bad_alloc&) {  // the next look tries again
+    }
+  }
 
   MPI_Comm comm_ = MPI_COMM_NULL;
   MPI_Win window_ = MPI_WIN_NULL;
@@ -174,6 +143,8 @@ class mpi_node {
   mpi_links links_;
   int audience_ = 1;      // how many processes hear of a failure
   bool noticed_ = false;  // that the neighbour has ended
+  mpi_roll_call call_;
+  bool asked_ = false, answered_ = false;  // the other nodes
 };
 
 }  // namespace shardkit::detail
