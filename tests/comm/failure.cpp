@@ -756,6 +756,110 @@ TEST_CASE("ranks that make different calls all throw, and the error names both c
         }
 }
 
+TEST_CASE("ranks whose last calls differ are found out when they end") {
+  for (int size : {2, 3, 5})
+    for (const mutant& one : mutants())
+      for (int deviator = 0; deviator < size; ++deviator) {
+        const std::string what = one.what;
+        if (what.find("itself") != std::string::npos && deviator == 0) continue;  // the same root
+        for (const bool in_child : {false, true}) {
+          CAPTURE(size);
+          CAPTURE(what);
+          CAPTURE(deviator);
+          CAPTURE(in_child);
+          const auto result = launch(size, [&](auto& comm, auto&) {
+            const auto make = [&](thread_communicator& on) {
+              if (on.rank() == deviator) one.odd(on, small_count, from_line("odd.cpp", 31));
+              else one.usual(on, small_count, from_line("usual.cpp", 7));
+            };
+            if (!in_child) return make(comm);
+            auto child = comm.split(0, comm.rank(), "child");
+            make(child);
+          });
+          INFO(result.caller.what);
+          CHECK((result.caller.how == ending::mismatch || result.caller.how == ending::peer_failed));
+          CHECK(result.caller.says("odd.cpp:31"));
+          CHECK(result.caller.says("usual.cpp:7"));
+          CHECK(result.reports == 1);
+        }
+      }
+}
+
+TEST_CASE("a rank may be calls ahead of a peer that it does not need; the first one that differs is named") {
+  for (int calls = 1; calls < 12; ++calls)
+    for (int odd = 0; odd < calls; ++odd)
+      for (const bool ends : {false, true}) {
+        CAPTURE(calls);
+        CAPTURE(odd);
+        CAPTURE(ends);
+        const auto result = launch(2, [&](auto& comm, auto&) {
+          int x = 0;
+          for (int call = 0; call < calls; ++call) {
+            // The rank that differs believes to be the root, and so needs nobody, either.
+            const int root = call == odd ? comm.rank() : 0;
+            comm.broadcast(shardkit::view(&x, 1), root, from_line(comm.rank() == 0 ? "zero.cpp" : "one.cpp", call + 1));
+          }
+          if (!ends) comm.barrier();
+        });
+        INFO(result.caller.what);
+        CHECK((result.caller.how == ending::mismatch || result.caller.how == ending::peer_failed));
+        CHECK(result.caller.says("zero.cpp:" + std::to_string(odd + 1) + ","));
+        CHECK(result.caller.says("one.cpp:" + std::to_string(odd + 1)));
+      }
+}
+
+TEST_CASE("a call that only one rank makes, and that waits for nobody, is found out at the end") {
+  for (int last : {0, 1, 2}) {
+    const auto result = launch(3, [&](auto& comm, auto&) {
+      int x = 0;
+      comm.barrier();
+      if (comm.rank() == last) comm.broadcast(shardkit::view(&x, 1), last, from_line("extra.cpp", 12));
+    });
+    INFO(result.caller.what);
+    CHECK(result.caller.how == ending::peer_failed);
+    CHECK(result.caller.says("extra.cpp:12"));
+    CHECK(result.caller.says("rank " + std::to_string(last) + " broadcast("));
+  }
+}
+
+TEST_CASE("a rank that gives up a communicator in which others wait has failed") {
+  const auto result = launch(3, [&](auto& comm, auto& clock) {
+    auto child = comm.split(0, comm.rank(), "child");
+    clock.strike();
+    if (comm.rank() != 1) return child.barrier(from_line("child.cpp", 3));
+    { auto gone = std::move(child); }
+    comm.barrier();
+  });
+  check_peers(result, 1, "left while rank");
+  CHECK(result.caller.says("child.cpp:3"));
+}
+
+TEST_CASE("a request that a rank drops at its very end is told to the caller, whom else") {
+  const auto result = launch(3, [&](auto& comm, auto&) {
+    std::vector<int> data(1000);
+    comm.barrier();
+    if (comm.rank() == 2) (void)comm.recv_async(data, 0, from_line("drop.cpp", 9));
+  });
+  CHECK(result.caller.how == ending::peer_failed);
+  CHECK(result.caller.culprit == 2);
+  CHECK(result.caller.says("was dropped before it completed at drop.cpp:9"));
+}
+
+TEST_CASE("ranks that handle their failures return") {
+  const auto result = launch(3, [&](auto& comm, auto&) {
+    std::vector<int> data(1000);
+    try {
+      auto child = comm.split(0);
+      auto arriving = comm.recv_async(data, comm.rank());
+      if (comm.rank() == 1) throw std::runtime_error("handled");
+      child.barrier();
+    } catch (const std::exception&) {
+      comm.fail("I cannot go on");
+    }
+  });
+  CHECK(result.caller.how == ending::returned);
+}
+
 TEST_CASE("a rank that leaves after a different call does not keep the others") {
   // Rank 0 needs nobody's contribution: it is back in its own code, for long or for good, when the others find out.
   for (const bool returns : {true, false}) {
@@ -1142,15 +1246,21 @@ TEST_CASE("two communicators used in opposite order end at the deadline") {
         auto a = comm.split(0, 0, "a"), b = comm.split(0, 0, "b");
         std::vector<float> x(5000);
         if (comm.rank() == 0) {
-          a.all_reduce(in_place(x), shardkit::sum);
+          a.all_reduce(in_place(x), shardkit::sum, from_line("a.cpp", 3));
           b.all_reduce(in_place(x), shardkit::sum);
         } else {
-          b.all_reduce(in_place(x), shardkit::sum);
+          b.all_reduce(in_place(x), shardkit::sum, from_line("b.cpp", 4));
           a.all_reduce(in_place(x), shardkit::sum);
         }
       },
       0.3);
   CHECK(result.caller.how == ending::timeout);
+  for (const ending& rank : result.ranks) {
+    INFO(rank.what);
+    CHECK(rank.says("a.cpp:3"));
+    CHECK(rank.says("b.cpp:4"));
+    CHECK(rank.says("; it waits for rank "));
+  }
   CHECK(result[0].context.communicator == "a");
   CHECK(result[1].context.communicator == "b");
 }

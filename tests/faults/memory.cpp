@@ -75,7 +75,7 @@ short_launch launch_short_of_memory(long allowed, bool for_good) {
         use_everything(comm, data, layout);
         counted_memory::until_failure = -1;
       } catch (const std::bad_alloc&) {
-        counted_memory::until_failure = -1;
+        if (!for_good) counted_memory::until_failure = -1;  // else what passes it on is short of memory, too
         result.culprit_told = comm.rank() == 1;
         result.struck = result.struck || counted_memory::has_failed;
         throw;
@@ -116,4 +116,27 @@ TEST_CASE("an allocation that fails on one rank, whichever it is, fails that ran
     }
     CHECK(failures > 5);
   }
+}
+
+TEST_CASE("an allocation that fails while ranks are started, whichever it is, fails the launch and leaves nothing") {
+  const auto options = quiet(20);
+  const auto meet = [](thread_communicator& comm) { comm.barrier(); };
+  shardkit::run_ranks(3, options, meet);  // what is allocated once and kept
+  int failures = 0;
+  for (bool failed = true; failed; ++failures) {
+    REQUIRE(failures < 1000);
+    const long before = counted_memory::live.load();
+    counted_memory::until_failure = failures;
+    counted_memory::failing_for_good = counted_memory::has_failed = false;
+    try {
+      shardkit::run_ranks(3, options, meet);
+      failed = false;
+    } catch (const std::bad_alloc&) {
+      CHECK(counted_memory::has_failed);
+    }
+    counted_memory::until_failure = -1;
+    if (!failed) CHECK(!counted_memory::has_failed);
+    CHECK(counted_memory::live.load() == before);
+  }
+  CHECK(failures > 5);
 }

@@ -121,7 +121,7 @@ using cuda_thread_communicator = communicator<cuda_thread_backend>;
 inline cuda_thread_communicator cuda_thread_world(thread_communicator& threads, const cuda_thread_options& options = {},
                                                   std::string name = "world", call_site site = call_site::current()) {
   thread_communicator ranks = threads.split(0, threads.rank(), name, {{}, site});
-  return cuda_thread_communicator(cuda_thread_backend::join(ranks.backend().room(), ranks.rank(), options, site),
+  return cuda_thread_communicator(cuda_thread_backend::join(ranks.backend().hand_over(), ranks.rank(), options, site),
                                   std::move(name));
 }
 

@@ -54,8 +54,8 @@ class basic_thread_backend {
   control_lane& control() noexcept { return state_->control(); }
   void fail(const std::string& reason) noexcept { meeting().raise(rank(), reason); }
 
-  /// Where the ranks meet, for what stands on the same ranks.
-  const detail::shared<detail::thread_room>& room() const noexcept { return meeting().shared_room(); }
+  /// Where the ranks meet, for a backend that takes this one's place before anything has been called.
+  detail::shared<detail::thread_room> hand_over() noexcept { return meeting().hand_over(); }
 
  private:
   detail::thread_meeting& meeting() const noexcept { return state_->meeting(); }

@@ -10,7 +10,6 @@
 #include <mutex>
 #include <numeric>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -41,44 +40,46 @@ struct launch_options {
 
 namespace detail {
 
-/// The first exception that is a cause, not the consequence of a peer's failure.
+/// The first exception that is a cause, not the consequence of a peer's failure. Keeps it without allocating, which
+/// may be what has failed.
 class first_cause {
  public:
   /// Called in a catch block.
   void record(int rank, launch_state& launch) noexcept {
-    bool consequence = false;
-    std::string reason = "unknown exception";
     try {
       throw;
     } catch (const peer_failed& failure) {
-      consequence = true;
-      reason = failure.what();
+      keep(rank, failure.what(), true, launch);
     } catch (const std::exception& failure) {
-      reason = failure.what();
+      keep(rank, failure.what(), false, launch);
     } catch (...) {
+      keep(rank, "unknown exception", false, launch);
     }
-    launch.raise(rank, reason.c_str());
+  }
+
+  void rethrow(const launch_options& options) const {
+    if (!exception_) return;
+    if (options.on_failure) options.on_failure(rank_, reason_);
+    std::rethrow_exception(exception_);
+  }
+
+ private:
+  void keep(int rank, const char* reason, bool consequence, launch_state& launch) noexcept {
+    launch.raise(rank, reason);
     const std::lock_guard<std::mutex> lock(mutex_);
     // The culprit's own exception is the cause, whoever was first to get here.
     const int importance = consequence ? 1 : launch.culprit() == rank ? 3 : 2;
     if (importance <= importance_) return;
     importance_ = importance;
     rank_ = consequence ? launch.culprit() : rank;
-    reason_ = std::move(reason);
+    std::snprintf(reason_, sizeof reason_, "%s", reason);
     exception_ = std::current_exception();
   }
 
-  void rethrow(const launch_options& options) const {
-    if (!exception_) return;
-    if (options.on_failure) options.on_failure(rank_, reason_.c_str());
-    std::rethrow_exception(exception_);
-  }
-
- private:
   std::mutex mutex_;
   int importance_ = 0;
   int rank_ = -1;
-  std::string reason_;
+  char reason_[1024] = {};
   std::exception_ptr exception_;
 };
 
@@ -108,8 +109,11 @@ void run_ranks(int size, const launch_options& options, Function&& function) {
     try {
       if (!places.empty()) detail::run_on(places[static_cast<std::size_t>(rank)]);
       if (options.on_rank_start) options.on_rank_start(rank, size);
-      thread_communicator comm(thread_backend(room, rank));
-      function(comm);
+      {
+        thread_communicator comm(thread_backend(room, rank));
+        function(comm);
+      }
+      if (launch->left_to_caller()) launch->throw_failure();
     } catch (...) {
       cause.record(rank, *launch);
     }
@@ -120,7 +124,7 @@ void run_ranks(int size, const launch_options& options, Function&& function) {
   threads.reserve(static_cast<std::size_t>(size));
   try {
     for (int rank = 0; rank < size; ++rank) threads.emplace_back(run, rank);
-  } catch (const std::system_error&) {
+  } catch (...) {
     // The ranks that did start must not wait for one that cannot.
     cause.record(static_cast<int>(threads.size()), *launch);
   }

@@ -8,7 +8,7 @@
 
 namespace shardkit::detail {
 
-/// Base of the rank's part in the calls, thread_meeting.
+/// Base of thread_waiting, and so of the rank's part in the calls.
 class thread_activity : private thread_worker {
  public:
   thread_activity(const thread_activity&) = delete;

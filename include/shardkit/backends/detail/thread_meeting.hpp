@@ -1,37 +1,39 @@
-// One rank's part in the calls of a thread_room: publishing its line, waiting for the peers' lines, leaving. Every
-// wait ends at the operation deadline, or at once where the launch fails or an awaited rank has left it.
+// One rank's part in the calls of a thread_room: publishing its line, taking the peers' lines and comparing the calls.
 #pragma once
 
-#include <shardkit/backends/detail/thread_activity.hpp>
-#include <shardkit/backends/detail/thread_room.hpp>
-#include <shardkit/comm/describe.hpp>
-#include <shardkit/core/detail/atomic.hpp>
+#include <shardkit/backends/detail/thread_differences.hpp>
+#include <shardkit/backends/detail/thread_waiting.hpp>
 
 #include <cstring>
+#include <exception>
 #include <string>
 
 namespace shardkit::detail {
 
-class thread_meeting final : public thread_activity {
+class thread_meeting final : public thread_waiting {
  public:
-  thread_meeting(shared<thread_room> room, int rank)
-      : thread_activity(room->launch->progress(room->launch_rank(rank))),
-        room_(std::move(room)),
-        rank_(rank),
-        seen_(static_cast<std::size_t>(room_->size)) {}
-
-  int rank() const noexcept { return rank_; }
-  thread_room& room() const noexcept { return *room_; }
-  const shared<thread_room>& shared_room() const noexcept { return room_; }
+  thread_meeting(shared<thread_room> of_ranks, int rank)
+      : thread_waiting(std::move(of_ranks), rank), seen_(static_cast<std::size_t>(room().size)) {}
+  /// The ranks end after the same calls, or the launch has failed.
+  ~thread_meeting() {
+    // Why an exception has taken this rank away is told by whoever catches it.
+    if (!failed() && !handed_over_ && std::uncaught_exceptions() == 0) end();
+  }
+  /// The room, for another meeting of this rank, where nothing has been called in it yet.
+  shared<thread_room> hand_over() noexcept {
+    handed_over_ = true;
+    return room_;
+  }
 
   /// Publishes a contribution of at most `largest` bytes, which `fill` puts into the line, or where that is too small
   /// (at most thread_room::box_bytes) into this rank's box. Nothing is left to read of its own buffers afterwards.
   template <class Call, class Fill>
   void publish_copied(const Call& call, std::size_t largest, Fill fill) {
-    thread_line& line = begin(call);
+    const bool in_line = largest <= thread_line::inline_bytes;
+    thread_line& line = begin(call, fingerprint(call), in_line ? thread_slot::depth : boxes_in_turn);
     // One after the other, so that a peer that looks at the line does not take it away in between.
-    fill(largest <= thread_line::inline_bytes ? line.bytes : room_->box(rank_, call_));
-    line.fingerprint = fingerprints_[call_ & 1] = fingerprint(call);
+    fill(in_line ? line.bytes : room_->box(rank_, call_));
+    line.history = history_;
     line.call.store(call_, memory_order_release);
     exposed_ = false;
   }
@@ -50,9 +52,10 @@ class thread_meeting final : public thread_activity {
   /// The same with the pointers that `show()` returns, which may first use this rank's stage().
   template <class Call, class Show>
   void publish_staged(const Call& call, Show show) {
-    thread_line& line = begin(call);
+    room_->stage(rank_, call_ + 1);  // may have to be made, which may throw: before anything has begun
+    thread_line& line = begin(call, fingerprint(call), boxes_in_turn);
     line.direct = show();
-    expose(line, fingerprint(call));
+    expose(line);
   }
 
   /// Waits for rank's line of the current call and checks that it makes the same call.
@@ -60,8 +63,8 @@ class thread_meeting final : public thread_activity {
     const thread_line& line = room_->line(rank, call_);
     if (rank == rank_) return line;
     wait(call, rank, line.call, call_);
+    if (line.history != history_) leave_different_calls(rank, call_);
     seen_[static_cast<std::size_t>(rank)] = call_;
-    require_same(rank, call_);
     return line;
   }
   void await_all(const described_call& call) {
@@ -73,7 +76,7 @@ class thread_meeting final : public thread_activity {
   /// The box of a rank whose line has come.
   const unsigned char* box(int rank) const { return room_->box(rank, call_); }
   /// Where a rank whose line has come makes the call.
-  const call_site& site(int rank) const { return room_->site(rank, call_); }
+  const call_site& site(int rank) const { return room_->record(rank, call_).site; }
 
   /// After publish_buffers: returns once all have come and no peer reads this rank's buffers any more.
   [[gnu::noinline]] void finish(const described_call& call) {
@@ -120,13 +123,6 @@ class thread_meeting final : public thread_activity {
     atomic<bool>& flag_;
   };
 
-  /// Waits for `ready` on account of `rank`, going on with what is under way.
-  template <class Ready>
-  void wait(const described_call& call, int rank, Ready ready) {
-    const auto look = [&, this] { return ready() || (go_on() && ready()); };
-    if (!spin_until(room_->spins, look)) wait_longer(call, rank, look);
-  }
-
   /// What is called before anything that has to follow what this rank has started; null where nothing is under way.
   void set_settling(void (*function)(void*), void* context) noexcept {
     settle_ = function;
@@ -138,129 +134,50 @@ class thread_meeting final : public thread_activity {
     if (settle_ != nullptr) settle_(settling_);
   }
 
-  bool failed() const noexcept { return room_->launch->failed(); }
-  /// Throws where the launch has failed, when this rank's buffers are safe to free.
-  void require_not_failed() {
-    if (failed()) leave_failed_call();
-  }
-  void require_alive() const {
-    if (room_->launch->failed()) room_->launch->throw_failure();
-  }
-
-  /// Makes this rank's buffers safe to free, then throws the launch's failure.
-  [[noreturn, gnu::cold, gnu::noinline]] void leave_failed_call() {
-    withdraw();
-    room_->launch->throw_failure();
-  }
-  /// The same where this rank has found that another makes a different call.
-  [[noreturn, gnu::cold, gnu::noinline]] void leave_mismatched_call(const std::string& text) {
-    raise(rank_, text);
-    withdraw();
-    throw mismatch_error(text);
-  }
-
-  /// Raises a failure of this rank's making.
-  [[gnu::cold, gnu::noinline]] void raise(int rank, const std::string& reason) noexcept {
-    room_->launch->raise(room_->launch_rank(rank), reason.c_str());
-  }
-  /// Where nothing may be thrown: the reason is `text()`, or the shorter one where there is no memory for it.
-  template <class Text>
-  void raise(int rank, const char* shorter, Text text) noexcept {
-    try {
-      raise(rank, text());
-    } catch (...) {
-      room_->launch->raise(room_->launch_rank(rank), shorter);
-    }
-  }
-
-  /// Ends this rank's part in a failed call: says that it reads no more, and waits until no peer can be reading its own
-  /// buffers. A peer that publishes from now on sees the failure before it reads anything; one that has published
-  /// another call sees that before.
-  [[gnu::cold, gnu::noinline]] void withdraw() noexcept {
-    room_->slot(rank_).withdrawn.store(true);
-    if (!exposed_) return;
-    for (int rank = 0; rank < room_->size; ++rank) {
-      if (rank == rank_) continue;
-      const thread_slot& peer = room_->slot(rank);
-      const thread_line& theirs = room_->line(rank, call_);
-      const auto quiet = [&, this] {
-        return peer.withdrawn.load() || peer.done.load() >= call_ || theirs.call.load() < call_ ||
-               theirs.fingerprint != fingerprints_[call_ & 1] ||
-               (peer.deferred.load() == call_ && !peer.reading.load()) ||
-               room_->launch->has_left(room_->launch_rank(rank));
-      };
-      // Without a deadline: the peer is copying, or about to see the failure; neither can block.
-      const auto never = [] { return false; };
-      yield_until(no_deadline, quiet, never);
-    }
-    exposed_ = false;
-    if (on_withdrawal_ != nullptr) on_withdrawal_(withdrawing_);
-  }
-  /// What is done when a call has been left whose buffers peers have used: where they only told a device to, it still
-  /// uses them. May not throw.
-  void set_on_withdrawal(void (*function)(void*), void* context) noexcept {
-    on_withdrawal_ = function;
-    withdrawing_ = context;
-  }
-
-  [[noreturn, gnu::cold, gnu::noinline]] void throw_timeout(const described_call& call, int rank) {
-    const std::string text = sentence() << "rank " << room_->launch_rank(rank) << " did not arrive in " << call.text()
-                                        << " within the operation deadline of " << room_->launch->limits().operation
-                                        << " s";
-    raise(rank, sentence() << text << describe_site(call.site()));
-    withdraw();
-    throw timeout_error(text);
-  }
-
  private:
+  // Boxes and stages alternate between two.
+  static constexpr std::uint64_t boxes_in_turn = 2;
+
   [[gnu::noinline]] void publish_shown(const described_call& call, std::uint64_t print,
                                        const thread_line::buffers& buffers) {
-    thread_line& line = begin(call);
+    thread_line& line = begin(call, print, thread_slot::depth);
     line.direct = buffers;
-    expose(line, print);
+    expose(line);
   }
-  void expose(thread_line& line, std::uint64_t print) {
-    line.fingerprint = fingerprints_[call_ & 1] = print;
+  void expose(thread_line& line) {
+    line.history = history_;
     // Sequentially consistent against a failing rank, which raises the failure and then looks whose line is out.
     line.call.store(call_);
     exposed_ = true;
     if (room_->launch->failed()) leave_failed_call();
   }
-  thread_line& begin(const described_call& call) {
+  // Of the memory that this call writes there are `in_turn`. What is overwritten was read by every peer that has
+  // published the call after it, or a later one.
+  thread_line& begin(const described_call& call, std::uint64_t print, std::uint64_t in_turn) {
     require_alive();
     ++call_;
-    // The line to be overwritten was read by every peer that has published the call before this one. Peers whose
-    // lines that call did not need (the root of a small broadcast needs none) are compared now.
     for (int rank = 0; rank < room_->size; ++rank) {
-      if (rank != rank_ && seen_[static_cast<std::size_t>(rank)] + 1 < call_) await_previous(call, rank);
+      if (rank != rank_ && seen_[static_cast<std::size_t>(rank)] + in_turn <= call_)
+        await_earlier(call, rank, call_ + 1 - in_turn);
     }
-    thread_line& line = room_->line(rank_, call_);
-    room_->site(rank_, call_) = call.site();
-    return line;
-  }
-
-  // For a rank to have come to a call, or to have done with it.
-  [[gnu::noinline]] void wait(const described_call& call, int rank, const atomic<std::uint64_t>& reached,
-                              std::uint64_t number) {
-    wait(call, rank, [&] { return reached.load(memory_order_acquire) >= number; });
-  }
-  [[gnu::cold, gnu::noinline]] void wait_longer(const described_call& call, int rank, const condition& ready) {
-    launch_state& launch = *room_->launch;
-    const int launch_rank = room_->launch_rank(rank);
-    const auto interrupted = [&] { return launch.failed() || launch.has_left(launch_rank); };
-    const auto result = yield_until(launch.limits().operation, ready, interrupted);
-    if (result == wait_result::ready) return;
-    if (result == wait_result::interrupted && !launch.failed())
-      raise(rank, sentence() << "left while rank " << room_->launch_rank(rank_) << " waits in " << call.text()
-                             << describe_site(call.site()));
-    if (result == wait_result::expired) throw_timeout(call, rank);
-    leave_failed_call();
+    history_ = (history_ ^ print) * 0x9e3779b97f4a7c15u;
+    history_ ^= history_ >> 32;  // what differs shall not stay in the highest bits
+    room_->record(rank_, call_) = {print, history_, call.site()};
+    return room_->line(rank_, call_);
   }
 
   bool is_done(int rank) const { return room_->slot(rank).done.load(memory_order_acquire) >= call_; }
-  [[gnu::noinline]] void await_previous(const described_call& call, int rank) {
-    wait(call, rank, room_->line(rank, call_ - 1).call, call_ - 1);
-    require_same(rank, call_ - 1);
+  // Waits until `rank` has published `earlier`, and compares what it has published by then. Such are the calls that do
+  // not need its line, as a small broadcast needs only the root's.
+  [[gnu::noinline]] void await_earlier(const described_call& call, int rank, std::uint64_t earlier) {
+    const auto came_to = [&, this](std::uint64_t number) {
+      return room_->line(rank, number).call.load(memory_order_acquire) >= number;
+    };
+    wait(call, rank, [&] { return came_to(earlier); });
+    while (earlier + 1 < call_ && came_to(earlier + 1)) ++earlier;
+    if (room_->record(rank, earlier).history != room_->record(rank_, earlier).history)
+      leave_different_calls(rank, earlier);
+    seen_[static_cast<std::size_t>(rank)] = earlier;
   }
   template <class Is>
   int first_that(Is is) const {
@@ -269,29 +186,20 @@ class thread_meeting final : public thread_activity {
     return -1;
   }
 
-  void require_same(int rank, std::uint64_t call) {
-    if (room_->line(rank, call).fingerprint != fingerprints_[call & 1]) leave_different_calls(rank, call);
+  [[noreturn, gnu::cold, gnu::noinline]] void leave_different_calls(int peer, std::uint64_t latest) {
+    leave_mismatched_call(different_calls(*room_, rank_, peer, seen_[static_cast<std::size_t>(peer)] + 1, latest));
   }
-  [[noreturn, gnu::cold, gnu::noinline]] void leave_different_calls(int peer, std::uint64_t call) {
-    sentence text;
-    text << "ranks make different calls: ";
-    for (const int rank : {rank_, peer})
-      text << (rank == rank_ ? "" : ", ") << "rank " << room_->launch_rank(rank) << " "
-           << describe_fingerprint(room_->line(rank, call).fingerprint) << describe_site(room_->site(rank, call));
-    leave_mismatched_call(text);
+  [[gnu::cold, gnu::noinline]] void end() noexcept {
+    room_->slot(rank_).end.store(call_);
+    const int peer = different_at_end(*room_, rank_);
+    if (peer >= 0) raise(rank_, mismatch_words, [&, this] { return difference_at_end(*room_, rank_, peer); });
   }
 
-  shared<thread_room> room_;
-  int rank_;
-  std::uint64_t call_ = 0;
-  bool exposed_ = false;
-  std::uint64_t fingerprints_[2] = {};  // of the own lines, which may have gone to a core that looks at them
-  list<std::uint64_t> seen_;            // the last call of each peer that this rank has seen published
+  bool handed_over_ = false;
+  list<std::uint64_t> seen_;  // the last call of each peer that this rank has seen published, and compared
 
   void (*settle_)(void*) = nullptr;
   void* settling_ = nullptr;
-  void (*on_withdrawal_)(void*) = nullptr;
-  void* withdrawing_ = nullptr;
 };
 
 }  // namespace shardkit::detail

@@ -118,11 +118,7 @@ class thread_queue {
         return sentence() << "a request of " << text_of(entry) << " was dropped before it completed";
       });
       meeting_.withdraw();
-      for (started** at = order_.begin(); at != order_.end(); ++at)
-        if (*at == &entry) {
-          order_.erase(at);
-          break;
-        }
+      order_.remove(&entry);
       show_progress();
     }
     pool_.give_back(entry);

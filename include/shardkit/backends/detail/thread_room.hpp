@@ -1,15 +1,17 @@
 // The shared memory of one communicator of thread ranks, and the protocol by which its ranks meet.
 //
-// Each call has a number, the same on all ranks. A rank publishes a line for it: the number, a fingerprint of the
-// call, and its contribution: inside the line where it is small, else in a box, or as pointers to its buffers. Having
+// Each call has a number, the same on all ranks. A rank publishes a line for it: the number, a fingerprint of all calls
+// so far, and its contribution: inside the line where it is small, else in a box, or as pointers to its buffers. Having
 // seen the peers' lines, a rank reads what they contribute, and after pointers it publishes `done`; nobody returns
-// before all are done, because its buffers may still be used. Lines and boxes alternate between two, so that one is
-// free again once every peer has published the call after it.
+// before all are done, because its buffers may still be used. Lines and boxes are used in turn, so that one is free
+// again once every peer has published a call after it: the root of a broadcast, who needs no peer's line, can be a few
+// calls ahead of those that wait for a core.
 #pragma once
 
 #include <shardkit/backends/detail/thread_channel.hpp>
 #include <shardkit/backends/detail/thread_letters.hpp>
 #include <shardkit/backends/detail/thread_progress.hpp>
+#include <shardkit/backends/detail/thread_waits.hpp>
 #include <shardkit/comm/fingerprint.hpp>
 #include <shardkit/comm/launch_state.hpp>
 #include <shardkit/core/buffer.hpp>
@@ -38,7 +40,7 @@ struct alignas(128) thread_line {
   };
 
   atomic<std::uint64_t> call{0};
-  std::uint64_t fingerprint = 0;
+  std::uint64_t history = 0;  ///< thread_record's
   union {
     buffers direct;
     alignas(8) unsigned char bytes[inline_bytes];
@@ -47,10 +49,21 @@ struct alignas(128) thread_line {
   thread_line() noexcept : direct{nullptr, nullptr} {}
 };
 
+/// What a rank remembers of one call; apart from the line, since peers look only where they have not seen that.
+struct thread_record {
+  std::uint64_t fingerprint = 0;  ///< of the call
+  std::uint64_t history = 0;      ///< of this call and all before it: equal only where all of them are
+  call_site site;
+};
+
 struct thread_slot {
-  thread_line lines[2];
-  call_site sites[2];  ///< of the calls in the lines; apart, since peers look only where calls differ
+  static constexpr std::uint64_t depth = 4;  ///< how many calls the lines hold
+  static constexpr std::uint64_t no_end = ~std::uint64_t{0};
+
+  thread_line lines[depth];
+  thread_record records[2 * depth];  ///< longer, so that who is that far behind can still compare what it skipped
   alignas(128) atomic<std::uint64_t> done{0};  ///< the last call after which this rank reads no buffers
+  atomic<std::uint64_t> end{no_end};           ///< the last call of all, once this rank will make no further one
   atomic<bool> withdrawn{false};               ///< this rank gave up within a call and reads no buffers
   atomic<std::uint64_t> deferred{0};           ///< the last call that this rank has started and not waited for...
   atomic<bool> reading{false};                 ///< ... whose buffers it touches only while this says so
@@ -61,12 +74,19 @@ struct thread_slot {
 class thread_launch final : public shared_object, public launch_state {
  public:
   thread_launch(int size, const deadlines& limits)
-      : launch_state(size, limits), progress_(static_cast<std::size_t>(size)) {}
+      : launch_state(size, limits), progress_(static_cast<std::size_t>(size)), waits_(static_cast<std::size_t>(size)) {}
 
   thread_progress& progress(int rank) noexcept { return progress_[static_cast<std::size_t>(rank)]; }
+  thread_waits& waits(int rank) noexcept { return waits_[static_cast<std::size_t>(rank)]; }
+
+  /// Of a failure that the rank that found it could not throw: to be thrown to whoever launched the ranks.
+  void leave_to_caller() noexcept { left_to_caller_.store(true, memory_order_release); }
+  bool left_to_caller() const noexcept { return left_to_caller_.load(memory_order_acquire); }
 
  private:
   list<thread_progress> progress_;
+  list<thread_waits> waits_;
+  atomic<bool> left_to_caller_{false};
 };
 
 /// Shared by the ranks of one communicator.
@@ -85,8 +105,8 @@ struct thread_room final : shared_object {
         message_boxes(channels.size()) {}
 
   thread_slot& slot(int rank) { return slots[static_cast<std::size_t>(rank)]; }
-  thread_line& line(int rank, std::uint64_t call) { return slot(rank).lines[call & 1]; }
-  call_site& site(int rank, std::uint64_t call) { return slot(rank).sites[call & 1]; }
+  thread_line& line(int rank, std::uint64_t call) { return slot(rank).lines[call % thread_slot::depth]; }
+  thread_record& record(int rank, std::uint64_t call) { return slot(rank).records[call % (2 * thread_slot::depth)]; }
   /// Where `rank` puts what it contributes to `call`. The ranks take the boxes in turn, so that each is written by one
   /// that has read it before: data that goes back and forth between cores travels several times as fast as data that
   /// goes one way. A single rank has none.

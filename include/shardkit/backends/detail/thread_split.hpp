@@ -3,7 +3,9 @@
 
 #include <shardkit/backends/detail/thread_meeting.hpp>
 
+#include <cstddef>
 #include <cstring>
+#include <exception>
 #include <utility>
 
 namespace shardkit::detail {
@@ -11,6 +13,7 @@ namespace shardkit::detail {
 /// How the ranks of a split meet.
 struct split_call {
   static constexpr const char* name = "split";
+  std::size_t count;  ///< which step this is: 0 colours and keys, 1 the rooms
   call_site site;
 };
 
@@ -22,13 +25,13 @@ struct thread_seat {
 /// Collective, with nothing else under way. The leader of each colour, its lowest rank, makes the room; the others take
 /// it while the leader waits. A template, so that only programs that split compile it.
 template <class Meeting>
-thread_seat split_threads(Meeting& meeting, int colour, int key, const call_site& site) {
+thread_seat split_in_steps(Meeting& meeting, int colour, int key, const call_site& site) {
   struct choice {
     int colour, key, rank;
   };
   const int rank = meeting.rank();
   const choice mine{colour, key, rank};
-  const split_call call{site};
+  const split_call call{0, site};
   meeting.publish_inline(call, &mine, sizeof mine);
   list<choice> members;
   int leader = rank;
@@ -54,13 +57,25 @@ thread_seat split_threads(Meeting& meeting, int colour, int key, const call_site
 
   // Shown like a buffer: a leader that has to give up stays until nobody copies its pointer.
   const void* const offered = &child;
-  meeting.publish_buffers(call, {offered, nullptr, nullptr});
+  const split_call rooms{1, site};
+  meeting.publish_buffers(rooms, {offered, nullptr, nullptr});
   if (leader != rank) {
-    const void* const theirs = meeting.await(call, leader).direct.in;
+    const void* const theirs = meeting.await(rooms, leader).direct.in;
     child = *static_cast<const shared<thread_room>*>(theirs);
   }
-  meeting.finish(call);
+  meeting.finish(rooms);
   return {std::move(child), child_rank};
+}
+
+/// The same; a rank that runs out of memory between the steps tells the others, which wait for the next one.
+template <class Meeting>
+thread_seat split_threads(Meeting& meeting, int colour, int key, const call_site& site) {
+  try {
+    return split_in_steps(meeting, colour, key, site);
+  } catch (const std::exception& failure) {
+    meeting.raise(meeting.rank(), failure.what());
+    throw;
+  }
 }
 
 }  // namespace shardkit::detail
