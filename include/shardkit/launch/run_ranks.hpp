@@ -87,7 +87,8 @@ class first_cause {
 
 /// Calls `function(comm)` on `size` threads, each with its rank's thread_communicator&, and joins them. Where ranks
 /// throw, the others' calls throw peer_failed, and the first cause is rethrown with its own type. A rank that returns
-/// while others still wait for it has failed, too.
+/// while others still wait for it has failed, too. Where ranks end after different calls, or drop a request at the end,
+/// this throws peer_failed with what they did.
 template <class Function>
 void run_ranks(int size, const launch_options& options, Function&& function) {
   static_assert(
