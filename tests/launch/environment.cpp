@@ -182,7 +182,8 @@ TEST_CASE("the ranks of each node come from the compressed list of tasks") {
   const int tasks[] = {4, 4, 3, 2, 2, 2};
   for (int node = 0; node < 6; ++node) CHECK(tasks_of_node("4(x2),3,2(x3)", node) == tasks[node]);
   CHECK(tasks_of_node("4(x2),3", 3) == -1);
-  for (const char* wrong : {"", "x", "4(x", "4(x)", "4(y2)", "0", "4;5"}) CHECK(tasks_of_node(wrong, 1) == -1);
+  for (const char* wrong : {"", "x", "4(x", "4(x)", "4(y2)", "0", "4;5", "4294967296(x9)"})
+    CHECK(tasks_of_node(wrong, 1) == -1);
 }
 
 TEST_CASE("all ranks of a launch derive the same place to meet, another launch another job") {

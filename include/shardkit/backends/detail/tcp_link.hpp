@@ -146,10 +146,11 @@ class tcp_link {
 
   /// Hears what has arrived, without waiting.
   void listen() {
-    if (socket_.open() && !hear())
-      note_failure(0, parser_.complaint() == nullptr
-                          ? "the connection to it is lost: the process that carries the lane has ended or was cut off"
-                          : std::string("the hub sent a malformed frame, with ") + parser_.complaint());
+    if (!socket_.open() || hear()) return;
+    confirmed_ = true;  // nobody is there to say more
+    note_failure(0, parser_.complaint() == nullptr
+                        ? "the connection to it is lost: the process that carries the lane has ended or was cut off"
+                        : std::string("the hub sent a malformed frame, with ") + parser_.complaint());
   }
 
   bool stop_asked() const noexcept { return stop_; }

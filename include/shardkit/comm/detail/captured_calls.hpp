@@ -130,7 +130,14 @@ class captured_list {
 class replayed_lists {
  public:
   explicit replayed_lists(std::vector<captured_list> all) {
-    for (captured_list& list : all) ranks_.push_back({std::move(list.calls), {}, 0, 0});
+    const auto size = static_cast<std::int64_t>(all.size());
+    for (captured_list& list : all) {
+      for (const captured_call& one : list.calls)
+        if (one.peer < captured_call::everyone || one.peer >= size ||
+            (!one.to_each.empty() && one.to_each.size() != all.size()))
+          throw transport_error("a list of captured calls arrived with a rank that there is not");
+      ranks_.push_back({std::move(list.calls), {}, 0, 0});
+    }
     for (one_rank& rank : ranks_) rank.enter(0);
   }
 
@@ -166,7 +173,7 @@ class replayed_lists {
     for (std::size_t a = 0; a < ranks_.size(); ++a)
       for (std::size_t b = 0; b < ranks_.size(); ++b) {
         const captured_call &one = current(a), &other = current(b);
-        if (one.bits != other.bits) differ(a, one.text, b, other.text);
+        if (one.bits != other.bits || one.to_each.size() != other.from_each.size()) differ(a, one.text, b, other.text);
         if (one.to_each.empty() || one.to_each[b] == other.from_each[a]) continue;
         differ(a, one.text + " sending " + std::to_string(one.to_each[b]) + " elements", b,
                other.text + " expecting " + std::to_string(other.from_each[a]));

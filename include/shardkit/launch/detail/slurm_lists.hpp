@@ -36,7 +36,7 @@ inline int tasks_of_node(const std::string& list, int node) {
   for (const char* at = list.c_str(); *at != '\0';) {
     char* end = nullptr;
     const long tasks = std::strtol(at, &end, 10);
-    if (end == at || tasks < 1) return -1;
+    if (end == at || tasks < 1 || tasks > 0x7fffffff) return -1;
     long nodes = 1;
     if (end[0] == '(' && end[1] == 'x') {
       at = end + 2;
