@@ -86,7 +86,7 @@ class describing : public calling<Backend> {
     return reduction_of(view<const T, space>(both.data), both.data.data(), op, w);
   }
 
-  template <class In, class Out>
+  template <class In, class Out, class = std::enable_if_t<!std::is_convertible<Out, const partition&>::value>>
   [[gnu::always_inline]] inline all_gather_call describe_all_gather(const In& in, Out&& out, where w) {
     const auto [x, y] = pair("all_gather", in, std::forward<Out>(out), w);
     require_size("all_gather", "out", y.size(), x.size() * ranks(), w);
