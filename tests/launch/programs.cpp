@@ -91,6 +91,17 @@ TEST_CASE("whatever becomes of a process, the others end with its name and a sta
   }
 }
 
+TEST_CASE("processes whose last calls differ do not end as if nothing were") {
+  const torchrun launch;
+  int reports = 0;
+  for (const outcome& one : launch.run(2, "differs")) {
+    CAPTURE(one.output);
+    CHECK((one.status == 0 || one.status == 3));
+    reports += one.status == 3 && one.says("ranks make different calls: rank ") ? 1 : 0;
+  }
+  CHECK(reports >= 1);
+}
+
 TEST_CASE("a process that never comes is named by those that have come") {
   const torchrun launch;
   std::vector<std::string> commands;
