@@ -61,6 +61,7 @@ bool mpi_refuses = false;
 
 }  // namespace
 namespace {
+bool mpi_refuses_to_start = false;
 bool nodes_are_apart = false;       // no connection to another one comes about
 bool strangers_come_first = false;  // where nodes connect
 bool are_meeting = false;
@@ -89,6 +90,9 @@ extern "C" int connect(int socket, const sockaddr* address, socklen_t length) {
     if (strangers_come_first) send_strangers(address, length);
   }
   return static_cast<int>(::syscall(SYS_connect, socket, address, length));
+}
+extern "C" int MPI_Comm_dup(MPI_Comm comm, MPI_Comm* copy) {
+  return mpi_refuses_to_start ? MPI_ERR_OTHER : PMPI_Comm_dup(comm, copy);
 }
 // SHARDKIT_TEST_NODE ranks are taken for a node of their own, the first node may have fewer.
 extern "C" int MPI_Comm_split_type(MPI_Comm comm, int type, int key, MPI_Info info, MPI_Comm* part) {
@@ -284,6 +288,7 @@ const std::map<std::string, std::function<void(mpi_communicator&)>> scenarios = 
     {"cannot reach other nodes", reduce_something},
     {"cannot reach other nodes, and need not", reduce_something},
     {"options differ", reduce_something},
+    {"MPI refuses to start", reduce_something},
     {"an exception ends a communicator with posts that nobody takes",
      [](mpi_communicator& world) {
        mpi_communicator part = world.split(0);
@@ -349,6 +354,7 @@ int main(int argc, char** argv) {
     if (says("options differ") && is_launched_as("1")) options.piece_bytes = 128;
     if (says("cannot reach")) options.limits.init = 4;
     if (says("need not")) options.listen = "none";
+    mpi_refuses_to_start = says("MPI refuses to start");
     nodes_are_apart = says("cannot reach");
     strangers_come_first = says("meets strangers");
     shardkit::mpi_environment mpi(argc, argv, options);

@@ -75,7 +75,8 @@ const bool planned = [] {
                                "gets SIGSTOP",
                                "uses two communicators in opposite order"})
     jobs().emplace(scenario, command(3, scenario));
-  for (const char* scenario : {"a receive is never sent", "outlives MPI", "makes two environments", "options differ"})
+  for (const char* scenario :
+       {"a receive is never sent", "outlives MPI", "makes two environments", "options differ", "MPI refuses to start"})
     jobs().emplace(scenario, command(2, scenario));
   for (const int in_node : {1, 2}) {
     for (const char* scenario :
@@ -317,6 +318,13 @@ TEST_CASE("options that differ are refused on every rank") {
   INFO(result.output);
   CHECK(result.says("mpi_options: piece_bytes is 1073741824 on rank 0, but 128 on rank 1; it has to be the same"));
   CHECK_FALSE(result.says("ends the job"));
+}
+
+TEST_CASE("a start that fails before the ranks know each other is thrown, and ends the job") {
+  const outcome& result = run_ending("MPI refuses to start", grace);
+  INFO(result.output);
+  CHECK(result.says("caught on rank -1: shardkit: MPI_Comm_dup: "));
+  CHECK(result.says("ends the job, because rank -1 failed: MPI_Comm_dup: "));
 }
 
 TEST_CASE("what happens on one node is known on the others") {

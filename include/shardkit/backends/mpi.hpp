@@ -87,7 +87,7 @@ class mpi_backend {
   auto start(const Call& call)
       -> decltype(detail::mpi_start(std::declval<detail::mpi_state&>(), std::declval<detail::mpi_pending&>(), call),
                   request()) {
-    detail::mpi_pending& pending = state_->pool.take(state_, Call::name, call.site);
+    detail::mpi_pending& pending = state_->pending(Call::name, call.site);
     request started(&pending);
     state_->run(Call::name, call.site, [&, this] { detail::mpi_start(*state_, pending, call); });
     return started;

@@ -205,7 +205,7 @@ class mpi_cuda_operation : public pending_call {
   void post(std::size_t number) {
     if (!posts_) return;
     round_in_work& now = current(number);
-    now.pending = &state_->pool.take(state_, name_, where_.site);
+    now.pending = &state_->pending(name_, where_.site);
     const mpi_cuda_round round = round_at(number);
     state_->run(name_, where_.site, [&, this] {
       visit(

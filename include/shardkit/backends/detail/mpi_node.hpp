@@ -75,7 +75,9 @@ class mpi_node {
   }
 
   /// Whether every process that hears of a failure here has departed after it.
-  bool all_departed() const noexcept { return board_->departed() + board_->departed_elsewhere() >= audience_; }
+  bool all_departed() const noexcept {
+    return board_ == nullptr || board_->departed() + board_->departed_elsewhere() >= audience_;
+  }
   mpi_failure_board& board() const noexcept { return *board_; }
 
   // ---- For the watchdog

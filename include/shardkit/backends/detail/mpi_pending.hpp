@@ -1,7 +1,8 @@
-// Calls that outlive the verb that started them, and the pool they come from.
+// Calls that outlive the verb that started them.
 #pragma once
 
 #include <shardkit/backends/detail/mpi_transfer.hpp>
+#include <shardkit/comm/detail/call_pool.hpp>
 #include <shardkit/comm/request.hpp>
 #include <shardkit/core/buffer.hpp>
 #include <shardkit/core/detail/list.hpp>
@@ -13,29 +14,6 @@
 #include <utility>
 
 namespace shardkit::detail {
-
-class mpi_pending;
-
-/// The pending calls of one communicator, used again and again.
-class mpi_pool {
- public:
-  mpi_pool(mpi_launch& launch, mpi_call_slot& slot, std::size_t piece_bytes) noexcept
-      : launch_(launch), slot_(slot), piece_bytes_(piece_bytes) {}
-  mpi_pool(const mpi_pool&) = delete;
-  mpi_pool& operator=(const mpi_pool&) = delete;
-  inline ~mpi_pool();
-
-  /// `owner` keeps the communicator, and with it the pool, until the call is released.
-  mpi_pending& take(shared<shared_object> owner, const char* name, const call_site& site);
-  void give_back(mpi_pending& idle) { idle_.push_back(&idle); }
-
- private:
-  mpi_launch& launch_;
-  mpi_call_slot& slot_;
-  const std::size_t piece_bytes_;
-  list<mpi_pending*> all_;
-  list<mpi_pending*> idle_;  // has room for all, so that giving back cannot fail
-};
 
 /// Divides a sum of f32 or f64 by the number of ranks, in the same way wherever it was summed.
 inline void mpi_divide(dtype type, void* sums, std::size_t count, int ranks) noexcept {
@@ -60,16 +38,20 @@ struct mpi_finish {
 
 /// A call under way: its requests, what they need until they are complete, and what is to be done then. All of its
 /// messages and collectives are known to MPI from the start, so that they go on whenever this rank is in any call.
-class mpi_pending final : public pending_call {
+class mpi_pending : public pending_call {
  public:
-  mpi_pending(mpi_pool& pool, mpi_launch& launch, mpi_call_slot& slot, std::size_t piece_bytes) noexcept
+  using pool_type = call_pool<mpi_pending>;
+
+  mpi_pending(pool_type& pool, mpi_launch& launch, mpi_call_slot& slot, std::size_t piece_bytes) noexcept
       : transfer(launch, piece_bytes), pool_(pool), launch_(launch), slot_(slot) {}
   virtual ~mpi_pending() = default;
 
-  void begin(shared<shared_object> owner, const char* name, const call_site& site) noexcept {
+  /// `owner` keeps the communicator, and with it the pool, until the call is released.
+  mpi_pending& begin(shared<shared_object> owner, const char* name, const call_site& site) noexcept {
     owner_ = std::move(owner);
     name_ = name;
     site_ = site;
+    return *this;
   }
 
   /// Memory for `count` elements of T, not initialised, until the call is complete.
@@ -148,7 +130,7 @@ class mpi_pending final : public pending_call {
     rooms_used_ = 0;
   }
 
-  mpi_pool& pool_;
+  pool_type& pool_;
   mpi_launch& launch_;
   mpi_call_slot& slot_;
   shared<shared_object> owner_;
@@ -161,21 +143,5 @@ class mpi_pending final : public pending_call {
   list<mpi_finish> finishes_;
   list<const void*> inputs_;  // of a combination, one for each rank
 };
-
-inline mpi_pool::~mpi_pool() {
-  for (mpi_pending* one : all_) delete one;
-}
-inline mpi_pending& mpi_pool::take(shared<shared_object> owner, const char* name, const call_site& site) {
-  if (idle_.empty()) {
-    idle_.reserve(all_.size() + 1);
-    all_.make_room();
-    all_.push_back(new mpi_pending(*this, launch_, slot_, piece_bytes_));
-    idle_.push_back(all_.back());
-  }
-  mpi_pending& taken = *idle_.back();
-  idle_.shorten(idle_.size() - 1);
-  taken.begin(std::move(owner), name, site);
-  return taken;
-}
 
 }  // namespace shardkit::detail

@@ -29,7 +29,6 @@ class mpi_state final : public shared_object {
         slot(nullptr, launch->limits().operation),
         messages(*launch, piece_bytes),
         pieces(*launch, piece_bytes),
-        pool(*launch, slot, piece_bytes),
         ownership_(ownership) {
     if (ownership == mpi_ownership::borrowed)
       mpi_check(MPI_Comm_get_errhandler(comm, &borrowed_handler_), "MPI_Comm_get_errhandler");
@@ -63,6 +62,11 @@ class mpi_state final : public shared_object {
   template <class Body>
   auto run(const char* name, const call_site& site, Body body) {
     return launch->run(slot, name, site, body);
+  }
+
+  /// For a call that is about to start.
+  mpi_pending& pending(const char* name, const call_site& site) {
+    return pool_.take(pool_, *launch, slot, piece_bytes).begin(shared<shared_object>(this), name, site);
   }
 
   std::size_t index() const noexcept { return static_cast<std::size_t>(rank); }
@@ -121,14 +125,14 @@ class mpi_state final : public shared_object {
   int rank = 0, size = 1;
   const std::size_t piece_bytes;
   mpi_call_slot slot;
-  mpi_transfer messages;  ///< the user's, of one call
-  mpi_transfer pieces;    ///< of a composed collective
-  mpi_pool pool;
+  mpi_transfer messages;     ///< the user's, of one call
+  mpi_transfer pieces;       ///< of a composed collective
   list<const void*> inputs;  ///< of a rank-ordered reduction
 
  private:
   static constexpr std::size_t largest_element = 8;
 
+  call_pool<mpi_pending> pool_;
   std::size_t most_[largest_element + 1] =
       {};  // elements in one MPI call, by their size; a division less for each call
   int refusal_ = MPI_SUCCESS;

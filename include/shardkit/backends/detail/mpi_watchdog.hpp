@@ -92,8 +92,7 @@ class mpi_watchdog {
   }
   void remove(mpi_call_slot& slot) noexcept {
     const holding lock(mutex_);
-    for (mpi_call_slot** at = slots_.begin(); at != slots_.end(); ++at)
-      if (*at == &slot) return slots_.erase(at);
+    slots_.remove(&slot);
   }
 
   /// From now on this board counts; the old one, and the node it belongs to, are touched no more, here or by calls that
@@ -132,11 +131,8 @@ class mpi_watchdog {
   void watch() {
     const holding lock(mutex_);
     for (double last = now_seconds();;) {
-      const double until = now_seconds() + interval;
-      timespec time{};
-      time.tv_sec = static_cast<time_t>(until);
-      time.tv_nsec = static_cast<long>((until - static_cast<double>(time.tv_sec)) * 1e9);
-      pthread_cond_timedwait(&wake_, &mutex_, &time);
+      const timespec next = timespec_of(now_seconds() + interval);
+      pthread_cond_timedwait(&wake_, &mutex_, &next);
       if (stopping_) return;
       const double now = now_seconds();
       // A process that was stopped (a debugger, a suspended machine) has not waited for its peers in that time.

@@ -41,10 +41,12 @@ class call_pool {
 
   /// How many there are, taken or not.
   std::size_t size() const noexcept { return size_; }
-  Entry& take() {
+  /// The arguments are those of an entry's constructor, where one has to be made.
+  template <class... Arguments>
+  Entry& take(Arguments&&... arguments) {
     const holding held(lock_);
     if (idle_ == nullptr) {
-      node* const fresh = new node;
+      node* const fresh = new node(std::forward<Arguments>(arguments)...);
       fresh->next_made = made_;
       ++size_;
       return *(made_ = fresh);
@@ -60,6 +62,9 @@ class call_pool {
 
  private:
   struct node final : Entry {
+    template <class... Arguments>
+    explicit node(Arguments&&... arguments) : Entry(std::forward<Arguments>(arguments)...) {}
+
     node* next_made = nullptr;
     node* next_idle = nullptr;
   };

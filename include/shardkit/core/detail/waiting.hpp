@@ -15,10 +15,14 @@ namespace shardkit::detail {
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-[[gnu::noinline]] inline void sleep_seconds(double seconds) noexcept {
+inline timespec timespec_of(double seconds) noexcept {
   timespec time{};
   time.tv_sec = static_cast<time_t>(seconds);
   time.tv_nsec = static_cast<long>((seconds - static_cast<double>(time.tv_sec)) * 1e9);
+  return time;
+}
+[[gnu::noinline]] inline void sleep_seconds(double seconds) noexcept {
+  const timespec time = timespec_of(seconds);
   nanosleep(&time, nullptr);
 }
 
