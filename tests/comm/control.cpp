@@ -6,6 +6,8 @@
 #include <doctest/doctest.h>
 #include <shardkit/backends/self.hpp>
 #include <shardkit/comm/any_communicator.hpp>
+#include <shardkit/comm/traced.hpp>
+#include "error_context.hpp"
 
 #include <chrono>
 #include <string>
@@ -80,6 +82,84 @@ TEST_CASE("a rank that waits for a note hears of failures, of ranks that have le
   });
   CAPTURE(wrong);
   CHECK(wrong.find("control: peer 2 is not a rank") != std::string::npos);
+}
+
+namespace {
+
+/// What a lane throws where a rank posts to nobody, or where it waits for a note that nobody posts.
+template <class Comm>
+ending posted_to_nobody(Comm& comm) {
+  auto& lane = comm.control();
+  const int nobody = comm.size();
+  constexpr int line = __LINE__ + 1;
+  const ending got = ending_of([&] { lane.post(nobody, control_topic::user, std::vector<char>(12)); });
+  const std::string peer = "peer " + std::to_string(nobody);
+  check_context(got, comm.rank(), comm.size(), "world", "control post(user, 12 bytes, " + peer + ")", line);
+  CHECK(got.how == ending::usage);
+  CHECK(got.says("control: " + peer + " is not a rank of this communicator"));
+  return got;
+}
+template <class Comm>
+ending waited_in_vain(Comm& comm) {
+  auto& lane = comm.control();
+  const int last = comm.size() - 1;
+  constexpr int line = __LINE__ + 1;
+  const ending got = ending_of([&] { lane.take(last, control_topic::fingerprint); });
+  const std::string operation = "control take(fingerprint, peer " + std::to_string(last) + ")";
+  check_context(got, comm.rank(), comm.size(), "world", operation, line);
+  return got;
+}
+
+}  // namespace
+
+TEST_CASE("an error of a control lane says who was doing what, and where, on thread ranks") {
+  auto result = launch(2, [](auto& comm, auto&) {
+    if (comm.rank() == 0) posted_to_nobody(comm);
+    comm.barrier();
+  });
+  CHECK(result[1].says("peer 2 is not a rank of this communicator"));
+  result = launch(
+      2,
+      [](auto& comm, auto&) {
+        if (comm.rank() == 0) CHECK(waited_in_vain(comm).how == ending::timeout);
+        else shardkit::detail::sleep_seconds(0.6);
+        comm.barrier();
+      },
+      0.2);
+  CHECK(result[1].says("rank 1 did not arrive in control"));
+}
+
+TEST_CASE("an error of a control lane says who was doing what, and where, on one rank") {
+  shardkit::self_communicator alone{shardkit::self_backend()}, another{shardkit::self_backend()};
+  CHECK(posted_to_nobody(alone).says("its ranks are 0 to 0"));
+  CHECK(waited_in_vain(another).how == ending::usage);
+}
+
+TEST_CASE("an error of a control lane says who was doing what, and where, on TCP ranks") {
+  auto outcomes = on_tcp_ranks(2, tcp_test_options(20), [](shardkit::tcp_communicator& comm) {
+    if (comm.rank() == 0) CHECK(posted_to_nobody(comm).says("its ranks are 0 to 1"));
+    comm.barrier();
+  });
+  CHECK(outcomes[1].text.find("peer 2 is not a rank of this communicator") != std::string::npos);
+  outcomes = on_tcp_ranks(2, tcp_test_options(0.2), [](shardkit::tcp_communicator& comm) {
+    if (comm.rank() == 0) CHECK(waited_in_vain(comm).how == ending::timeout);
+    else shardkit::detail::sleep_seconds(0.6);
+    comm.barrier();
+  });
+  CHECK(outcomes[1].text != "");
+}
+
+TEST_CASE("a lane that was taken before its communicator was wrapped is still good") {
+  shardkit::run_ranks(2, [](shardkit::thread_communicator& world) {
+    shardkit::control_lane& before = world.control();
+    auto comm = with_trace(std::move(world));
+    const int peer = 1 - comm.rank();
+    before.post(peer, control_topic::user, {'a'});
+    comm.control().post(peer, control_topic::user, {'b'});
+    CHECK(before.take(peer, control_topic::user) == std::vector<char>{'a'});
+    CHECK(comm.control().take(peer, control_topic::user) == std::vector<char>{'b'});
+    CHECK(&comm.control() == &comm.control());
+  });
 }
 
 TEST_CASE("while a rank waits for a note, the calls it has started go on") {

@@ -5,12 +5,16 @@
 #include "recording_backend.hpp"
 
 #include <shardkit/comm/any_communicator.hpp>
+#include <shardkit/comm/blobs.hpp>
 #include <shardkit/comm/checked.hpp>
 #include <shardkit/comm/faulty.hpp>
+#include <shardkit/comm/mesh.hpp>
 #include <shardkit/comm/overlay.hpp>
+#include <shardkit/comm/subset.hpp>
 #include <shardkit/comm/traced.hpp>
 
 #include <array>
+#include <atomic>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -18,6 +22,7 @@
 
 namespace {
 
+using any_host = shardkit::any_communicator<shardkit::host_space>;
 using shardkit::communicator;
 using shardkit::dtype;
 using shardkit::fault_kind;
@@ -247,6 +252,126 @@ TEST_CASE("an error that passes carries the last 64 operations, the latest first
 
 namespace {
 
+/// Rank 0 misses the other one, which has not left: it stays until rank 0 has.
+struct missed {
+  missed(int rank, std::atomic<bool>& over) : rank_(rank), over_(over) {}
+  ~missed() {
+    if (rank_ == 0) over_ = true;
+    while (!over_) shardkit::detail::sleep_seconds(0.002);
+  }
+
+ private:
+  int rank_;
+  std::atomic<bool>& over_;
+};
+
+struct traced_failure {
+  const char* what;
+  void (*make)(any_host& comm, int rank);  ///< throws on rank 0, at least
+  ending::kind how;
+};
+
+const std::vector<traced_failure>& traced_failures() {
+  using shardkit::control_topic;
+  static const std::vector<traced_failure> all{
+      {"sizes that do not fit", [](any_host& comm, int) { comm.all_reduce(std::vector<int>(2), view<int>(), sum); },
+       ending::usage},
+      {"a root that does not exist", [](any_host& comm, int) { comm.broadcast(view<int>(), 7); }, ending::usage},
+      {"a reduction that the type lacks",
+       [](any_host& comm, int) {
+         std::vector<float> x(2);
+         comm.all_reduce(in_place(x), shardkit::bit_and);
+       },
+       ending::unsupported},
+      {"a group's body",
+       [](any_host& comm, int) { comm.group([](auto& g) { g.send(view<const int>(nullptr, 3), 0); }); }, ending::usage},
+      {"a split", [](any_host& comm, int) { (void)comm.split(-1); }, ending::usage},
+      {"a subset", [](any_host& comm, int) { (void)shardkit::subset(comm, {}); }, ending::usage},
+      {"a mesh",
+       [](any_host& comm, int) {
+         shardkit::mesh grid(comm, {{"data", 3}});
+       },
+       ending::usage},
+      {"metadata", [](any_host& comm, int) { (void)broadcast_bytes(comm, std::string(), 2); }, ending::usage},
+      {"verify_same", [](any_host& comm, int rank) { verify_same(comm, std::vector<int>(1, rank), "it"); },
+       ending::mismatch},
+      {"a call that nobody joins",
+       [](any_host& comm, int rank) {
+         if (rank == 0) comm.barrier();
+       },
+       ending::timeout},
+      {"a request that nobody joins",
+       [](any_host& comm, int rank) {
+         if (rank == 0) comm.barrier_async().wait();
+       },
+       ending::timeout},
+      {"several requests that nobody joins",
+       [](any_host& comm, int rank) {
+         if (rank != 0) return;
+         std::vector<int> x(1);
+         shardkit::request pending[] = {comm.recv_async(x, 1), comm.barrier_async()};
+         wait_all(pending, 2);
+       },
+       ending::timeout},
+      {"a control message that nobody posts",
+       [](any_host& comm, int rank) {
+         if (rank == 0) (void)comm.control().take(1, control_topic::user);
+       },
+       ending::timeout},
+      {"a control message to nobody",
+       [](any_host& comm, int rank) {
+         if (rank == 0) comm.control().post(2, control_topic::user, {});
+       },
+       ending::usage},
+      {"a peer that has failed",
+       [](any_host& comm, int rank) {
+         if (rank == 0) (void)comm.control().exchange(control_topic::user, {});
+         comm.fail("tired");
+       },
+       ending::peer_failed},
+      {"a request whose peer has failed",
+       [](any_host& comm, int rank) {
+         if (rank != 0) return comm.fail("tired");
+         std::vector<int> x(1);
+         comm.recv_async(x, 1).wait();
+       },
+       ending::peer_failed},
+  };
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("every kind of error of a traced communicator prints what came before, also below other decorators") {
+  for (const traced_failure& one : traced_failures())
+    for (const bool checks : {false, true}) {
+      CAPTURE(std::string(one.what));
+      CAPTURE(checks);
+      std::atomic<bool> over{false};
+      const auto result = launch(
+          2,
+          [&](auto& world, auto&) {
+            const int rank = world.rank();
+            auto traced = with_trace(std::move(world));
+            any_host comm = checks ? erase(with_checks(std::move(traced))) : erase(std::move(traced));
+            (void)comm.exchange(1, from_line("before.cpp", 7));
+            const missed at_end(rank, over);
+            one.make(comm, rank);
+          },
+          0.3);
+      INFO(result[0].what);
+      CHECK(result[0].how == one.how);
+      CHECK(result[0].says("the latest first:\n"));
+      CHECK(result[0].says("exchange(4 x u8), done, at before.cpp:7"));
+      CHECK(result[0].context.rank == 0);
+      CHECK(result[0].context.size == 2);
+      CHECK(!result[0].context.operation.empty());
+      CHECK(result[0].context.site.known());
+    }
+}
+
+namespace {
+
 /// What a hook was told, one line for each operation that ended.
 struct told {
   int begun = 0, ended = 0;
@@ -298,6 +423,58 @@ TEST_CASE("the hook is told of each operation as it begins and as it ends") {
             "0: 3 recv(4 x f32, rank 1), done, at a.cpp:1 16",
             "0: 5 send_recv(4 x f32, receives 4, to 1, from 1), done, at a.cpp:1 32",
             "0: 6 exchange(2 x u8), done, at a.cpp:1 2", "0: 7 group(1 calls), done, at a.cpp:1 0"});
+}
+
+// ---- checked, where the lane itself is wrong -----------------------------------------------------------------------
+
+namespace {
+
+/// A rank that has found what is wrong does not leave before the others have ended, too: they hear of it by themselves.
+template <class Body>
+failed_launch launch_of_stayers(int ranks, Body body) {
+  std::atomic<int> ended{0};
+  return launch(ranks, [&](auto& world, auto&) {
+    const int rank = world.rank();
+    try {
+      body(world, rank);
+    } catch (...) {
+      ++ended;
+      for (const double start = seconds_now(); ended < ranks && seconds_now() < start + 4;)
+        shardkit::detail::sleep_seconds(0.002);
+      throw;
+    }
+  });
+}
+
+}  // namespace
+
+TEST_CASE("a checked rank that cannot read a fingerprint tells the others, which wait for it") {
+  const auto result = launch_of_stayers(3, [](auto& world, int rank) {
+    auto comm = with_checks(std::move(world));
+    if (rank == 1) comm.control().post(0, shardkit::control_topic::fingerprint, {'?'});
+    comm.barrier();
+  });
+  CHECK(result[0].how == ending::other);  // transport_error
+  CHECK(result[0].says("too short"));
+  for (int rank = 1; rank < 3; ++rank) {
+    CHECK(result[rank].how == ending::peer_failed);
+    CHECK(result[rank].says("too short"));
+    CHECK(result[rank].time - result.struck < promptly);
+  }
+}
+
+TEST_CASE("ranks of which one is checked twice are told so, and none waits for the deadline") {
+  const auto result = launch_of_stayers(3, [](auto& world, int rank) {
+    auto once = with_checks(std::move(world));
+    any_host comm = rank == 0 ? erase(with_checks(std::move(once))) : erase(std::move(once));
+    for (int call = 0; call < 3; ++call) comm.barrier();
+  });
+  CHECK(result.caller.how == ending::usage);
+  for (const ending& rank : result.ranks) {
+    INFO(rank.what);
+    CHECK(rank.says("this communicator is checked twice, or not on all ranks"));
+    CHECK(rank.time - result.struck < promptly);
+  }
 }
 
 // ---- overlay -------------------------------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ void verify_same(Communicator& comm, matrix_view<T, host_space> data, const std:
   const std::string difference = detail::difference_of(all);
   if (difference.empty()) return;
   mismatch_error failure(what + " is not the same on all ranks: " + difference);
-  failure.attach({comm.rank(), comm.size(), comm.name(), "verify_same", 0, w.site});
+  comm.explain(failure, "verify_same", w.site);
   throw failure;
 }
 /// The same for one row: a vector, span or view of the host.

@@ -57,6 +57,7 @@ class erased_backend : public performer_of<all_calls>, public performer<group_ca
   virtual void fail(const std::string& reason) noexcept = 0;
   virtual void throw_if_failed(const call_site& site) = 0;
   virtual std::uint64_t group_order() noexcept = 0;
+  virtual const call_history* remembered() noexcept = 0;
 };
 
 // Implements perform and start for each call of the list, one class on top of the other.
@@ -81,17 +82,17 @@ class erase_calls<Backend, Base, call_list<Call, Rest...>> : public erase_calls<
 };
 
 template <class List, class Call>
-struct append_call;
+struct with_call;
 template <class... Calls, class Call>
-struct append_call<call_list<Calls...>, Call> {
+struct with_call<call_list<Calls...>, Call> {
   using type = call_list<Calls..., Call>;
 };
 
 template <class Backend>
 class erased final : public erase_calls<Backend, erased_backend<typename Backend::space>,
-                                        typename append_call<all_calls, group_call>::type> {
+                                        typename with_call<all_calls, group_call>::type> {
   using base =
-      erase_calls<Backend, erased_backend<typename Backend::space>, typename append_call<all_calls, group_call>::type>;
+      erase_calls<Backend, erased_backend<typename Backend::space>, typename with_call<all_calls, group_call>::type>;
 
  public:
   using base::base;
@@ -110,6 +111,7 @@ class erased final : public erase_calls<Backend, erased_backend<typename Backend
   }
   void fail(const std::string& reason) noexcept override { this->wrapped_.fail(reason); }
   std::uint64_t group_order() noexcept override { return group_order_of(this->wrapped_.base()); }
+  const call_history* remembered() noexcept override { return history_of(this->wrapped_.base()); }
   void throw_if_failed(const call_site& site) override {
     if constexpr (tells_failure<Backend>::value) this->wrapped_.base().throw_if_failed(site);
   }
@@ -147,6 +149,7 @@ class any_backend {
   void fail(const std::string& reason) noexcept { wrapped_->fail(reason); }
   void throw_if_failed(const call_site& site) { wrapped_->throw_if_failed(site); }
   std::uint64_t group_order() const noexcept { return wrapped_->group_order(); }
+  const call_history* remembered() const noexcept { return wrapped_->remembered(); }
 
  private:
   int rank_, size_;  // asked for often; not through the table

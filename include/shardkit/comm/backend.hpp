@@ -30,6 +30,7 @@
 //   all
 //                                            ranks of this communicator and on none of another. A group over several
 //                                            communicators is enqueued in this order, whichever way ranks list them
+//   const call_history* remembered();        where it keeps its last calls: every error of the communicator prints them
 //   static constexpr bool is_capturable = false;       over a device, where calls cannot be part of a graph: those that
 //                                            are started are then refused before their streams are ordered
 //
@@ -44,6 +45,17 @@
 #include <utility>
 
 namespace shardkit {
+
+/// What remembers the calls of a communicator: `traced`.
+class call_history {
+ public:
+  /// Adds them to an error that has none yet.
+  virtual void attach_to(error& failure) const = 0;
+
+ protected:
+  ~call_history() = default;
+};
+
 namespace detail {
 
 template <class Backend, class Call, class = void>
@@ -88,6 +100,11 @@ template <class Backend>
 struct decorates<Backend, std::void_t<decltype(std::declval<Backend&>().decorated())>> : std::true_type {};
 
 template <class Backend, class = void>
+struct remembers_calls : std::false_type {};
+template <class Backend>
+struct remembers_calls<Backend, std::void_t<decltype(std::declval<Backend&>().remembered())>> : std::true_type {};
+
+template <class Backend, class = void>
 struct is_capturable : std::true_type {};
 template <class Backend>
 struct is_capturable<Backend, std::void_t<decltype(Backend::is_capturable)>>
@@ -102,6 +119,14 @@ std::uint64_t group_order_of(Backend& backend) noexcept {
   if constexpr (orders_groups<Backend>::value) return backend.group_order();
   else if constexpr (decorates<Backend>::value) return group_order_of(backend.decorated());
   else return 0;
+}
+
+/// The history that the errors of a backend carry, through its decorators; null where nobody keeps one.
+template <class Backend>
+const call_history* history_of(Backend& backend) noexcept {
+  if constexpr (remembers_calls<Backend>::value) return backend.remembered();
+  else if constexpr (decorates<Backend>::value) return history_of(backend.decorated());
+  else return nullptr;
 }
 
 template <class Backend, class = void>

@@ -17,11 +17,7 @@ namespace detail {
 template <class Communicator>
 void require_rank(Communicator& comm, const char* operation, int rank, const typename Communicator::where& w) {
   if (rank >= 0 && rank < comm.size()) return;
-  const std::string text = "rank " + std::to_string(rank) + " is not a rank of this communicator";
-  comm.fail(std::string(operation) + ": " + text);
-  usage_error wrong(text);
-  wrong.attach({comm.rank(), comm.size(), comm.name(), operation, 0, w.site});
-  throw wrong;
+  comm.reject(operation, not_a_rank("rank", rank, comm.size()), w);
 }
 
 /// A string, or a vector of one-byte elements.

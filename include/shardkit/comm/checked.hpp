@@ -71,7 +71,7 @@ class checked {
     return shared_->guarded([&, this] {
       agreement until;
       shared_->announce(call, until, false);
-      return shared_->follow(until, call.site, shared_->next.start(call));
+      return shared_->follow(Call::name, until, call.site, shared_->next.start(call));
     });
   }
 
@@ -112,7 +112,7 @@ class checked {
     if constexpr (std::is_same<Call, send_call>::value)
       if (call.peer == rank()) return shared_->next.perform(call);
     if constexpr (!std::is_same<space, host_space>::value) return shared_->next.perform(call);
-    shared_->follow(until, call.site, shared_->next.start(call)).wait();
+    shared_->follow(nullptr, until, call.site, shared_->next.start(call)).wait();
   }
 
   template <class Call, class Action>

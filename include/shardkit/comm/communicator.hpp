@@ -15,6 +15,7 @@
 #pragma once
 
 #include <shardkit/comm/control.hpp>
+#include <shardkit/comm/detail/named_lane.hpp>
 #include <shardkit/comm/detail/refused_calls.hpp>
 #include <shardkit/comm/started_verbs.hpp>
 
@@ -260,7 +261,9 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
     return forked(group_call::name, w, [&, this] { return start_all(listed, w); });
   }
 
-  /// Collective: the ranks of one colour form a communicator, ordered by key, then by rank here.
+  /// Collective: the ranks of one colour form a communicator, ordered by key, then by rank here. That all ranks make a
+  /// split is compared like any call; their colours and keys are not, because any are right. Where the ranks mean one
+  /// division, `mesh` and `subset` compare it before they split.
   communicator split(int colour, int key = 0, std::string name = {}, where w = {}) {
     static_assert(detail::require_outside_group<Backend>::value);
     if (colour < 0) reject("split", detail::sentence() << "colour " << colour << " is negative", w);
@@ -284,20 +287,30 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
   /// call is collective; the lane lives as long as this communicator.
   control_lane& control(where w = {}) {
     static_assert(detail::require_outside_group<Backend>::value);
-    return *guarded("control", w, [&, this] { return &backend_.base().control(); });
+    return *guarded("control", w, [&, this] {
+      Backend& backend = backend_.base();
+      return &detail::named_lane<>::of(*self_.name(), backend.control(), detail::history_of(backend));
+    });
   }
 
   /// Throws where this communicator is known to have failed: an asynchronous error of its transport, a failed peer.
-  /// Never waits. Where the host does not wait in calls (CUDA), this is how it hears; see cuda/synchronize.hpp.
-  void throw_if_failed(const call_site& site = call_site::current()) {
-    self_.require("throw_if_failed", site);
-    if constexpr (detail::tells_failure<Backend>::value) backend_.base().throw_if_failed(site);
+  /// Never waits. Where the host does not wait in calls (CUDA), this is how it hears; see cuda/synchronize.hpp. The
+  /// error says that it was found in `operation`.
+  void throw_if_failed(const call_site& site = call_site::current(), const char* operation = "throw_if_failed") {
+    self_.require(operation, site);
+    if constexpr (detail::tells_failure<Backend>::value)
+      explaining(operation, site, [&, this] { backend_.base().throw_if_failed(site); });
   }
 
   /// Declares this rank failed: calls of the others, on every communicator of the launch, throw peer_failed.
   void fail(const std::string& reason) noexcept {
     if (!self_.moved_from()) backend_.fail(reason);
   }
+
+  // For functions over communicators, whose errors then read like those of verbs: tells an error that passes what this
+  // rank was doing; fails the communicator and throws usage_error for arguments that are wrong.
+  using base::explain;
+  using base::reject;
 
  private:
   template <class Other>
@@ -319,11 +332,11 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
   using base::describe_scatter;
   using base::describe_send;
   using base::describe_send_recv;
+  using base::explaining;
   using base::forked;
   using base::guarded;
   using base::launch;
   using base::ranks;
-  using base::reject;
   using base::run;
   using base::self_;
 
@@ -335,9 +348,10 @@ class communicator : private started_verbs<Backend>, private detail::refused_cal
     self_.require("group", w.site);
     try {
       std::forward<Body>(body)(listed);
-    } catch (const error& wrong) {
+    } catch (error& wrong) {
       backend_.fail(wrong.message());
       for (const auto& other : listed.others_) other->fail(wrong.message());
+      explain(wrong, "group", w.site);
       throw;
     }
   }

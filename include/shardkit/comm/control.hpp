@@ -3,6 +3,7 @@
 #pragma once
 
 #include <shardkit/core/call_site.hpp>
+#include <shardkit/core/detail/sentence.hpp>
 
 #include <cstddef>
 #include <string>
@@ -19,10 +20,17 @@ enum class control_topic : unsigned char {
 };
 /// How many topics there are.
 inline constexpr std::size_t control_topics = 3;
+/// "user", "fingerprint", ...
+inline const char* name_of(control_topic topic) noexcept {
+  constexpr const char* names[control_topics] = {"user", "fingerprint", "transport"};
+  return names[static_cast<std::size_t>(topic)];
+}
 
 /// A rank's end of the lane. The ranks are those of the communicator it belongs to. One thread uses it at a time.
 ///
-/// Waits end at the launch's operation deadline (timeout_error) and with the launch's failure (peer_failed).
+/// Waits end at the launch's operation deadline (timeout_error) and with the launch's failure (peer_failed). A peer
+/// that does not exist, or a message that is too long for the transport, fails the launch (usage_error). The errors of
+/// a lane that a communicator has handed out name rank, communicator, operation and, where it takes one, call site.
 class control_lane {
  public:
   using blob = std::vector<char>;  ///< one message, of any length
@@ -51,4 +59,12 @@ class control_lane {
   virtual bool stop_requested() = 0;
 };
 
+namespace detail {
+
+/// What is wrong with a rank that does not exist: "root", "peer", ...
+[[gnu::cold, gnu::noinline]] inline std::string not_a_rank(const char* what, int rank, int size) {
+  return sentence() << what << " " << rank << " is not a rank of this communicator; its ranks are 0 to " << size - 1;
+}
+
+}  // namespace detail
 }  // namespace shardkit

@@ -63,10 +63,10 @@ inline std::string current_exception_text() {
 }
 
 template <class Communicator>
-[[noreturn]] void throw_remote(const Communicator& comm, const char* operation, int rank, const std::string& what,
+[[noreturn]] void throw_remote(Communicator& comm, const char* operation, int rank, const std::string& what,
                                const call_site& site) {
   remote_error failure(rank, what);
-  failure.attach({comm.rank(), comm.size(), comm.name(), operation, 0, site});
+  comm.explain(failure, operation, site);
   throw failure;
 }
 

@@ -140,7 +140,12 @@ communicator<overlay<Fast, Backend, Predicate>> with_overlay(communicator<Backen
   auto result = std::move(comm).wrap("with_overlay", site, [&](Backend&& backend) {
     return overlay<Fast, Backend, Predicate>(std::move(fast), std::move(backend), std::move(predicate));
   });
-  result.backend().require_same_decisions(site);
+  try {
+    result.backend().require_same_decisions(site);
+  } catch (error& failure) {
+    result.explain(failure, "with_overlay", site);
+    throw;
+  }
   return result;
 }
 

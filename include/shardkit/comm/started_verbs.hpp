@@ -169,6 +169,7 @@ class started_verbs : public detail::describing<Backend> {
   using base::describe_scatter;
   using base::describe_send;
   using base::describe_send_recv;
+  using base::explain;
   using base::self_;
 
   /// Starts a call that has been described.
@@ -192,7 +193,7 @@ class started_verbs : public detail::describing<Backend> {
         return forks_.start(w, enqueue);
       } catch (error& failure) {
         backend_.fail(detail::sentence() << operation << ": " << failure.message());
-        self_.explain(failure, operation, w.site);
+        explain(failure, operation, w.site);
         throw;
       }
     }

@@ -19,21 +19,18 @@ std::optional<communicator<Backend>> subset(communicator<Backend>& comm, const s
                                             std::string name = {}, typename communicator<Backend>::where w = {}) {
   std::string listed;
   std::vector<bool> taken(static_cast<std::size_t>(comm.size()));
-  std::string wrong = ranks.empty() ? "the list of ranks is empty" : "";
+  std::string wrong = ranks.empty() ? "the list of ranks is empty; name at least one" : "";
   for (const int rank : ranks) {
     listed += (listed.empty() ? "" : ",") + std::to_string(rank);
     if (rank < 0 || rank >= comm.size()) {
-      wrong = "rank " + std::to_string(rank) + " is not a rank of '" + comm.name() + "', which has " +
-              std::to_string(comm.size());
+      wrong = detail::not_a_rank("rank", rank, comm.size());
       break;
     }
-    if (taken[static_cast<std::size_t>(rank)]) wrong = "rank " + std::to_string(rank) + " is listed twice";
+    if (taken[static_cast<std::size_t>(rank)])
+      wrong = "rank " + std::to_string(rank) + " is listed twice; name each once";
     taken[static_cast<std::size_t>(rank)] = true;
   }
-  if (!wrong.empty()) {
-    comm.fail("subset: " + wrong);
-    throw usage_error("subset: " + wrong);
-  }
+  if (!wrong.empty()) comm.reject("subset", wrong, w);
   verify_same(comm, ranks, "subset: the list of ranks", w);
 
   const auto place = std::find(ranks.begin(), ranks.end(), comm.rank());

@@ -1,5 +1,6 @@
-// A decorator that remembers the last operations of a communicator, prints them with every error that passes, and tells
-// a hook when each of them begins and ends. In the steady state it allocates nothing.
+// A decorator that remembers the last operations of a communicator, prints them with every error of it (of its calls,
+// requests and control lane, and of arguments that are refused), and tells a hook when each of them begins and ends.
+// In the steady state it allocates nothing.
 #pragma once
 
 #include <shardkit/comm/decorator.hpp>
@@ -26,7 +27,7 @@ struct operation_hook {
 namespace detail {
 
 /// The last operations of one communicator; shared with its requests under way.
-class operation_ring {
+class operation_ring final : public call_history {
  public:
   static constexpr std::size_t length = 64;
 
@@ -52,6 +53,7 @@ class operation_ring {
     if (state != operation_state::started && hook_.end != nullptr) hook_.end(hook_.context, what);
   }
 
+  void attach_to(error& failure) const override { failure.attach_history(text()); }
   std::string text() const {
     std::string lines = "the last operations of this communicator, the latest first:";
     for (std::uint64_t back = 0; back < length && back < count_; ++back)
@@ -169,6 +171,7 @@ class traced : public decorator<Backend> {
 
   /// The ring as text, one line for each operation, as errors carry it.
   std::string history() const { return ring().text(); }
+  const call_history* remembered() const noexcept { return owner_->ring.get(); }
 
  private:
   traced(Backend backend, std::shared_ptr<detail::operation_ring> ring)

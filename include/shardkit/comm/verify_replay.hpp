@@ -81,7 +81,7 @@ void verify_replay(communicator<Backend>& comm, const captured_calls& calls, cal
       lists.push_back(detail::captured_list::unpacked(all.data() + rank * longest, sizes[rank]));
     detail::replayed_lists(std::move(lists)).run();
   } catch (error& failure) {
-    failure.attach({comm.rank(), comm.size(), comm.name(), "verify_replay", 0, site});
+    comm.explain(failure, "verify_replay", site);
     throw;
   }
 }

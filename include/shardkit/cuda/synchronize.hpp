@@ -28,7 +28,7 @@ inline bool stream_is_done(const at<cuda_space>& where) {
 inline void attach_synchronize(error&, const call_site&) noexcept {}
 template <class First, class... Others>
 void attach_synchronize(error& failure, const call_site& site, First& comm, Others&...) {
-  failure.attach({comm.rank(), comm.size(), comm.name(), "synchronize", 0, site});
+  comm.explain(failure, "synchronize", site);
 }
 
 }  // namespace detail
@@ -38,7 +38,7 @@ void attach_synchronize(error& failure, const call_site& site, First& comm, Othe
 /// asynchronous error of its transport, peer_failed from its control lane), or timeout_error after `deadline` seconds
 /// (infinity: none). Before it throws, every communicator given has failed, so that no peer waits for this rank.
 ///
-/// Of a communicator it uses throw_if_failed(), fail(reason), rank(), size() and name(). Refused during capture.
+/// Of a communicator it uses throw_if_failed(), fail(reason) and explain(). Refused during capture.
 template <class... Communicators>
 void synchronize(at<cuda_space> where, double deadline, Communicators&... comms) {
   try {
@@ -48,7 +48,7 @@ void synchronize(at<cuda_space> where, double deadline, Communicators&... comms)
     if (where.stream.is_captured(where.site))
       throw usage_error("synchronize on a stream that is being captured into a graph: end the capture first");
     const auto look_at_communicators = [&] {
-      (comms.throw_if_failed(where.site), ...);
+      (comms.throw_if_failed(where.site, "synchronize"), ...);
       return false;
     };
     constexpr int spins = 1000;

@@ -98,10 +98,10 @@ class mpi_control final : public shared_object, public control_lane {
   }
   void require(int peer, const blob& message) const {
     if (peer < 0 || peer >= size_)
-      throw usage_error("control: peer " + std::to_string(peer) + " is not a rank of this communicator");
+      throw usage_error(not_a_rank("control: peer", peer, size_));
     if (message.size() > INT_MAX)
       throw usage_error("control: a message of " + std::to_string(message.size()) + " bytes; at most " +
-                        std::to_string(INT_MAX));
+                        std::to_string(INT_MAX) + ": send it in parts, or as a call");
   }
 
   void send(int peer, int tag, const blob& message) {
@@ -146,7 +146,8 @@ class mpi_control final : public shared_object, public control_lane {
       case wait_result::expired:
         throw timeout_error("rank " + std::to_string(peer) + " of this communicator did not post a control message" +
                             (site.known() ? std::string(" at ") + site.file + ":" + std::to_string(site.line) : "") +
-                            " within the operation deadline of " + std::to_string(seconds) + " s");
+                            " within the operation deadline of " + std::to_string(seconds) +
+                            " s; let it post one, or give the launch a longer deadline");
     }
     return message;
   }

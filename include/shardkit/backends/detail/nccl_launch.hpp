@@ -22,7 +22,7 @@ namespace shardkit::detail {
 class nccl_host {
  public:
   /// Collective: the control lane may have to be made.
-  explicit nccl_host(any_communicator<host_space> comm) : comm_(std::move(comm)), lane_(comm_.control()) {}
+  explicit nccl_host(any_communicator<host_space> comm) : comm_(std::move(comm)), lane_(comm_.backend().control()) {}
 
   any_communicator<host_space>& comm() noexcept { return comm_; }
   control_lane& lane() noexcept { return lane_; }

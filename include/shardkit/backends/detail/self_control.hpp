@@ -72,7 +72,7 @@ class self_control final : public control_lane {
  private:
   void require(int peer) {
     launch_->require_alive();
-    if (peer != 0) refuse("control: peer " + std::to_string(peer) + " is not a rank of this communicator");
+    if (peer != 0) refuse(not_a_rank("control: peer", peer, 1));
   }
   [[noreturn]] void refuse(const std::string& why) {
     launch_->fail(why);

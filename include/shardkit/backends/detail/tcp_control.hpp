@@ -72,11 +72,10 @@ class tcp_control final : public control_lane {
       room_->link->fail_locked(room_->link->rank(), why);
       throw usage_error(why);
     };
-    if (peer < 0 || peer >= size())
-      refuse("control: peer " + std::to_string(peer) + " is not a rank of this communicator");
+    if (peer < 0 || peer >= size()) refuse(not_a_rank("control: peer", peer, size()));
     if (message.size() > tcp_largest_payload)
       refuse("control: a message of " + std::to_string(message.size()) + " bytes; at most " +
-             std::to_string(tcp_largest_payload));
+             std::to_string(tcp_largest_payload) + ": send it in parts");
     return held;
   }
   std::deque<tcp_frame>& posted(int peer, control_topic topic) {

@@ -27,6 +27,12 @@ class calling {
   /// ... and 0.
   int size() const noexcept { return self_.size(); }
 
+  /// Tells an error, where nobody has, what this rank was doing, and its last calls where they are traced. For
+  /// functions over communicators, whose errors then read like those of verbs.
+  [[gnu::cold, gnu::noinline]] void explain(error& failure, const char* operation, const call_site& site) {
+    self_.explain(failure, operation, site, history_of(backend_.base()));
+  }
+
  protected:
   calling(Backend backend, shared<shared_name> name)
       : backend_(std::move(backend)), self_(backend_.rank(), backend_.size(), std::move(name)) {}
@@ -56,12 +62,12 @@ class calling {
     try {
       backend_.perform(call);
     } catch (error& failure) {
-      explain(failure, call);
+      explain_call(failure, call);
       throw;
     }
   }
-  [[gnu::cold, gnu::noinline]] void explain(error& failure, const described_call& call) const {
-    self_.explain(failure, call.text(), call.site());
+  [[gnu::cold, gnu::noinline]] void explain_call(error& failure, const described_call& call) {
+    self_.explain(failure, call, history_of(backend_.base()));
   }
   template <class Call>
   request begin(const Call& call) {
@@ -70,17 +76,22 @@ class calling {
     try {
       return backend_.start(call);
     } catch (error& failure) {
-      explain(failure, call);
+      explain_call(failure, call);
       throw;
     }
   }
   template <class Body>
   auto guarded(const char* operation, const where& w, Body body) {
     self_.count(operation, w.site);
+    return explaining(operation, w.site, body);
+  }
+  // The same without a call.
+  template <class Body>
+  auto explaining(const char* operation, const call_site& site, Body body) {
     try {
       return body();
     } catch (error& failure) {
-      self_.explain(failure, operation, w.site);
+      explain(failure, operation, site);
       throw;
     }
   }
@@ -174,7 +185,7 @@ class calling {
     self_.count(operation, w.site);
     backend_.fail(sentence() << operation << ": " << message);
     usage_error wrong(message);
-    self_.explain(wrong, operation, w.site);
+    explain(wrong, operation, w.site);
     throw wrong;
   }
   [[gnu::cold, gnu::noinline]] void require_empty(const char* operation, std::size_t count, const where& w) {
@@ -183,7 +194,7 @@ class calling {
   }
   [[noreturn, gnu::cold, gnu::noinline]] void reject_rank(const char* operation, const char* what, int rank,
                                                           const where& w) {
-    reject(operation, sentence() << what << " " << rank << " is not a rank of this communicator", w);
+    reject(operation, not_a_rank(what, rank, size()), w);
   }
   [[noreturn, gnu::cold, gnu::noinline]] void reject_size(const char* operation, const char* what, std::size_t given,
                                                           std::size_t needed, const where& w) {
@@ -200,7 +211,7 @@ class calling {
     self_.count(operation, w.site);
     unsupported_error wrong(irreducible(element, op.kind));
     backend_.fail(wrong.message());
-    self_.explain(wrong, operation, w.site);
+    explain(wrong, operation, w.site);
     throw wrong;
   }
 

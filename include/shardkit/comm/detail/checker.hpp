@@ -26,15 +26,18 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
 
   complete<Backend> next;
 
-  /// Runs the action. A mismatch that this rank finds ends the others' waits; one that a peer has found reaches this
-  /// rank as the peer's failure, and is what it is here, too.
+  /// Runs the action. What this rank finds wrong with the calls, or with what tells of them, ends the others' waits; a
+  /// mismatch that a peer has found reaches this rank as the peer's failure, and is what it is here, too.
   template <class Action>
   auto guarded(Action action) -> decltype(action()) {
     try {
       return action();
     } catch (const mismatch_error& found) {
-      next.fail(found.message());
-      throw;
+      give_up(found);
+    } catch (const usage_error& found) {
+      give_up(found);
+    } catch (const transport_error& found) {
+      give_up(found);
     } catch (const peer_failed& failure) {
       const std::size_t found = failure.message().find(mismatch_words);
       if (found == std::string::npos) throw;
@@ -136,8 +139,10 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
 
   class started : public pending_call {
    public:
-    request begin(std::shared_ptr<checker> owner, const agreement& until, const call_site& site, request inner) {
+    request begin(std::shared_ptr<checker> owner, const char* operation, const agreement& until, const call_site& site,
+                  request inner) {
       owner_ = std::move(owner);
+      operation_ = operation;
       until_.collective = until.collective;
       until_.messages = until.messages;
       site_ = site;
@@ -148,25 +153,26 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
     }
 
     bool test() override {
-      return owner_->guarded([&, this] {
+      return guarded([&, this] {
         owner_->receive();
         return inner_.test() && owner_->reached(until_);
       });
     }
     void wait() override {
-      owner_->guarded([&, this] {
+      guarded([&, this] {
         owner_->await(until_, site_);
         inner_.wait();
       });
     }
     double deadline() const noexcept override { return owner_->limit_; }
     [[noreturn]] void expire() override {
-      owner_->guarded([&, this] {
+      guarded([&, this] {
         if (inner_.active()) inner_.pending()->expire();
+        const std::string text = "rank " + std::to_string(owner_->absent(until_)) + " has not told what it does";
+        owner_->next.fail(text);
+        throw timeout_error(text);
       });
-      const std::string text = "rank " + std::to_string(owner_->absent(until_)) + " has not told what it does";
-      owner_->next.fail(text);
-      throw timeout_error(text);
+      throw timeout_error("a call that has ended");  // compilers do not see that guarded has thrown
     }
     void release() noexcept override {
       (void)(inner_ = request());
@@ -178,18 +184,38 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
    private:
     friend class checker;
 
+    template <class Action>
+    auto guarded(Action action) -> decltype(action()) {
+      try {
+        return owner_->guarded(action);
+      } catch (error& failure) {
+        if (operation_ == nullptr) throw;
+        failure.attach({owner_->next.rank(), owner_->next.size(), {}, operation_, 0, site_});
+        if (const call_history* history = history_of(owner_->next.base())) history->attach_to(failure);
+        throw;
+      }
+    }
+
     std::shared_ptr<checker> owner_;
+    const char* operation_ = nullptr;
     agreement until_;
     call_site site_;
     request inner_;
   };
 
-  request follow(const agreement& until, const call_site& site, request inner) {
-    return pool_.take().begin(this->shared_from_this(), until, site, std::move(inner));
+  /// `operation` is null where the verb waits for the request by itself: it then explains what is thrown.
+  request follow(const char* operation, const agreement& until, const call_site& site, request inner) {
+    return pool_.take().begin(this->shared_from_this(), operation, until, site, std::move(inner));
   }
 
  private:
   using space = typename Backend::space;
+
+  // Called in a catch block.
+  [[noreturn]] void give_up(const error& found) {
+    next.fail(found.message());
+    throw;
+  }
 
   template <class Space, class = void>
   struct has_captures : std::false_type {};

@@ -21,8 +21,18 @@ class grouping : public communicator<call_recorder<Space>> {
 
   /// Lists verbs of `other`, of which this rank is a member, too. All ranks of `other` make a group that lists them.
   template <class Backend>
-  communicator<call_recorder<typename Backend::space>>& with(communicator<Backend>& other) {
-    other.self_.require("with", {});
+  [[gnu::always_inline]] inline communicator<call_recorder<typename Backend::space>>& with(
+      communicator<Backend>& other, const call_site& site = call_site::current()) {
+    other.self_.require("with", site);
+    return recorder_of(other);
+  }
+
+ private:
+  template <class Backend>
+  friend class communicator;
+
+  template <class Backend>
+  communicator<call_recorder<typename Backend::space>>& recorder_of(communicator<Backend>& other) {
     for (member* one : others_)
       if (one->comm == &other) return static_cast<member_of<Backend>&>(*one).face.front();
     member_of<Backend>& added = member_of<Backend>::idle().take();
@@ -30,10 +40,6 @@ class grouping : public communicator<call_recorder<Space>> {
     added.bind(other);
     return added.face.front();
   }
-
- private:
-  template <class Backend>
-  friend class communicator;
 
   struct member {
     virtual request start(const where& w) = 0;

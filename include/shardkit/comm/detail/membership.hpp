@@ -1,6 +1,8 @@
 // Who a rank is in a communicator: what its typed face knows without asking the backend, and what it counts.
 #pragma once
 
+#include <shardkit/comm/backend.hpp>
+#include <shardkit/comm/describe.hpp>
 #include <shardkit/core/call_site.hpp>
 #include <shardkit/core/detail/sentence.hpp>
 #include <shardkit/core/detail/shared.hpp>
@@ -13,10 +15,11 @@
 
 namespace shardkit::detail {
 
-/// The name of a communicator, shared with the recorders of groups.
+/// The name of a communicator, shared with the recorders of groups, and the control lane that bears it.
 struct shared_name final : shared_object {
   explicit shared_name(std::string of) noexcept : text(std::move(of)) {}
   const std::string text;
+  shared<shared_object> lane;  // a named_lane; null until it is asked for
 };
 
 /// Rank, size, name and the number of calls so far. What has been moved from belongs to no communicator: its next
@@ -57,9 +60,15 @@ class membership {
     if (moved_from()) refuse(operation, site.file, site.line);
   }
 
-  /// Tells a failure what this rank was doing, where nobody has told it yet.
-  [[gnu::cold, gnu::noinline]] void explain(error& failure, std::string operation, const call_site& site) const {
-    failure.attach({rank_, size_, name_->text, std::move(operation), calls_, site});
+  /// Tells a failure what this rank was doing, and what it did before, where nobody has told it yet.
+  [[gnu::cold, gnu::noinline]] void explain(error& failure, const char* operation, const call_site& site,
+                                            const call_history* history) const {
+    if (!moved_from()) failure.attach({rank_, size_, name_->text, operation, calls_, site});
+    if (history != nullptr) history->attach_to(failure);
+  }
+  [[gnu::cold, gnu::noinline]] void explain(error& failure, const described_call& call,
+                                            const call_history* history) const {
+    explain(failure, call.text().c_str(), call.site(), history);
   }
 
  private:
