@@ -477,6 +477,36 @@ TEST_CASE("ranks of which one is checked twice are told so, and none waits for t
   }
 }
 
+TEST_CASE("a checked communicator refuses buffers that no element can begin at, before anything is sent") {
+  using floats = view<float>;
+  using make = void (*)(any_host & comm, floats crooked, floats straight);
+  const std::pair<const char*, make> all[] = {
+      {"in", [](any_host& comm, floats crooked, floats straight) { comm.all_reduce(crooked, straight, sum); }},
+      {"out", [](any_host& comm, floats crooked, floats straight) { comm.all_reduce(straight, crooked, sum); }},
+      {"the buffer", [](any_host& comm, floats crooked, floats) { comm.broadcast(crooked, 0); }},
+      {"in", [](any_host& comm, floats crooked, floats) { comm.send(crooked, 0); }},
+      {"out", [](any_host& comm, floats crooked, floats) { comm.recv_async(crooked, 0).wait(); }},
+      {"out", [](any_host& comm, floats crooked,
+                 floats straight) { comm.group([&](auto& g) { g.send_recv(straight, 0, crooked, 0); }); }},
+  };
+  for (const auto& one : all) {
+    CAPTURE(one.first);
+    const auto result = launch(2, [&](auto& world, auto&) {
+      any_host comm = erase(with_checks(std::move(world)));
+      alignas(8) unsigned char bytes[64] = {};
+      comm.broadcast(view(bytes + 1, 8), 0);  // bytes begin anywhere
+      if (comm.rank() == 0) return comm.barrier();
+      one.second(comm, floats(reinterpret_cast<float*>(bytes + 2), 4), floats(reinterpret_cast<float*>(bytes + 32), 4));
+    });
+    CHECK(result[1].how == ending::usage);
+    for (const ending& rank : result.ranks) {
+      INFO(rank.what);
+      CHECK(rank.says(std::string(one.first) + " begins at an address that is no multiple of the 4 bytes of a f32"));
+      CHECK(rank.says("align the buffer"));
+    }
+  }
+}
+
 // ---- overlay -------------------------------------------------------------------------------------------------------
 
 namespace {

@@ -25,6 +25,9 @@ namespace shardkit {
 /// failure of a peer: over MPI a large one may be blocked, and the watchdog ends the job. Ranks are named as ranks of
 /// this communicator.
 ///
+/// A buffer that does not begin at a multiple of its elements' size is refused with usage_error, which fails the
+/// communicator. Without checks nobody looks at that: it would cost instructions in every call.
+///
 /// What is captured into a graph is compared with nobody meanwhile, but kept: verify_replay (verify_replay.hpp)
 /// compares it before the graph is launched.
 template <class Backend>

@@ -57,6 +57,8 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
 
   template <class Call>
   void announce(const Call& call, agreement& until, bool waits) {
+    require_aligned_in(call, 0);
+    require_aligned_out(call, 0);
     const auto none = [](int) { return std::uint64_t{0}; };
     if constexpr (std::is_same<Call, send_call>::value) {
       records_.announce_send(lane_, call.peer, message_bits(call.count, call.type), describe_at(call), waits,

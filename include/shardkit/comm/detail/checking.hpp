@@ -26,6 +26,30 @@ std::string describe_at(const Call& call) {
   return text;
 }
 
+[[noreturn, gnu::cold, gnu::noinline]] inline void reject_misaligned(const char* buffer, dtype type) {
+  throw usage_error(sentence() << buffer << " begins at an address that is no multiple of the " << size_of(type)
+                               << " bytes of a " << name_of(type) << "; align the buffer");
+}
+inline void require_aligned(const char* buffer, const void* begin, dtype type) {
+  if (reinterpret_cast<std::uintptr_t>(begin) % size_of(type) != 0) reject_misaligned(buffer, type);
+}
+template <class Call>
+auto require_aligned_in(const Call& call, int) -> decltype(void(call.in)) {
+  require_aligned("in", call.in, call.type);
+}
+template <class Call>
+void require_aligned_in(const Call&, long) {}
+template <class Call>
+auto require_aligned_out(const Call& call, int) -> decltype(void(call.out)) {
+  require_aligned("out", call.out, call.type);
+}
+template <class Call>
+auto require_aligned_out(const Call& call, int) -> decltype(void(call.data)) {
+  require_aligned("the buffer", call.data, call.type);
+}
+template <class Call>
+void require_aligned_out(const Call&, long) {}
+
 /// What a rank is about to do.
 struct call_record {
   enum class kind : std::uint64_t { collective, message, awaiting };
