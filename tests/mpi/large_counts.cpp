@@ -217,9 +217,9 @@ void check_covers(view<T> data, std::size_t limit, Run run) {
 }
 
 constexpr std::size_t beyond = (std::size_t{1} << 31) + 1;
-constexpr std::size_t piece = mpi_options{}.piece_bytes;
+const std::size_t piece = mpi_options{}.piece_bytes;
 // Of the calls that MPI 4 has for large counts.
-constexpr std::size_t most = SHARDKIT_MPI_LARGE_COUNTS ? SIZE_MAX : piece;
+const std::size_t most = SHARDKIT_MPI_LARGE_COUNTS ? SIZE_MAX : piece;
 
 }  // namespace
 
