@@ -12,7 +12,7 @@ cmake_minimum_required(VERSION 3.20)
 
 set(shared_types "space|where|value_type|element_type|decorated_type|iterator_category|difference_type|pointer|reference")
 set(shared_functions "data|size|rank|empty|begin|end")
-set(backend_functions "perform|perform_plainly|start|split|exchange|control|fail|throw_if_failed|group_order")
+set(backend_functions "perform|perform_plainly|start|split|exchange|control|fail|throw_if_failed|group_order|remembered")
 set(backends "[a-z_]+_backend|call_recorder|complete|decorator|checked|faulty|traced|overlay")
 
 file(STRINGS "${LOG}" lines)
