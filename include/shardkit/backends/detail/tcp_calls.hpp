@@ -109,11 +109,11 @@ class tcp_calls {
   template <class Call, class Parts>
   request reduce_scatter(const Call& call, Parts parts) {
     const int rank = room_->rank;
-    const auto [offset, count] = parts(rank);
-    const void* const own = element_at(call.in, offset, call.type);
+    const rank_part mine = parts(rank);
+    const void* const own = element_at(call.in, mine.offset, call.type);
     return begin_with_parts(
-        call, call.in, parts, from_each(count * size_of(call.type)),
-        [call, rank, own, count = count](contributions& from) { combine(call, own, count, from, rank); });
+        call, call.in, parts, from_each(mine.count * size_of(call.type)),
+        [call, rank, own, mine](contributions& from) { combine(call, own, mine.count, from, rank); });
   }
   template <class Call, class Parts>
   request gather(const Call& call, Parts parts) {
