@@ -12,17 +12,23 @@
 
 namespace shardkit::detail {
 
-[[gnu::cold, gnu::noinline]] inline std::string text_of_call(thread_room& room, int rank, std::uint64_t call) {
+[[gnu::cold, gnu::noinline]] inline void append_call(sentence& text, thread_room& room, int rank, std::uint64_t call) {
   const thread_record& record = room.record(rank, call);
-  return sentence() << describe_fingerprint(record.fingerprint) << describe_site(record.site);
+  text << "rank " << room.launch_rank(rank) << " " << describe_fingerprint(record.fingerprint)
+       << describe_site(record.site);
 }
 
 /// The first difference between the calls of two ranks from `call` to `latest`, which are not all the same.
 [[gnu::cold, gnu::noinline]] inline std::string different_calls(thread_room& room, int rank, int peer,
                                                                 std::uint64_t call, std::uint64_t latest) {
   while (call < latest && room.record(rank, call).fingerprint == room.record(peer, call).fingerprint) ++call;
-  return mismatch_text(room.launch_rank(rank), text_of_call(room, rank, call), room.launch_rank(peer),
-                       text_of_call(room, peer, call));
+  if (peer < rank) std::swap(rank, peer);
+  sentence text;
+  text << mismatch_words;
+  append_call(text, room, rank, call);
+  text << ", ";
+  append_call(text, room, peer, call);
+  return text;
 }
 
 /// For a rank that has said that it makes no further call: a peer that has said so, too, and has made other calls; -1
@@ -42,8 +48,10 @@ namespace shardkit::detail {
   const std::uint64_t both = room.slot(rank).end.load();
   if (room.record(rank, both).history != room.record(peer, both).history)
     return different_calls(room, rank, peer, both < thread_slot::depth ? 1 : both - thread_slot::depth + 1, both);
-  return sentence() << mismatch_words << "rank " << room.launch_rank(peer) << " " << text_of_call(room, peer, both + 1)
-                    << ", rank " << room.launch_rank(rank) << " no call after the one before it";
+  sentence text;
+  text << mismatch_words;
+  append_call(text, room, peer, both + 1);
+  return text << ", rank " << room.launch_rank(rank) << " no call after the one before it";
 }
 
 }  // namespace shardkit::detail

@@ -10,7 +10,7 @@
 
 namespace shardkit::detail {
 
-class thread_meeting final : public thread_waiting {
+class thread_meeting : public thread_waiting {
  public:
   thread_meeting(shared<thread_room> of_ranks, int rank)
       : thread_waiting(std::move(of_ranks), rank), seen_(static_cast<std::size_t>(room().size)) {}
@@ -169,12 +169,9 @@ class thread_meeting final : public thread_waiting {
   bool is_done(int rank) const { return room_->slot(rank).done.load(memory_order_acquire) >= call_; }
   // Waits until `rank` has published `earlier`, and compares what it has published by then. Such are the calls that do
   // not need its line, as a small broadcast needs only the root's.
-  [[gnu::noinline]] void await_earlier(const described_call& call, int rank, std::uint64_t earlier) {
-    const auto came_to = [&, this](std::uint64_t number) {
-      return room_->line(rank, number).call.load(memory_order_acquire) >= number;
-    };
-    wait(call, rank, [&] { return came_to(earlier); });
-    while (earlier + 1 < call_ && came_to(earlier + 1)) ++earlier;
+  [[gnu::noinline]] virtual void await_earlier(const described_call& call, int rank, std::uint64_t earlier) {
+    wait(call, rank, room_->line(rank, earlier).call, earlier);
+    while (earlier + 1 < call_ && room_->line(rank, earlier + 1).call.load(memory_order_acquire) > earlier) ++earlier;
     if (room_->record(rank, earlier).history != room_->record(rank_, earlier).history)
       leave_different_calls(rank, earlier);
     seen_[static_cast<std::size_t>(rank)] = earlier;
@@ -186,7 +183,8 @@ class thread_meeting final : public thread_waiting {
     return -1;
   }
 
-  [[noreturn, gnu::cold, gnu::noinline]] void leave_different_calls(int peer, std::uint64_t latest) {
+  // Does not return.
+  [[gnu::cold, gnu::noinline]] virtual void leave_different_calls(int peer, std::uint64_t latest) {
     leave_mismatched_call(different_calls(*room_, rank_, peer, seen_[static_cast<std::size_t>(peer)] + 1, latest));
   }
   [[gnu::cold, gnu::noinline]] void end() noexcept {

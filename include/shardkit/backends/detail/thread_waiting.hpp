@@ -13,7 +13,8 @@
 
 namespace shardkit::detail {
 
-/// Base of the rank's part in the calls, thread_meeting.
+/// Base of the rank's part in the calls, thread_meeting. What calls seldom need is virtual, and so compiled where ranks
+/// are made instead of in every source that makes a call.
 class thread_waiting : public thread_activity {
  public:
   int rank() const noexcept { return rank_; }
@@ -67,7 +68,7 @@ class thread_waiting : public thread_activity {
   /// Ends this rank's part in a failed call: says that it reads no more, and waits until no peer can be reading its own
   /// buffers. A peer that publishes from now on sees the failure before it reads anything; one that has published
   /// another call sees that before.
-  [[gnu::cold, gnu::noinline]] void withdraw() noexcept {
+  [[gnu::cold, gnu::noinline]] virtual void withdraw() noexcept {
     room_->slot(rank_).withdrawn.store(true);
     if (!exposed_) return;
     for (int rank = 0; rank < room_->size; ++rank) {
@@ -120,7 +121,7 @@ class thread_waiting : public thread_activity {
   bool exposed_ = false;       // peers may be reading its buffers
 
  private:
-  [[gnu::cold, gnu::noinline]] void wait_longer(const described_call& call, int rank, const condition& ready) {
+  [[gnu::cold, gnu::noinline]] virtual void wait_longer(const described_call& call, int rank, const condition& ready) {
     launch_state& launch = *room_->launch;
     const int launch_rank = room_->launch_rank(rank);
     const auto interrupted = [&] {
