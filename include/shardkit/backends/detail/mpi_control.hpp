@@ -97,8 +97,7 @@ class mpi_control final : public shared_object, public control_lane {
     }
   }
   void require(int peer, const blob& message) const {
-    if (peer < 0 || peer >= size_)
-      throw usage_error(not_a_rank("control: peer", peer, size_));
+    if (peer < 0 || peer >= size_) throw usage_error(not_a_rank("control: peer", peer, size_));
     if (message.size() > INT_MAX)
       throw usage_error("control: a message of " + std::to_string(message.size()) + " bytes; at most " +
                         std::to_string(INT_MAX) + ": send it in parts, or as a call");
