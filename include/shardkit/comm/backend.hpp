@@ -27,9 +27,9 @@
 // be enqueued: it may be empty. The typed face adds what orders the streams (detail/forked.hpp).
 //
 //   std::uint64_t group_order() const;       where a device works off what it is given one by one: the same number on
-//   all
-//                                            ranks of this communicator and on none of another. A group over several
-//                                            communicators is enqueued in this order, whichever way ranks list them
+//                                            all ranks of this communicator and on none of another. A group over
+//                                            several communicators is enqueued in this order, whichever way ranks list
+//                                            them
 //   const call_history* remembered();        where it keeps its last calls: every error of the communicator prints them
 //   static constexpr bool is_capturable = false;       over a device, where calls cannot be part of a graph: those that
 //                                            are started are then refused before their streams are ordered

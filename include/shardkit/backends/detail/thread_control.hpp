@@ -58,7 +58,7 @@ class thread_control final : public control_lane {
   void require(int peer) {
     meeting_.require_alive();
     if (peer >= 0 && peer < size()) return;
-    const std::string why = sentence() << "control: peer " << peer << " is not a rank of this communicator";
+    const std::string why = not_a_rank("control: peer", peer, size());
     meeting_.raise(rank(), why);
     throw usage_error(why);
   }
