@@ -14,7 +14,7 @@
 #define STARTED(function, name)                                                                                \
   TEST_CASE("started: " name) {                                                                                \
     on_threads(                                                                                                \
-        {1, 2, 3, 5},                                                                                          \
+        {1, 2, 3, 8},                                                                                          \
         [](auto& comm, auto& report, const auto& how) {                                                        \
           using backend = started_calls<shardkit::thread_backend>;                                             \
           auto started = shardkit::erase(shardkit::communicator<backend>(backend(std::move(comm.backend())))); \
