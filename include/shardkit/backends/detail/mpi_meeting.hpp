@@ -4,6 +4,7 @@
 
 #include <shardkit/backends/detail/mpi_api.hpp>
 #include <shardkit/backends/detail/tcp_greeting.hpp>
+#include <shardkit/backends/detail/tcp_tuning.hpp>
 #include <shardkit/core/detail/list.hpp>
 #include <shardkit/core/detail/waiting.hpp>
 
@@ -20,7 +21,6 @@
 #include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -226,7 +226,7 @@ class mpi_meeting {
         continue;
       close(expected.socket);  // which it has given up, or it would not come again
       expected.socket = std::exchange(one.socket, -1);
-      tune(expected.socket);
+      tune_connection(expected.socket);
     }
     return false;
   }
@@ -260,7 +260,7 @@ class mpi_meeting {
     complaint = std::strerror(wrong);
     if (wrong != 0) return false;
     complaint = "what listens there did not answer as this job's rank 0";
-    tune(socket);
+    tune_connection(socket);
     greeting::wire reply;
     greeting answer;
     std::size_t bytes = 0;
@@ -285,19 +285,6 @@ class mpi_meeting {
     const auto wire =
         encode({greeting::current_version, kind, static_cast<std::uint32_t>(rank_), size_, invitation_.token, ""});
     return ::send(socket, wire.data(), wire.size(), MSG_DONTWAIT | MSG_NOSIGNAL) == static_cast<ssize_t>(wire.size());
-  }
-  // News leave at once, and a host that is gone is noticed within half a minute.
-  static void tune(int socket) noexcept {
-    const auto set = [socket](int level, int option, int value) {
-      (void)::setsockopt(socket, level, option, &value, sizeof value);
-    };
-    set(IPPROTO_TCP, TCP_NODELAY, 1);
-    set(SOL_SOCKET, SO_KEEPALIVE, 1);
-#if defined(TCP_KEEPIDLE)
-    set(IPPROTO_TCP, TCP_KEEPIDLE, 10);
-    set(IPPROTO_TCP, TCP_KEEPINTVL, 5);
-    set(IPPROTO_TCP, TCP_KEEPCNT, 4);
-#endif
   }
 
   const MPI_Comm world_;

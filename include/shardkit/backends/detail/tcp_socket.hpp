@@ -1,6 +1,7 @@
 // One socket that closes itself, and the few operations on it, none of which can wait without end.
 #pragma once
 
+#include <shardkit/backends/detail/tcp_tuning.hpp>
 #include <shardkit/core/detail/waiting.hpp>
 #include <shardkit/core/error.hpp>
 
@@ -16,7 +17,6 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -111,19 +111,8 @@ class tcp_socket {
     return outcome::done;
   }
 
-  /// Small messages leave at once, and a host that is gone is noticed within half a minute.
-  void tune() const noexcept {
-    set(IPPROTO_TCP, TCP_NODELAY, 1);
-    set(SOL_SOCKET, SO_KEEPALIVE, 1);
-#if defined(TCP_KEEPIDLE)
-    set(IPPROTO_TCP, TCP_KEEPIDLE, 10);
-    set(IPPROTO_TCP, TCP_KEEPINTVL, 5);
-    set(IPPROTO_TCP, TCP_KEEPCNT, 4);
-#endif
-  }
-  void set(int level, int option, int value) const noexcept {
-    (void)::setsockopt(descriptor_, level, option, &value, sizeof value);
-  }
+  void tune() const noexcept { tune_connection(descriptor_); }
+  void set(int level, int option, int value) const noexcept { set_option(descriptor_, level, option, value); }
 
  private:
   int descriptor_ = -1;
