@@ -124,7 +124,7 @@ class thread_waiting : public thread_activity {
   [[gnu::cold, gnu::noinline]] virtual void wait_longer(const described_call& call, int rank, const condition& ready) {
     launch_state& launch = *room_->launch;
     const int launch_rank = room_->launch_rank(rank);
-    const auto interrupted = [&] {
+    const auto interrupted = [&, this] {
       return launch.failed() || launch.has_left(launch_rank) || room_->slot(rank).end.load() != thread_slot::no_end;
     };
     constexpr double unnoticed = 20e-3;
