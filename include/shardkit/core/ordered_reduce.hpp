@@ -22,8 +22,9 @@ namespace detail {
 // is an input, whose lines have been read already.
 inline bool streams_outputs(const void* const* inputs, int input_count, void* const* outputs, int output_count,
                             std::size_t bytes, std::size_t element) noexcept {
-  // Every rank works on a share of this size, so the number of inputs tells what all of them write.
-  if (!goes_past_caches(bytes * static_cast<std::size_t>(input_count) * static_cast<std::size_t>(output_count)))
+  // Every rank works on a share of this size, and there are as many as inputs.
+  if (!goes_past_caches(bytes * static_cast<std::size_t>(input_count) *
+                        static_cast<std::size_t>(input_count + output_count)))
     return false;
   const auto place = [](const void* output) { return reinterpret_cast<std::uintptr_t>(output) % 64; };
   for (int target = 0; target < output_count; ++target) {

@@ -156,6 +156,11 @@ class cuda_thread_transport {
   end number(const send_call& call) { return number(call, true, sent_); }
   end number(const recv_call& call) { return number(call, false, received_); }
 
+  /// Both sides always meet, since each has a stream to be told.
+  template <class Call>
+  static constexpr bool at_once(const Call&) noexcept {
+    return false;
+  }
   static end::outcome next_step(end& message, bool& offered, int, bool) {
     const end::outcome now = message.step(offered);
     offered = now == end::outcome::waiting;

@@ -31,9 +31,11 @@ struct message_side {
 
 // The buffer of a send is only read; one field serves both directions.
 inline message_side side_of(const send_call& call) noexcept {
-  return {const_cast<void*>(call.in), call.count, call.type, call.site};
+  return {const_cast<void*>(call.in), call.count, call.type, call.site.by_words()};
 }
-inline message_side side_of(const recv_call& call) noexcept { return {call.out, call.count, call.type, call.site}; }
+inline message_side side_of(const recv_call& call) noexcept {
+  return {call.out, call.count, call.type, call.site.by_words()};
+}
 
 /// A place where message number n of a channel is handed over, for every n that shares it.
 struct alignas(64) message_slot {
@@ -51,6 +53,38 @@ struct alignas(64) message_slot {
 
   /// The state of the slot on its `turn`-th use.
   static constexpr std::uint64_t state_of(std::uint64_t turn, phase now) noexcept { return turn << 3 | now; }
+
+  /// Leaves a message in `small`, or in `in_box` where that is not null, for the receiver to take when it comes. False
+  /// where the slot is not free, or the receiver has come meanwhile.
+  bool leave(std::uint64_t turn, const message_side& mine, unsigned char* in_box) noexcept {
+    std::uint64_t expected = state_of(turn, empty);
+    if (state.load(memory_order_acquire) != expected) return false;
+    copy_small(in_box == nullptr ? small : in_box, mine.data, mine.bytes());
+    count = mine.count;
+    type = mine.type;
+    box = in_box;
+    sender.count = mine.count;
+    sender.type = mine.type;
+    sender.site = mine.site.by_words();
+    return state.compare_exchange_strong(expected, state_of(turn, in_box == nullptr ? sent_here : sent_boxed),
+                                         memory_order_acq_rel, memory_order_acquire);
+  }
+  /// Whether the sender, or an offer of either side, has come.
+  bool has_come(std::uint64_t turn) const noexcept { return state.load(memory_order_acquire) > state_of(turn, empty); }
+  /// Whether the sender is gone and has left its message.
+  bool is_left(std::uint64_t turn) const noexcept {
+    const std::uint64_t now = state.load(memory_order_acquire);
+    return now == state_of(turn, sent_here) || now == state_of(turn, sent_boxed);
+  }
+  /// Takes what was left, and its box, if it is what the receiver expects. The slot is the sender's again when the
+  /// receiver vacates it. Needs no ownership of the slot: to ask for that takes as long as the message itself.
+  bool take(const message_side& mine, unsigned char*& spare) const noexcept {
+    if (mine.count != count || mine.type != type) return false;
+    copy_small(mine.data, box == nullptr ? small : box, mine.bytes());
+    if (box != nullptr) spare = box;
+    return true;
+  }
+  void vacate(std::uint64_t turn) noexcept { state.store(state_of(turn + 1, empty), memory_order_release); }
 
   // What a receiver reads of a short message lies in one line.
   atomic<std::uint64_t> state{0};
@@ -74,6 +108,17 @@ struct thread_channel {
   static constexpr std::uint64_t turn(std::uint64_t message) noexcept { return message / depth; }
 
   message_slot slots[depth];
+};
+
+/// A slot whose message its receiver has taken, on a turn.
+struct message_place {
+  message_slot* slot = nullptr;
+  std::uint64_t turn = 0;
+
+  void vacate() noexcept {
+    if (slot != nullptr) slot->vacate(turn);
+    slot = nullptr;
+  }
 };
 
 /// One rank's end of message number `message`: offered, taken or complete.
@@ -100,37 +145,31 @@ class message_end {
   outcome offer(unsigned char*& spare, bool looks) noexcept {
     using slot = message_slot;
     const std::size_t bytes = mine_.bytes();
+    if (sends_ && (bytes <= slot::small_bytes || (spare != nullptr && bytes <= thread_limits::box))) {
+      unsigned char* const box = bytes <= slot::small_bytes ? nullptr : spare;
+      if (!slot_->leave(turn_, mine_, box)) return meet(spare);
+      if (box != nullptr) spare = nullptr;
+      return outcome::complete;
+    }
     std::uint64_t expected = slot::state_of(turn_, slot::empty);
-    const bool alone = slot_->state.load(memory_order_acquire) == expected;
-    if (!sends_ && looks && alone && bytes <= thread_limits::box) return outcome::early;
-    if (alone) {
+    if (slot_->state.load(memory_order_acquire) == expected) {
+      if (!sends_ && looks && bytes <= thread_limits::box) return outcome::early;
       slot_->claimed.store(0, memory_order_relaxed);
       slot_->finished.store(0, memory_order_relaxed);
+      show();
+      if (exchange(expected, sends_ ? slot::sent : slot::awaited)) return outcome::waiting;
     }
-    (sends_ ? slot_->sender : slot_->receiver) = mine_;
-    if (sends_ && (bytes <= slot::small_bytes || (spare != nullptr && bytes <= thread_limits::box))) {
-      if (alone) {
-        const bool is_small = bytes <= slot::small_bytes;
-        copy_small(is_small ? slot_->small : spare, mine_.data, bytes);
-        slot_->count = mine_.count;
-        slot_->type = mine_.type;
-        if (!is_small) slot_->box = spare;
-        if (exchange(expected, is_small ? slot::sent_here : slot::sent_boxed)) {
-          if (!is_small) spare = nullptr;
-          return outcome::complete;
-        }
-      }
-    } else if (exchange(expected, sends_ ? slot::sent : slot::awaited)) {
-      return outcome::waiting;
-    }
-    return take(spare);
+    return meet(spare);
   }
+
+  /// Of a message received: its slot, to be vacated, if the message lay there.
+  message_place place() const noexcept { return {!sends_ && slot_->is_left(turn_) ? slot_ : nullptr, turn_}; }
 
   /// Looks whether the other side has copied meanwhile, and helps it.
   outcome poll() noexcept {
     const std::uint64_t now = slot_->state.load(memory_order_acquire);
     if (now == message_slot::state_of(turn_, message_slot::copied)) {
-      next_turn();
+      slot_->vacate(turn_);
       return outcome::complete;
     }
     if (now == message_slot::state_of(turn_, message_slot::copying) && slot_->sender.matches(slot_->receiver))
@@ -158,18 +197,13 @@ class message_end {
                                                 memory_order_acquire);
   }
 
+  void show() noexcept { (sends_ ? slot_->sender : slot_->receiver) = mine_; }
+
   // The other side was first: its offer is taken, unless it is withdrawn at this moment.
-  outcome take(unsigned char*& spare) noexcept {
+  outcome meet(unsigned char*& spare) noexcept {
     using slot = message_slot;
-    const std::uint64_t now = slot_->state.load(memory_order_acquire);
-    const bool is_small = now == slot::state_of(turn_, slot::sent_here);
-    if (!sends_ && (is_small || now == slot::state_of(turn_, slot::sent_boxed))) {
-      if (mine_.count != slot_->count || mine_.type != slot_->type) return outcome::mismatch;
-      copy_small(mine_.data, is_small ? slot_->small : slot_->box, mine_.bytes());
-      if (!is_small) spare = slot_->box;
-      next_turn();
-      return outcome::complete;
-    }
+    if (!sends_ && slot_->is_left(turn_)) return slot_->take(mine_, spare) ? outcome::complete : outcome::mismatch;
+    show();
     std::uint64_t expected = slot::state_of(turn_, sends_ ? slot::awaited : slot::sent);
     if (!exchange(expected, slot::copying)) return outcome::waiting;  // withdrawn: the failure will end the wait
     if (!slot_->sender.matches(slot_->receiver)) {
@@ -197,10 +231,6 @@ class message_end {
                  bytes - at < piece ? bytes - at : piece, streams);
       slot_->finished.fetch_add(1, memory_order_release);
     }
-  }
-
-  void next_turn() noexcept {
-    slot_->state.store(message_slot::state_of(turn_ + 1, message_slot::empty), memory_order_release);
   }
 
   message_slot* slot_ = nullptr;

@@ -40,14 +40,8 @@ class basic_thread_collectives : private thread_contributions {
     // Every rank copies its share of the root's data to all others.
     meeting_.await_all(call);
     const share mine = share_of(bytes, dtype::u8);
-    const std::size_t end = mine.first + mine.count;
-    const bool streams = goes_past_caches(bytes * (ranks() - 1));
-    const char* from = static_cast<const char*>(meeting_.line(call.root).direct.in);
-    for (std::size_t at = mine.first; at < end; at += thread_limits::piece)
-      for (int peer = 0; peer < size(); ++peer)
-        if (peer != call.root)
-          copy_bytes(static_cast<char*>(meeting_.line(peer).direct.out) + at, from + at,
-                     end - at < thread_limits::piece ? end - at : thread_limits::piece, streams);
+    spread(static_cast<const char*>(meeting_.line(call.root).direct.in) + mine.first, mine.first, mine.count,
+           goes_past_caches(bytes * (ranks() - 1)), [&](int peer) { return peer != call.root; });
   }
 
   void publish(const reduce_call& call) {
@@ -98,22 +92,18 @@ class basic_thread_collectives : private thread_contributions {
   void work(const reduce_scatter_uneven_call& call) { combine_parts(call, unequal_parts{*call.layout}); }
 
   void publish(const all_gather_call& call) { carry_part(call, equal_parts{call.count, size()}, thread_limits::box); }
-  void work(const all_gather_call& call) { collect(call, equal_parts{call.count, size()}, thread_limits::box); }
+  void work(const all_gather_call& call) { collect(call, equal_parts{call.count, size()}); }
   void publish(const all_gather_uneven_call& call) {
     carry_part(call, unequal_parts{*call.layout}, thread_limits::box);
   }
-  void work(const all_gather_uneven_call& call) { collect(call, unequal_parts{*call.layout}, thread_limits::box); }
+  void work(const all_gather_uneven_call& call) { collect(call, unequal_parts{*call.layout}); }
 
   void publish(const gather_call& call) { carry_part(call, equal_parts{call.count, size()}, thread_limits::one_way); }
-  void work(const gather_call& call) {
-    if (rank() == call.root) collect(call, equal_parts{call.count, size()}, thread_limits::one_way);
-  }
+  void work(const gather_call& call) { collect_at_root(call, equal_parts{call.count, size()}); }
   void publish(const gather_uneven_call& call) {
     carry_part(call, unequal_parts{*call.layout}, thread_limits::one_way);
   }
-  void work(const gather_uneven_call& call) {
-    if (rank() == call.root) collect(call, unequal_parts{*call.layout}, thread_limits::one_way);
-  }
+  void work(const gather_uneven_call& call) { collect_at_root(call, unequal_parts{*call.layout}); }
 
   void publish(const scatter_call& call) { carry_from_root(call, call.count * ranks()); }
   void work(const scatter_call& call) {
@@ -128,7 +118,7 @@ class basic_thread_collectives : private thread_contributions {
   void work(const all_to_all_call& call) {
     const equal_parts parts{call.count, size()};
     const std::size_t count = call.count, largest = parts.largest_for_others() * size_of(call.type);
-    const bool streams = goes_past_caches(parts.total() * ranks() * size_of(call.type));
+    const bool streams = goes_past_caches(2 * parts.total() * ranks() * size_of(call.type));
     each_peer([&, this](int peer) {
       void* to = element_at(call.out, index(peer) * count, call.type);
       if (peer == rank()) return copy(call, to, element_at(call.in, parts.offset(peer), call.type), count, streams);
@@ -202,17 +192,42 @@ class basic_thread_collectives : private thread_contributions {
     call.combine(call.op.kind, inputs_.data(), size(), outputs_.data(), outputs, mine.count);
   }
 
-  // Every rank's part to its place in `out`.
+  // Copies to the same place in the outputs of those ranks that `take` it, at `first`, reading once.
+  template <class Take>
+  void spread(const void* from, std::size_t first, std::size_t bytes, bool streams, Take takes) {
+    for (std::size_t at = 0; at < bytes; at += thread_limits::piece)
+      for (int peer = 0; peer < size(); ++peer)
+        if (takes(peer))
+          copy_bytes(static_cast<char*>(meeting_.line(peer).direct.out) + first + at,
+                     static_cast<const char*>(from) + at,
+                     bytes - at < thread_limits::piece ? bytes - at : thread_limits::piece, streams);
+  }
+  // This rank's part to the outputs of those that take it.
+  template <class Call, class Parts, class Take>
+  void deliver(const Call& call, Parts parts, std::size_t outputs, Take takes) {
+    meeting_.await_all(call);
+    const std::size_t size = size_of(call.type);
+    spread(call.in, parts.offset(rank()) * size, parts.count(rank()) * size,
+           goes_past_caches(parts.total() * (1 + outputs) * size), takes);
+  }
+  // Every rank's part to its place in every `out`.
   template <class Call, class Parts>
-  void collect(const Call& call, Parts parts, std::size_t limit) {
+  void collect(const Call& call, Parts parts) {
     const std::size_t largest = parts.largest() * size_of(call.type);
-    const bool streams = goes_past_caches(parts.total() * ranks() * size_of(call.type));
+    if (largest > thread_limits::box) return deliver(call, parts, ranks(), [](int) { return true; });
+    take_parts(call, parts, largest);
+  }
+  template <class Call, class Parts>
+  void collect_at_root(const Call& call, Parts parts) {
+    const std::size_t largest = parts.largest() * size_of(call.type);
+    if (largest > thread_limits::one_way) deliver(call, parts, 1, [&](int peer) { return peer == call.root; });
+    else if (rank() == call.root) take_parts(call, parts, largest);
+  }
+  template <class Call, class Parts>
+  void take_parts(const Call& call, Parts parts, std::size_t largest) {
     each_peer([&, this](int peer) {
-      void* const to = element_at(call.out, parts.offset(peer), call.type);
-      const std::size_t count = parts.count(peer);
-      if (peer == rank()) copy(call, to, call.in, count, streams);
-      else if (largest <= limit) copy(call, to, carried(call, peer, largest), count, streams);
-      else copy_measured(call, to, shown(call, peer).in, count, streams);
+      copy(call, element_at(call.out, parts.offset(peer), call.type),
+           peer == rank() ? call.in : carried(call, peer, largest), parts.count(peer));
     });
   }
 
@@ -222,7 +237,7 @@ class basic_thread_collectives : private thread_contributions {
     const void* from = rank() == call.root               ? call.in
                        : bytes <= thread_limits::one_way ? carried(call, call.root, bytes)
                                                          : shown(call, call.root).in;
-    copy(call, call.out, element_at(from, first, call.type), count, goes_past_caches(bytes));
+    copy(call, call.out, element_at(from, first, call.type), count, goes_past_caches(2 * bytes));
   }
 
   [[noreturn, gnu::cold, gnu::noinline]] void refuse_all_to_all(const all_to_all_uneven_call& call, int peer,

@@ -57,7 +57,7 @@ class thread_contributions {
   template <class Call, class Parts>
   void carry_part(const Call& call, Parts parts, std::size_t limit) {
     const std::size_t size = size_of(call.type), largest = parts.largest() * size;
-    if (largest > limit) show(call, parts.count(rank()), parts.count(rank()), 0);
+    if (largest > limit) meeting_.publish_buffers(call, {call.in, call.out});
     else carry(call, call.in, parts.count(rank()) * size, largest);
   }
   // A part for each peer, one after the other.

@@ -162,7 +162,7 @@ class thread_meeting : public thread_waiting {
     }
     history_ = (history_ ^ print) * 0x9e3779b97f4a7c15u;
     history_ ^= history_ >> 32;  // what differs shall not stay in the highest bits
-    room_->record(rank_, call_) = {print, history_, call.site()};
+    room_->record(rank_, call_) = {print, history_, call.site().by_words()};
     return room_->line(rank_, call_);
   }
 

@@ -60,18 +60,7 @@ class thread_messages {
   template <class Call>
   void perform(const Call& call) {
     meeting_.require_alive();
-    constexpr bool sends = std::is_same<Call, send_call>::value;
-    sole_message message{transport_.number(call)};
-    const auto ready = [&, this] {
-      const step_outcome now = transport_.next_step(message.end, message.offered, call.peer, true);
-      if (now == step_outcome::mismatch) {
-        message.offered = false;
-        throw_mismatch(message.end, sends, call.peer);
-      }
-      return now == step_outcome::complete;
-    };
-    if (!ready()) meeting_.wait(call, call.peer, ready);
-    message.offered = false;
+    if (!transport_.at_once(call)) meet(call);
   }
   /// The same with a request. A message to oneself that would wait for ever is refused.
   template <class Call>
@@ -176,6 +165,22 @@ class thread_messages {
       message.phase_ = phase::mismatched;
       throw_mismatch(message.end_, message.sends_, message.peer_);
     }
+  }
+
+  template <class Call>
+  [[gnu::noinline]] void meet(const Call& call) {
+    constexpr bool sends = std::is_same<Call, send_call>::value;
+    sole_message message{transport_.number(call)};
+    const auto ready = [&, this] {
+      const step_outcome now = transport_.next_step(message.end, message.offered, call.peer, true);
+      if (now == step_outcome::mismatch) {
+        message.offered = false;
+        throw_mismatch(message.end, sends, call.peer);
+      }
+      return now == step_outcome::complete;
+    };
+    if (!ready()) meeting_.wait(call, call.peer, ready);
+    message.offered = false;
   }
 
   // A message that its own call waits for. Taken back where the wait ends in an exception.

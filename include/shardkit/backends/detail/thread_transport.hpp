@@ -9,8 +9,8 @@
 
 namespace shardkit::detail {
 
-/// A transport of thread_messages: `number` gives a message its place among those to or from its peer, `next_step`
-/// takes it as far as it goes without waiting.
+/// A transport of thread_messages: `at_once` does what needs no second look, `number` gives any other message its place
+/// among those to or from its peer, and `next_step` takes it as far as it goes without waiting.
 class thread_transport {
  public:
   using end = message_end;
@@ -19,7 +19,9 @@ class thread_transport {
       : meeting_(meeting), peers_(static_cast<std::size_t>(meeting_.room().size)) {}
 
   end number(const recv_call& call) {
-    return end(meeting_.room().channel(call.peer, meeting_.rank()), with(call.peer).received++, false, side_of(call));
+    with_peer& state = with(call.peer);
+    state.read.vacate();
+    return end(meeting_.room().channel(call.peer, meeting_.rank()), state.received++, false, side_of(call));
   }
   end number(const send_call& call) {
     thread_room& room = meeting_.room();
@@ -33,9 +35,35 @@ class thread_transport {
       ++state.spare;
       state.made = true;
     }
-    // By the time of the next message its slot is at hand.
-    __builtin_prefetch(&channel.slot(state.sent + 1), 1);
+    prefetch(channel.slot(state.sent + 1));
     return end(channel, state.sent++, true, mine);
+  }
+
+  /// Sends what fits into a slot that is free, or waits for a message that its sender leaves, and takes it. False where
+  /// the sides have to meet, or differ: the message is then numbered.
+  bool at_once(const send_call& call) {
+    const message_side mine = side_of(call);
+    if (mine.bytes() > message_slot::small_bytes) return false;
+    with_peer& state = with(call.peer);
+    thread_channel& channel = meeting_.room().channel(meeting_.rank(), call.peer);
+    if (!channel.slot(state.sent).leave(thread_channel::turn(state.sent), mine, nullptr)) return false;
+    prefetch(channel.slot(++state.sent));
+    return true;
+  }
+  bool at_once(const recv_call& call) {
+    const message_side mine = side_of(call);
+    if (mine.bytes() > thread_limits::box) return false;
+    with_peer& state = with(call.peer);
+    state.read.vacate();
+    message_slot& slot = meeting_.room().channel(call.peer, meeting_.rank()).slot(state.received);
+    const std::uint64_t turn = thread_channel::turn(state.received);
+    meeting_.wait(call, call.peer, [&] { return slot.has_come(turn); });
+    unsigned char* box = nullptr;
+    if (!slot.is_left(turn) || !slot.take(mine, box)) return false;
+    ++state.received;
+    state.read = {&slot, turn};
+    if (box != nullptr) state.boxes[state.spare++] = box;
+    return true;
   }
 
   end::outcome next_step(end& message, bool& offered, int peer, bool looks) {
@@ -47,6 +75,7 @@ class thread_transport {
     const end::outcome now = message.offer(box, looks);
     if (had && box == nullptr) --state.spare;
     if (!had && box != nullptr) state.boxes[state.spare++] = box;
+    if (now == end::outcome::complete) keep(state, message.place());
     offered = now == end::outcome::waiting;
     return now;
   }
@@ -58,7 +87,17 @@ class thread_transport {
     unsigned char* boxes[2] = {};
     int spare = 0;
     bool made = false;
+    // The slot read last is given back at the next receive. The sender has other slots; and a rank that answers a
+    // message need not wait for the slot's line to come back, which would have to come before its answer can be seen.
+    message_place read;
   };
+  // By the time of the next message its slot is at hand.
+  static void prefetch(const message_slot& slot) noexcept { __builtin_prefetch(&slot, 1); }
+  static void keep(with_peer& state, const message_place& read) noexcept {
+    if (read.slot == nullptr) return;
+    state.read.vacate();
+    state.read = read;
+  }
   with_peer& with(int peer) noexcept { return peers_[static_cast<std::size_t>(peer)]; }
 
   thread_meeting& meeting_;

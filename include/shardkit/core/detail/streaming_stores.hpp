@@ -47,10 +47,10 @@ inline std::size_t last_level_cache_bytes() noexcept {
 inline constexpr bool has_streaming_stores = false;
 #endif
 
-/// Whether a call that writes so much, on all ranks together, should leave the caches alone.
-inline bool goes_past_caches([[maybe_unused]] std::size_t written) noexcept {
+/// Whether a call that touches so much, on all ranks together, should write past the caches.
+inline bool goes_past_caches([[maybe_unused]] std::size_t touched) noexcept {
 #if defined(SHARDKIT_STREAMING_STORES)
-  return written >= last_level_cache_bytes();
+  return touched >= last_level_cache_bytes();
 #else
   return false;
 #endif
