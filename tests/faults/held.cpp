@@ -116,10 +116,10 @@ const std::vector<call>& calls() {
       HELD("broadcast", 0, 1, broadcast, parts(b, 1), 1),
       HELD("scatter", 0, 2, scatter, parts(b, 2), out(c, elements), 1),
       HELD("uneven scatter", 0, 3, scatter, parts(b, 3), out(c, own(c)), uneven(), 1),
-      HELD("gather", 0, 1, gather, parts(b, 1), out(c, 2 * elements), 0),
-      HELD("uneven gather", 0, 2, gather, view(b, own(c)), out(c, 3 * elements), uneven(), 0),
-      HELD("all_gather", 1, 2, all_gather, in_place(parts(b, 2))),
-      HELD("uneven all_gather", 1, 3, all_gather, in_place(parts(b, 3)), uneven()),
+      HELD("gather", 0, 2, gather, parts(spare(c, input), 1), parts(b, 2), 1),
+      HELD("uneven gather", 0, 3, gather, view(spare(c, input), own(c)), parts(b, 3), uneven(), 1),
+      HELD("all_gather", 0, 2, all_gather, in_place(parts(b, 2))),
+      HELD("uneven all_gather", 0, 3, all_gather, in_place(parts(b, 3)), uneven()),
       HELD("all_to_all", 0, 2, all_to_all, parts(b, 2), out(c, 2 * elements)),
       HELD("uneven all_to_all", 0, 3, all_to_all, parts(b, 3), uneven(), out(c, 2 * own(c)), received(c)),
       HELD("reduce", 0, 1, reduce, parts(b, 1), out(c, elements), sum, 0),
@@ -158,7 +158,7 @@ const std::vector<call>& calls() {
            g.recv(out(c, elements), 1 - c.rank());
          });
        }},
-      {"group of collectives", 1, 3,
+      {"group of collectives", 0, 3,
        [](comm_type& c, float* b) {
          c.group([&](auto& g) {
            g.barrier();

@@ -110,17 +110,6 @@ struct thread_channel {
   message_slot slots[depth];
 };
 
-/// A slot whose message its receiver has taken, on a turn.
-struct message_place {
-  message_slot* slot = nullptr;
-  std::uint64_t turn = 0;
-
-  void vacate() noexcept {
-    if (slot != nullptr) slot->vacate(turn);
-    slot = nullptr;
-  }
-};
-
 /// One rank's end of message number `message`: offered, taken or complete.
 class message_end {
  public:
@@ -140,9 +129,8 @@ class message_end {
   bool can_offer() const noexcept { return slot_->state.load(memory_order_acquire) >> 3 == turn_; }
 
   /// Offers this side, or takes the other's offer and copies. `spare` is a box for a message of medium size, or null;
-  /// it goes away with a message sent and comes with one received. Where this rank does nothing but look for the other
-  /// side (`looks`), what travels in a slot or a box needs no offer.
-  outcome offer(unsigned char*& spare, bool looks) noexcept {
+  /// it goes away with a message sent and comes with one received.
+  outcome offer(unsigned char*& spare) noexcept {
     using slot = message_slot;
     const std::size_t bytes = mine_.bytes();
     if (sends_ && (bytes <= slot::small_bytes || (spare != nullptr && bytes <= thread_limits::box))) {
@@ -153,7 +141,6 @@ class message_end {
     }
     std::uint64_t expected = slot::state_of(turn_, slot::empty);
     if (slot_->state.load(memory_order_acquire) == expected) {
-      if (!sends_ && looks && bytes <= thread_limits::box) return outcome::early;
       slot_->claimed.store(0, memory_order_relaxed);
       slot_->finished.store(0, memory_order_relaxed);
       show();
@@ -161,9 +148,6 @@ class message_end {
     }
     return meet(spare);
   }
-
-  /// Of a message received: its slot, to be vacated, if the message lay there.
-  message_place place() const noexcept { return {!sends_ && slot_->is_left(turn_) ? slot_ : nullptr, turn_}; }
 
   /// Looks whether the other side has copied meanwhile, and helps it.
   outcome poll() noexcept {
@@ -202,7 +186,11 @@ class message_end {
   // The other side was first: its offer is taken, unless it is withdrawn at this moment.
   outcome meet(unsigned char*& spare) noexcept {
     using slot = message_slot;
-    if (!sends_ && slot_->is_left(turn_)) return slot_->take(mine_, spare) ? outcome::complete : outcome::mismatch;
+    if (!sends_ && slot_->is_left(turn_)) {
+      if (!slot_->take(mine_, spare)) return outcome::mismatch;
+      slot_->vacate(turn_);
+      return outcome::complete;
+    }
     show();
     std::uint64_t expected = slot::state_of(turn_, sends_ ? slot::awaited : slot::sent);
     if (!exchange(expected, slot::copying)) return outcome::waiting;  // withdrawn: the failure will end the wait

@@ -66,38 +66,43 @@ class thread_transport {
     return true;
   }
 
-  end::outcome next_step(end& message, bool& offered, int peer, bool looks) {
+  /// `waited_for`: by a sender that may as well fill a box.
+  end::outcome next_step(end& message, bool& offered, int peer, bool waited_for) {
     if (offered) return message.poll();
     if (!message.can_offer()) return end::outcome::early;
     with_peer& state = with(peer);
-    unsigned char* box = message.sends() && looks && state.spare != 0 ? state.boxes[state.spare - 1] : nullptr;
+    unsigned char* box = message.sends() && waited_for && state.spare != 0 ? state.boxes[state.spare - 1] : nullptr;
     const bool had = box != nullptr;
-    const end::outcome now = message.offer(box, looks);
+    const end::outcome now = message.offer(box);
     if (had && box == nullptr) --state.spare;
     if (!had && box != nullptr) state.boxes[state.spare++] = box;
-    if (now == end::outcome::complete) keep(state, message.place());
     offered = now == end::outcome::waiting;
     return now;
   }
 
  private:
+  // A slot whose message was taken at once, given back when the next is received. The sender has others meanwhile; and
+  // a rank that answers need not wait for the slot's line to come back, which had to come before its answer can be
+  // seen.
+  struct taken_slot {
+    message_slot* slot = nullptr;
+    std::uint64_t turn = 0;
+
+    void vacate() noexcept {
+      if (slot != nullptr) slot->vacate(turn);
+      slot = nullptr;
+    }
+  };
   // What this rank has with another: messages so far, and boxes that are its turn to fill, of two at most.
   struct with_peer {
     std::uint64_t sent = 0, received = 0;
     unsigned char* boxes[2] = {};
     int spare = 0;
     bool made = false;
-    // The slot read last is given back at the next receive. The sender has other slots; and a rank that answers a
-    // message need not wait for the slot's line to come back, which would have to come before its answer can be seen.
-    message_place read;
+    taken_slot read;
   };
   // By the time of the next message its slot is at hand.
   static void prefetch(const message_slot& slot) noexcept { __builtin_prefetch(&slot, 1); }
-  static void keep(with_peer& state, const message_place& read) noexcept {
-    if (read.slot == nullptr) return;
-    state.read.vacate();
-    state.read = read;
-  }
   with_peer& with(int peer) noexcept { return peers_[static_cast<std::size_t>(peer)]; }
 
   thread_meeting& meeting_;
