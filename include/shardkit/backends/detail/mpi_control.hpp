@@ -4,12 +4,12 @@
 
 #include <shardkit/backends/detail/mpi_launch.hpp>
 #include <shardkit/comm/control.hpp>
+#include <shardkit/core/detail/list.hpp>
 #include <shardkit/core/detail/shared.hpp>
 #include <shardkit/core/detail/waiting.hpp>
 
 #include <climits>
 #include <cstddef>
-#include <list>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,7 +28,7 @@ class mpi_control final : public shared_object, public control_lane {
   mpi_control& operator=(const mpi_control&) = delete;
   ~mpi_control() override {
     // After a failure, or after MPI has ended, MPI may still hold the buffers of what was posted: they stay.
-    if (!outgoing_.empty()) new (std::nothrow) std::list<outgoing>(std::move(outgoing_));
+    if (!outgoing_.empty()) new (std::nothrow) list<outgoing>(std::move(outgoing_));
   }
 
   /// Collective, as the end of the communicator is. What was posted and nobody takes is waited for no longer than the
@@ -105,17 +105,18 @@ class mpi_control final : public shared_object, public control_lane {
 
   void send(int peer, int tag, const blob& message) {
     reap();
-    outgoing_.push_back({message});
-    outgoing& one = outgoing_.back();
+    outgoing one{message};
+    outgoing_.make_room();  // or, without memory, what MPI reads would go away with `one`
     mpi_check(
         MPI_Isend(one.message.data(), static_cast<int>(one.message.size()), MPI_BYTE, peer, tag, comm_, &one.request),
         "MPI_Isend");
+    outgoing_.push_back(std::move(one));
   }
   /// Lets go of what has been sent; whether nothing is left.
   bool reap() {
-    for (auto one = outgoing_.begin(); one != outgoing_.end();) {
+    for (outgoing* one = outgoing_.begin(); one != outgoing_.end();) {
       int done = 0;
-      if (MPI_Test(&one->request, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && done != 0) one = outgoing_.erase(one);
+      if (MPI_Test(&one->request, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && done != 0) outgoing_.erase(one);
       else ++one;
     }
     return outgoing_.empty();
@@ -154,7 +155,7 @@ class mpi_control final : public shared_object, public control_lane {
   mpi_launch& launch_;
   MPI_Comm comm_;
   int rank_ = 0, size_ = 1;
-  std::list<outgoing> outgoing_;  // at stable addresses, which MPI reads
+  list<outgoing> outgoing_;  // MPI reads what the messages own, which stays where it is when they are moved
 };
 
 }  // namespace shardkit::detail
