@@ -35,13 +35,12 @@ TEST_CASE("tcp: each field that one rank changes is caught: one rank at least sa
           CAPTURE(rank.text);
           // A rank that had nothing to wait for may have left before any other came to the call.
           CHECK((rank.text == "" || is<shardkit::mismatch_error>(rank) || has(rank.text, "messages differ: ")));
-          CHECK((rank.text == "" || has(rank.text, "messages differ: ") ||
-                 has(rank.text, "rank " + std::to_string(mutated) + " ")));
+          CHECK((rank.text == "" || has(rank.text, "rank " + std::to_string(mutated) + " ")));
           sites += has(rank.text, "right.cpp:10") && has(rank.text, "wrong.cpp:20") ? 1 : 0;
           mismatches += is<shardkit::mismatch_error>(rank) ? 1 : 0;
         }
         CHECK(mismatches >= 1);
-        if (!one.between_two && one.what != "all_to_all layout") CHECK(sites >= 1);
+        CHECK(sites >= 1);
       }
 }
 

@@ -61,7 +61,8 @@ inline void frames(const unsigned char* data, std::size_t size) {
   require(whole.size() == cut.size() && malformed == also, "frames depend on how the stream is cut");
   std::size_t at = 0;
   for (const detail::tcp_frame& one : whole) {
-    require(one.source < 5 && one.targets.size() <= 5 && one.payload.size() <= 4096, "a frame beyond the limits");
+    require(one.source < 5 && one.targets.size() <= 5 && one.words.size() <= 4096 && one.payload.size() <= 4096,
+            "a frame beyond the limits");
     const auto bytes = encode(one);
     require(
         at + bytes.size() <= size && std::equal(bytes.begin(), bytes.end(), reinterpret_cast<const char*>(data) + at),

@@ -158,7 +158,7 @@ TEST_CASE("processes of this launch that do not fit end it at once, with the rea
   } table[] = {{hello(token, 1, 4), "started as one of 4 ranks"},
                {hello(token, 7, 3), "says that it is rank 7 of 3"},
                {hello(token, 0, 3), "says that it is rank 0 of 3"},
-               {encode({greeting::current_version + 1, greeting_kind::hello, 1, 3, token, ""}), "speaks version 3"}};
+               {encode({greeting::current_version + 1, greeting_kind::hello, 1, 3, token, ""}), "speaks version 4"}};
   for (const auto& row : table) {
     CAPTURE(row.reason);
     std::string told;
@@ -233,32 +233,82 @@ TEST_CASE("roots that differ are found out, though each root alone could go on")
   }
 }
 
-TEST_CASE("a receive that meets a message of another size throws") {
-  const auto outcomes = on_tcp_ranks(2, tcp_test_options(), [&](shardkit::tcp_communicator& comm) {
+TEST_CASE("a receive that meets a message of another size or type throws, and names both sides with their lines") {
+  const std::vector<float> four(4, 1);
+  std::vector<double> two(2);
+  const std::string file = __FILE__;
+  // The lines of the two calls, which stand alone on theirs.
+  int send_line = 0, receive_line = 0;
+  const auto text = [&](const char* sent, int sender, const char* received, int receiver) {
+    return "messages differ: rank " + std::to_string(sender) + " sends " + sent + " at " + file + ":" +
+           std::to_string(send_line) + ", rank " + std::to_string(receiver) + " receives " + received + " at " + file +
+           ":" + std::to_string(receive_line);
+  };
+  const auto of_size = on_tcp_ranks(2, tcp_test_options(), [&](shardkit::tcp_communicator& comm) {
     std::vector<int> data(4, 1);
-    if (comm.rank() == 0) comm.send(data, 1);
-    else comm.recv(shardkit::view(data.data(), 3), 0);
+    if (comm.rank() == 0) {
+      send_line = __LINE__ + 1;
+      comm.send(data, 1);
+    } else {
+      receive_line = __LINE__ + 1;
+      comm.recv(shardkit::view(data.data(), 3), 0);
+    }
     comm.barrier();
   });
-  CHECK(is<shardkit::mismatch_error>(outcomes[1]));
-  for (const outcome& one : outcomes) CHECK(has(one.text, "messages differ: rank 1 recv(3 x i32, peer 0) at "));
+  CHECK(is<shardkit::mismatch_error>(of_size[1]));
+  for (const outcome& one : of_size) {
+    CAPTURE(one.text);
+    CHECK(has(one.text, text("4 x i32", 0, "3 x i32", 1)));
+  }
+  // Ranks of the launch, whatever they are called in the communicator; as many bytes of another type.
+  const auto of_type = on_tcp_ranks(3, tcp_test_options(), [&](shardkit::tcp_communicator& world) {
+    auto comm = world.split(world.rank() == 0 ? 0 : 1, -world.rank());
+    if (world.rank() == 1) {
+      send_line = __LINE__ + 1;
+      comm.send(four, 0);
+    } else if (world.rank() == 2) {
+      receive_line = __LINE__ + 1;
+      comm.recv(two, 1);
+    }
+    world.barrier();
+  });
+  CHECK(is<shardkit::mismatch_error>(of_type[2]));
+  for (const outcome& one : of_type) {
+    CAPTURE(one.text);
+    CHECK(has(one.text, text("4 x f32", 1, "2 x f64", 2)));
+  }
+  // A message to oneself never leaves the process.
+  const auto own = on_tcp_ranks(1, tcp_test_options(), [&](shardkit::tcp_communicator& comm) {
+    send_line = __LINE__ + 1;
+    comm.send(four, 0);
+    receive_line = __LINE__ + 1;
+    comm.recv(two, 0);
+  });
+  CHECK(is<shardkit::mismatch_error>(own[0]));
+  CAPTURE(own[0].text);
+  CHECK(has(own[0].text, text("4 x f32", 0, "2 x f64", 0)));
 }
 
-TEST_CASE("a receive that meets as many bytes of another type throws") {
+TEST_CASE("ranks that differ only in what goes from one to another in an all_to_all are named, both with their lines") {
+  using where = shardkit::at<shardkit::host_space>;
   const auto outcomes = on_tcp_ranks(2, tcp_test_options(), [&](shardkit::tcp_communicator& comm) {
-    const std::vector<float> four(4, 1);
-    std::vector<double> two(2);
-    if (comm.rank() == 0) comm.send(four, 1);
-    else comm.recv(two, 0);
+    const auto even = shardkit::partition::from_bounds({0, 2, 4}), odd = shardkit::partition::from_bounds({0, 3, 4});
+    std::vector<int> in(4), out(4);
+    if (comm.rank() == 0) comm.all_to_all(in, odd, out, even, where({}, {"zero.cpp", "test", 10}));
+    else comm.all_to_all(in, even, out, even, where({}, {"one.cpp", "test", 20}));
     comm.barrier();
   });
   CHECK(is<shardkit::mismatch_error>(outcomes[1]));
   for (const outcome& one : outcomes) {
     CAPTURE(one.text);
-    CHECK(has(one.text, "messages differ: rank 1 recv(2 x f64, peer 0)"));
-    CHECK(has(one.text, "f32"));
+    CHECK(has(one.text,
+              "ranks make different calls: rank 0 all_to_all(send 4 x i32 as 3+1, receive 4 x i32 as 2+2) "
+              "at zero.cpp:10 sending 4 bytes, rank 1 "));
+    CHECK(has(one.text, " at one.cpp:20 expecting 8 bytes"));
   }
-  // All names of a byte are one type.
+}
+
+TEST_CASE("all names of a byte are one type to a receive") {
   for (const outcome& one : on_tcp_ranks(2, tcp_test_options(), [&](shardkit::tcp_communicator& comm) {
          std::vector<std::byte> bytes(3);
          std::vector<unsigned char> numbers(3);

@@ -12,6 +12,7 @@
 #include <memory>
 #include <numeric>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -64,6 +65,7 @@ class tcp_calls {
     const auto held = ready(call, bytes);
     tcp_frame frame = room_->frame_to(tcp_frame_kind::message, call.peer);
     frame.fingerprint = message_fingerprint(call);
+    frame.words = message_words(call);
     room_->link->post(frame, call.in, bytes);
     return {};
   }
@@ -217,7 +219,10 @@ class tcp_calls {
     announcement.kind = tcp_frame_kind::announced;
     announcement.source = static_cast<std::uint32_t>(room_->link->rank());
     announcement.targets.assign(room_->members.begin(), room_->members.end());
-    if (room_->size > 1) room_->link->announce(announcement, describe(call) + describe_site(call.site));
+    const std::string words = describe(call) + describe_site(call.site);
+    if (room_->size > 1) room_->link->announce(announcement, words);
+    // Only here can ranks that the hub finds in agreement differ in what goes from one to another.
+    if constexpr (std::is_same<Call, all_to_all_uneven_call>::value) frame.words = words;
     return frame;
   }
   template <class Call, class Finish>

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -34,18 +35,22 @@ struct tcp_frame {
   std::uint64_t sequence = 0;          ///< of a collective
   std::uint64_t fingerprint = 0;       ///< of a collective; of a message, as its sender's
   std::vector<std::uint32_t> targets;  ///< ranks of the launch
+  std::string words;                   ///< what the sender calls and where, for the receiver's error; may be empty
   std::vector<char> payload;
 };
 
 inline constexpr std::size_t tcp_frame_header = 48;
 /// Larger messages are refused where they are made.
 inline constexpr std::uint64_t tcp_largest_payload = std::uint64_t{1} << 28;
+/// Longer words are cut: a path has no more.
+inline constexpr std::size_t tcp_longest_words = 4096;
 inline constexpr unsigned char tcp_topics = control_topics;
 
-// 0 kind, 1 topic, 2 zero, 4 source, 8 communicator, 16 sequence, 24 fingerprint, 32 number of targets, 36 zero,
-// 40 bytes of the payload; then the targets, four bytes each, then the payload.
+// 0 kind, 1 topic, 2 zero, 4 source, 8 communicator, 16 sequence, 24 fingerprint, 32 number of targets,
+// 36 bytes of the words, 40 bytes of the payload; then the targets, four bytes each, then the words, then the payload.
 inline std::vector<char> encode(const tcp_frame& from, const void* payload, std::size_t bytes) {
-  std::vector<char> to(tcp_frame_header + 4 * from.targets.size() + bytes);
+  const std::size_t words = from.words.size() < tcp_longest_words ? from.words.size() : tcp_longest_words;
+  std::vector<char> to(tcp_frame_header + 4 * from.targets.size() + words + bytes);
   auto* at = reinterpret_cast<unsigned char*>(to.data());
   at[0] = static_cast<unsigned char>(from.kind);
   at[1] = from.topic;
@@ -54,13 +59,15 @@ inline std::vector<char> encode(const tcp_frame& from, const void* payload, std:
   put_u64(at + 16, from.sequence);
   put_u64(at + 24, from.fingerprint);
   put_u32(at + 32, static_cast<std::uint32_t>(from.targets.size()));
+  put_u32(at + 36, static_cast<std::uint32_t>(words));
   put_u64(at + 40, bytes);
   at += tcp_frame_header;
   for (const std::uint32_t target : from.targets) {
     put_u32(at, target);
     at += 4;
   }
-  if (bytes != 0) std::memcpy(at, payload, bytes);
+  if (words != 0) std::memcpy(at, from.words.data(), words);
+  if (bytes != 0) std::memcpy(at + words, payload, bytes);
   return to;
 }
 inline std::vector<char> encode(const tcp_frame& from) {
@@ -88,16 +95,18 @@ class tcp_frame_parser {
     if (complaint_ != nullptr) return outcome::malformed;
     if (buffer_.size() - begin_ < tcp_frame_header) return wait_for_more();
     const auto* at = reinterpret_cast<const unsigned char*>(buffer_.data()) + begin_;
-    const std::uint32_t targets = get_u32(at + 32);
+    const std::uint32_t targets = get_u32(at + 32), words = get_u32(at + 36);
     const std::uint64_t payload = get_u64(at + 40);
     if (at[0] < 1 || at[0] > 9) return refuse("an unknown kind");
     if (at[1] >= tcp_topics) return refuse("an unknown topic");
-    if (at[2] != 0 || at[3] != 0 || get_u32(at + 36) != 0) return refuse("something where nothing may be");
+    if (at[2] != 0 || at[3] != 0) return refuse("something where nothing may be");
     if (get_u32(at + 4) >= ranks_) return refuse("a source that is no rank");
     if (targets > ranks_) return refuse("more targets than ranks");
+    if (words > tcp_longest_words) return refuse("words beyond the limit");
     if (payload > largest_payload_) return refuse("a payload beyond the limit");
-    const std::size_t whole = tcp_frame_header + 4 * std::size_t{targets} + static_cast<std::size_t>(payload);
-    if (buffer_.size() - begin_ < tcp_frame_header + 4 * std::size_t{targets}) return wait_for_more();
+    const std::size_t before_words = tcp_frame_header + 4 * std::size_t{targets};
+    const std::size_t whole = before_words + words + static_cast<std::size_t>(payload);
+    if (buffer_.size() - begin_ < before_words) return wait_for_more();
     for (std::uint32_t i = 0; i < targets; ++i)
       if (get_u32(at + tcp_frame_header + 4 * std::size_t{i}) >= ranks_) return refuse("a target that is no rank");
     if (buffer_.size() - begin_ < whole) return wait_for_more();
@@ -110,8 +119,9 @@ class tcp_frame_parser {
     into.fingerprint = get_u64(at + 24);
     into.targets.resize(targets);
     for (std::uint32_t i = 0; i < targets; ++i) into.targets[i] = get_u32(at + tcp_frame_header + 4 * std::size_t{i});
-    const char* first = buffer_.data() + begin_ + tcp_frame_header + 4 * std::size_t{targets};
-    into.payload.assign(first, first + payload);
+    const char* const first = buffer_.data() + begin_ + before_words;
+    into.words.assign(first, words);
+    into.payload.assign(first + words, first + words + payload);
     begin_ += whole;
     return outcome::frame;
   }

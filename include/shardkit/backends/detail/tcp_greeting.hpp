@@ -19,7 +19,7 @@ enum class greeting_kind : std::uint32_t {
 };
 
 struct greeting {
-  static constexpr std::uint32_t current_version = 2;
+  static constexpr std::uint32_t current_version = 3;
   static constexpr std::size_t bytes = 640, longest_token = 128, text_at = 156, longest_text = bytes - text_at;
   using wire = std::array<unsigned char, bytes>;
 

@@ -13,6 +13,7 @@
 #include <deque>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -132,9 +133,9 @@ class tcp_operation : public pending_call {
   }
 
   const std::shared_ptr<tcp_room> room_;
+  const any_call call_;
 
  private:
-  const any_call call_;
   bool complete_ = false, withdrawn_ = false;
 };
 
@@ -142,6 +143,13 @@ class tcp_operation : public pending_call {
 template <class Call>
 std::uint64_t message_fingerprint(const Call& call) noexcept {
   return fingerprint(send_call{nullptr, call.count, call.type, 0, nullptr, {}});
+}
+
+/// The call in the words of the rank that makes it: "sends 4 x f32 at file:line".
+template <class Call>
+std::string message_words(const Call& call) {
+  return (std::is_same<Call, send_call>::value ? "sends " : "receives ") + elements(call.count, call.type) +
+         describe_site(call.site);
 }
 
 /// Receives from one rank match in the order made, whatever order they are waited for.
@@ -172,9 +180,8 @@ class tcp_receive final : public tcp_operation {
     }
     if (!taken_) return false;
     if (message_.payload.size() != bytes_ || message_.fingerprint != fingerprint_)
-      mismatch("messages differ: rank " + std::to_string(room_->link->rank()) + " " + description() + ", rank " +
-               std::to_string(room_->launch_rank(peer_)) + " " + describe_fingerprint(message_.fingerprint) + " of " +
-               std::to_string(message_.payload.size()) + " bytes");
+      mismatch("messages differ: rank " + std::to_string(room_->launch_rank(peer_)) + " " + message_.words + ", rank " +
+               std::to_string(room_->link->rank()) + " " + message_words(call_.get<recv_call>()));
     if (bytes_ != 0) std::memcpy(out_, message_.payload.data(), bytes_);
     return true;
   }
@@ -235,8 +242,7 @@ class tcp_collective final : public tcp_operation {
     if (frame->payload.size() != wanted->bytes)
       mismatch(mismatch_text(
           room_->link->rank(), description() + " expecting " + std::to_string(wanted->bytes) + " bytes",
-          room_->launch_rank(rank),
-          describe_fingerprint(frame->fingerprint) + " sending " + std::to_string(frame->payload.size())));
+          room_->launch_rank(rank), frame->words + " sending " + std::to_string(frame->payload.size()) + " bytes"));
     got_[static_cast<std::size_t>(rank)] = std::move(frame->payload);
     arrived.erase(frame);
     expected_.erase(wanted);
