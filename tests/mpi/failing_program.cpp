@@ -57,6 +57,26 @@ void leave_before_others_reduce(mpi_communicator& world, Leave leave) {
   reduce_something(world);
 }
 
+// Calls beside rank 1, which has to do with nobody's, until it is known to have failed.
+void call_until_rank_1_has_failed(mpi_communicator& world, mpi_communicator& alone) {
+  while (world.rank() != 1) reduce_something(alone);
+}
+// An exception that drops a request, and takes its time to its handler.
+template <class Start>
+void throw_beside_a_request(Start start) {
+  const struct slow_to_end {
+    ~slow_to_end() { pass_seconds(0.2); }
+  } slow;
+  const shardkit::request dropped = start();
+  throw std::runtime_error("the disk is full");
+}
+void throw_beside_a_receive(mpi_communicator& world) {
+  std::vector<float> data(large);
+  mpi_communicator alone = world.split(world.rank());
+  if (world.rank() == 1) throw_beside_a_request([&] { return world.recv_async(data, 0); });
+  call_until_rank_1_has_failed(world, alone);
+}
+
 bool mpi_refuses = false;
 
 }  // namespace
@@ -229,6 +249,33 @@ const std::map<std::string, std::function<void(mpi_communicator&)>> scenarios = 
        if (world.rank() == 1) pending = {};
        else pass_seconds(0.3);
        pending.wait();
+     }},
+    {"throws beside a receive", throw_beside_a_receive},
+    {"throws beside a receive, unreported", throw_beside_a_receive},
+    {"throws beside a receive, and says so itself",
+     [](mpi_communicator& world) {
+       try {
+         throw_beside_a_receive(world);
+       } catch (const std::runtime_error& caught) {
+         if (world.rank() == 1) world.fail(std::string("noted: ") + caught.what());
+         throw;
+       }
+     }},
+    {"swallows what it throws beside a receive",
+     [](mpi_communicator& world) {
+       try {
+         throw_beside_a_receive(world);
+       } catch (const std::runtime_error&) {
+         if (world.rank() != 1) throw;
+       }
+       reduce_something(world);
+     }},
+    {"throws beside a send",
+     [](mpi_communicator& world) {
+       std::vector<float> data(large);
+       mpi_communicator alone = world.split(world.rank());
+       if (world.rank() == 1) throw_beside_a_request([&] { return world.send_async(data, 0); });
+       call_until_rank_1_has_failed(world, alone);
      }},
     {"throws while a sum is waited for",
      [](mpi_communicator& world) {

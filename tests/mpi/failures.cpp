@@ -59,6 +59,11 @@ const bool planned = [] {
                                "drops a send",
                                "drops a started sum",
                                "drops a started sum that every rank has started",
+                               "throws beside a receive",
+                               "throws beside a receive, unreported",
+                               "throws beside a receive, and says so itself",
+                               "swallows what it throws beside a receive",
+                               "throws beside a send",
                                "an exception ends a communicator with posts that nobody takes",
                                "throws while a sum is waited for",
                                "throws while a sum is tested",
@@ -80,7 +85,8 @@ const bool planned = [] {
     jobs().emplace(scenario, command(2, scenario));
   for (const int in_node : {1, 2}) {
     for (const char* scenario :
-         {"fine", "throws", "throws after others finished", "declares itself failed", "ends by _exit(0)",
+         {"fine", "throws", "throws beside a receive", "swallows what it throws beside a receive",
+          "throws after others finished", "declares itself failed", "ends by _exit(0)",
           "ends by _exit(0) while nobody waits", "gets SIGKILL", "gets SIGSTOP", "never arrives"})
       jobs().emplace(on_nodes(in_node, scenario), command_on_nodes(in_node, scenario));
   }
@@ -219,6 +225,34 @@ TEST_CASE("a request that is dropped fails the launch") {
   run_failing("drops a started sum", "a request of all_reduce was dropped before it completed");
   run_failing("drops a started sum that every rank has started",
               "a request of all_reduce was dropped before it completed");
+}
+
+TEST_CASE("where an exception drops a request, the exception is the cause, also to those who hear of it before") {
+  for (const std::string& scenario : {std::string("throws beside a receive"), on_nodes(1, "throws beside a receive"),
+                                      on_nodes(2, "throws beside a receive")}) {
+    const outcome& result = run_failing(scenario, "the disk is full");
+    INFO(scenario);
+    INFO(result.output);
+    for (const char* peer : {"0", "2"})
+      CHECK(result.says("caught on rank " + std::string(peer) + ": peer_failed, culprit 1: shardkit: "));
+    CHECK(!result.says("dropped"));
+  }
+  CHECK(!run_failing("throws beside a receive, unreported", "it left by an exception").says("dropped"));
+  CHECK(!run_failing("throws beside a receive, and says so itself", "noted: the disk is full").says("dropped"));
+}
+
+TEST_CASE("where an exception drops a request and never gets to a handler that tells it, the drop is the cause") {
+  for (const std::string& scenario : {std::string("swallows what it throws beside a receive"),
+                                      on_nodes(1, "swallows what it throws beside a receive")}) {
+    const outcome& result = run_failing(scenario, "a request of recv was dropped before it completed, by an exception");
+    INFO(scenario);
+    INFO(result.output);
+    for (const char* rank : {"0", "1", "2"})
+      CHECK(result.says("caught on rank " + std::string(rank) + ": peer_failed, culprit 1: "));
+    CHECK(!result.says("it left by an exception"));  // that of its next call, not of the drop
+  }
+  // MPI reads what is sent until the peer has it.
+  run_failing("throws beside a send", "a request of send was dropped before it completed, by an exception");
 }
 
 TEST_CASE("a rank that throws while its peers wait for a started collective ends the job") {

@@ -163,8 +163,9 @@ class mpi_environment {
   int rank() const noexcept { return launch_->rank(); }
   int size() const noexcept { return launch_->size(); }
 
-  /// Calls body(world). What it throws is published with its text before it passes on, so that the peers can name it;
-  /// of an exception that reaches the destructor otherwise they only learn that there was one.
+  /// Calls body(world). What it throws is published with its text before it passes on, so that the peers can name it,
+  /// also where it drops requests on its way; of an exception that reaches the destructor otherwise they only learn
+  /// that there was one.
   template <class Body>
   void run(Body&& body, call_site site = call_site::current()) {
     mpi_communicator all = world("world", site);

@@ -112,11 +112,7 @@ class mpi_cuda_operation : public pending_call {
   mpi_cuda_operation() = default;
 
   /// Peers would wait for ever.
-  void fail_as_dropped() noexcept {
-    char text[100];  // not a string: nothing may be thrown here
-    std::snprintf(text, sizeof text, "a request of %s was dropped before it completed", name_);
-    state_->launch->fail(text);
-  }
+  void fail_as_dropped() noexcept { state_->launch->fail_as_dropped(name_); }
   /// After a failure MPI may still read and write staging memory, for as long as it waits for peers. That keeps no
   /// caller: the call stays, and keeps engine and communicator until the process ends.
   bool is_left_to_mpi() const noexcept {

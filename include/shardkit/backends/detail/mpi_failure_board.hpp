@@ -2,9 +2,11 @@
 #pragma once
 
 #include <shardkit/core/detail/atomic.hpp>
+#include <shardkit/core/detail/waiting.hpp>
 #include <shardkit/core/error.hpp>
 
 #include <cstdio>
+#include <exception>
 #include <string>
 
 #include <unistd.h>
@@ -36,16 +38,31 @@ class mpi_failure_board {
   bool clear() const noexcept { return phase_.load(memory_order_relaxed) == none_yet; }
   bool failed() const noexcept {
     const int phase = phase_.load(memory_order_acquire);
-    return phase == being_written || phase == published;
+    return phase == withheld || phase == being_written || phase == published;
   }
+  /// Whether no other reason of the failure is waited for.
+  bool told() const noexcept { return failed() && !more_may_come(); }
 
   /// Records that world rank `culprit` failed. The first report counts; later ones are ignored.
   void publish(int culprit, const char* reason) noexcept {
-    int none = none_yet;
-    if (!phase_.compare_exchange_strong(none, being_written)) return;
+    int before = none_yet;
+    if (!phase_.compare_exchange_strong(before, being_written) &&
+        (before != withheld || culprit != culprit_ || !more_may_come() ||
+         !phase_.compare_exchange_strong(before, being_written)))
+      return;
     culprit_ = culprit;
     std::snprintf(reason_, sizeof reason_, "%s", reason);
     phase_.store(published, memory_order_release);
+  }
+  /// The same where the culprit is about to say more than `reason`, by `publish`: nobody enters a call any more, but
+  /// those who ask for the reason wait for the other one, for `patience` from now. Then this one counts.
+  void publish_unless_more_comes(int culprit, const char* reason) noexcept {
+    int none = none_yet;
+    if (!phase_.compare_exchange_strong(none, being_written)) return;
+    culprit_ = culprit;
+    std::snprintf(provisional_, sizeof provisional_, "%s", reason);
+    patient_until_ = now_seconds() + patience;
+    phase_.store(withheld, memory_order_release);
   }
   /// From now on calls are refused because MPI has ended.
   void close() noexcept {
@@ -55,7 +72,10 @@ class mpi_failure_board {
 
   /// World rank of the culprit; -1 where it vanished while it was writing.
   int culprit() const noexcept { return readable() ? culprit_ : -1; }
-  const char* reason() const noexcept { return readable() ? reason_ : "(unknown)"; }
+  const char* reason() const noexcept {
+    if (!readable()) return "(unknown)";
+    return phase_.load(memory_order_acquire) == published ? reason_ : provisional_;
+  }
 
   /// What a call throws that finds the board not clear.
   [[noreturn, gnu::cold, gnu::noinline]] void throw_failure() const {
@@ -76,18 +96,33 @@ class mpi_failure_board {
   mpi_notice& answer() noexcept { return answer_; }
 
  private:
-  enum : int { none_yet, being_written, published, closed };
+  enum : int { none_yet, withheld, being_written, published, closed };
 
-  // The writer needs microseconds between its two steps; a reader gives it a second.
+  // Seconds that a failed rank has for more. An exception takes microseconds from a destructor to its handler, unless
+  // another destructor on its way waits for something.
+  static constexpr double patience = 0.5;
+
+  bool more_may_come() const noexcept {
+    return phase_.load(memory_order_acquire) == withheld && now_seconds() < patient_until_;
+  }
+  // A writer needs microseconds between its two steps; a reader gives it a second. A thread that an exception is
+  // passing may be the one that is awaited, in a destructor on the way.
   bool readable() const noexcept {
-    for (int wait = 0; wait < 1000 && phase_.load(memory_order_acquire) == being_written; ++wait) ::usleep(1000);
-    return phase_.load(memory_order_acquire) == published;
+    const bool passing = std::uncaught_exceptions() != 0;
+    const auto awaited = [&, this] {
+      return phase_.load(memory_order_acquire) == being_written || (!passing && more_may_come());
+    };
+    for (int wait = 0; wait < 1000 && awaited(); ++wait) ::usleep(1000);
+    const int phase = phase_.load(memory_order_acquire);
+    return phase == withheld || phase == published;
   }
 
   atomic<int> phase_{none_yet};
   atomic<int> departed_{0}, departed_elsewhere_{0};
   int culprit_ = -1;
+  double patient_until_ = 0;
   char reason_[1000] = {};
+  char provisional_[200] = {};  // apart, for those who read it when the other is written
   mpi_notice question_, answer_;
 };
 

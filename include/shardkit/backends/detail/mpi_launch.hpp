@@ -7,6 +7,7 @@
 #include <shardkit/core/detail/shared.hpp>
 
 #include <cstddef>
+#include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <new>
@@ -66,6 +67,8 @@ class mpi_launch final : public shared_object {
   void fail_as_caught() noexcept {
     try {
       throw;
+    } catch (const peer_failed& failure) {
+      if (!failed()) fail(failure.message().c_str());  // else it says what is known
     } catch (const error& failure) {
       fail(failure.message().c_str());
     } catch (const std::exception& failure) {
@@ -73,6 +76,18 @@ class mpi_launch final : public shared_object {
     } catch (...) {
       fail("unknown exception");
     }
+  }
+  /// This rank has dropped a request of the call `name` before it completed. Where an exception is passing, that is
+  /// the cause, and its text is not known here but to whoever catches it: `run` or `fail` of the communicator. They are
+  /// waited for a moment; the drop counts where the exception is swallowed, or where giving up the request keeps it
+  /// from going on.
+  void fail_as_dropped(const char* name) noexcept {
+    const bool passing = std::uncaught_exceptions() != 0;
+    char text[150];  // not a string: nothing may be thrown here
+    std::snprintf(text, sizeof text, "a request of %s was dropped before it completed%s", name,
+                  passing ? ", by an exception" : "");
+    if (passing) board().publish_unless_more_comes(rank_, text);
+    else fail(text);
   }
 
   /// Runs one call: refused after a failure, watched while it lasts, and what it throws fails the launch, so that no
@@ -164,7 +179,7 @@ class mpi_launch final : public shared_object {
   }
 
   void end_at_exit() noexcept {
-    fail("it called exit with its mpi_environment in use");  // unless something else came first
+    if (!failed()) fail("it called exit with its mpi_environment in use");
     board().depart();
     // Peers use the grace to see the failure, say so and leave.
     const double step = 0.01;

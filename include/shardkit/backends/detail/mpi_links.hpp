@@ -55,8 +55,11 @@ class mpi_links {
       for (std::size_t i = 0; i < lines_.size(); ++i)
         if (entries_.data()[i].revents != 0) receive(i, board);
     if (!board.failed()) return;
-    if (!told_) tell(tcp_frame_kind::failure, board.reason(), board.culprit());
-    told_ = true;
+    // The next look tells what is still to be said: a wait here would keep the watchdog.
+    if (!told_ && board.told()) {
+      tell(tcp_frame_kind::failure, board.reason(), board.culprit());
+      told_ = true;
+    }
     // For those who wait until all have left.
     int elsewhere = 0;
     for (const line& one : lines_) elsewhere += one.departed;

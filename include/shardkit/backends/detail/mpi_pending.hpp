@@ -93,9 +93,7 @@ class mpi_pending : public pending_call {
   }
   void release() noexcept override {
     if (!transfer.empty()) {
-      char text[100];  // not a string: nothing may be thrown here
-      std::snprintf(text, sizeof text, "a request of %s was dropped before it completed", name_);
-      launch_.fail(text);
+      launch_.fail_as_dropped(name_);
       const mpi_in_call in_call(slot_, name_, site_, mpi_in_call::even_after_failure{});
       transfer.abandon();
     }
