@@ -1,6 +1,7 @@
 #include "serial_model.hpp"
 
 #include <shardkit/backends/self.hpp>
+#include <shardkit/comm/traced.hpp>
 #include <shardkit/data/split.hpp>
 #include <shardkit/data/split_indices.hpp>
 
@@ -37,14 +38,15 @@ bool is_view_of(const Share& share, const All& all, const serial_model::indices&
   return true;
 }
 
-// What a user of the library has: rank, size, name and fail of a communicator that is not rank 0 of 1.
+// All that a participant needs of a communicator; one that is not rank 0 of 1.
 struct recording_communicator {
   int rank() const { return 2; }
   int size() const { return 3; }
-  const std::string& name() const { return name_; }
+  void explain(shardkit::error& failure, const char* operation, const shardkit::call_site& site) {
+    failure.attach({rank(), size(), "tensor", operation, 0, site});
+  }
   void fail(const std::string& reason) { failures.push_back(reason); }
 
-  std::string name_ = "tensor";
   std::vector<std::string> failures;
 };
 
@@ -180,6 +182,25 @@ TEST_CASE("An error of split names rank, size, communicator, operation and the u
     CHECK(wrong.context().site.line == line);
     CHECK(std::string_view(wrong.context().site.file).find("split.cpp") != std::string_view::npos);
     CHECK(wrong.message().find("of 4 items and there are 3") != std::string::npos);
+  }
+}
+
+TEST_CASE("An error of split tells the calls that came before, where they are traced") {
+  const std::vector<int> three(3), two(2);
+  auto comm = with_trace(shardkit::self_communicator{shardkit::self_backend(), "tensor"});
+  int line = __LINE__ + 1;
+  comm.barrier();
+  const std::string before = "1 barrier(), done, at " __FILE__ ":" + std::to_string(line);
+  try {
+    line = __LINE__ + 1;
+    split(comm, three, two);
+    FAIL("no error");
+  } catch (const shardkit::usage_error& wrong) {
+    INFO(std::string(wrong.what()));
+    CHECK(wrong.context().communicator == "tensor");
+    CHECK(wrong.context().operation == "split");
+    CHECK(wrong.context().site.line == line);
+    CHECK(wrong.history().find(before) != std::string::npos);
   }
 }
 

@@ -3,6 +3,7 @@
 #include "stage_cases.hpp"
 
 #include <shardkit/comm/any_communicator.hpp>
+#include <shardkit/comm/traced.hpp>
 
 #include <atomic>
 #include <stdexcept>
@@ -201,6 +202,27 @@ TEST_CASE("Rings that differ in their groups or their feedback are told apart, t
                            "every rank");
       comm.barrier();
     });
+}
+
+TEST_CASE("Stages that are told of different declarations are told the calls that came before, where they are traced") {
+  run_ranks(2, within(60), [](thread_communicator& world) {
+    auto comm = with_trace(std::move(world));
+    const int before = __LINE__ + 1;
+    comm.barrier();
+    const int line = __LINE__ + 2;
+    try {
+      stage pipeline(comm, {{"hidden", dtype::f32, comm.rank() == 0 ? 8u : 9u, 4}});
+      FAIL_CHECK("nothing was thrown");
+    } catch (const usage_error& wrong) {
+      INFO(std::string(wrong.what()));
+      CHECK(wrong.context().rank == comm.rank());
+      CHECK(wrong.context().size == 2);
+      CHECK(wrong.context().communicator == "world");
+      CHECK(wrong.context().operation == "stage");
+      CHECK(wrong.context().site.line == line);
+      CHECK(contains(wrong.history(), "1 barrier(), done, at " __FILE__ ":" + std::to_string(before)));
+    }
+  });
 }
 
 TEST_CASE("Stages that run a ring with different numbers of groups find out from the first hop out of turn") {

@@ -18,7 +18,8 @@ template <class Communicator>
 struct can_take_part<
     Communicator,
     std::void_t<decltype(std::declval<Communicator&>().rank()), decltype(std::declval<Communicator&>().size()),
-                decltype(std::declval<Communicator&>().name()),
+                decltype(std::declval<Communicator&>().explain(std::declval<error&>(), "",
+                                                               std::declval<const call_site&>())),
                 decltype(std::declval<Communicator&>().fail(std::declval<const std::string&>()))>> : std::true_type {};
 
 }  // namespace detail
@@ -39,7 +40,9 @@ class participant {
         size_(communicator.size()),
         site_(site),
         communicator_(&communicator),
-        name_([](void* self) -> const std::string& { return static_cast<Communicator*>(self)->name(); }),
+        explain_([](void* self, error& failure, const char* operation, const call_site& line) {
+          static_cast<Communicator*>(self)->explain(failure, operation, line);
+        }),
         fail_([](void* self, const std::string& reason) { static_cast<Communicator*>(self)->fail(reason); }) {}
 
   constexpr int rank() const noexcept { return rank_; }
@@ -61,7 +64,8 @@ class participant {
                                                      const call_site& site) const {
     fail(operation, message);
     usage_error wrong(message);
-    wrong.attach({rank_, size_, communicator_ != nullptr ? name_(communicator_) : std::string(), operation, 0, site});
+    if (communicator_ != nullptr) explain_(communicator_, wrong, operation, site);
+    else wrong.attach({rank_, size_, {}, operation, 0, site});
     throw wrong;
   }
 
@@ -74,7 +78,7 @@ class participant {
   int size_;
   call_site site_;
   void* communicator_ = nullptr;
-  const std::string& (*name_)(void*) = nullptr;
+  void (*explain_)(void*, error&, const char*, const call_site&) = nullptr;
   void (*fail_)(void*, const std::string&) = nullptr;
 };
 

@@ -29,7 +29,7 @@ void require_same_declaration(Communicator& comm, const char* operation, const s
   const std::vector<excerpt> all = comm.exchange(mine, w);
   usage_error wrong("rank " + std::to_string(odd) + " declares " + all[odd].characters + ", and rank 0 declares " +
                     all[0].characters + "; declare the same on every rank");
-  wrong.attach({comm.rank(), comm.size(), comm.name(), operation, 0, w.site});
+  comm.explain(wrong, operation, w.site);
   throw wrong;
 }
 
