@@ -1,5 +1,5 @@
 // The verbs of the typed face that return a request at once, without waiting: each has the arguments of its verb in
-// communicator.hpp, and on a device may name a fork of two streams.
+// verbs.hpp, and on a device may name a fork of two streams.
 #pragma once
 
 #include <shardkit/comm/detail/describing.hpp>
