@@ -2,6 +2,7 @@
 // of the launch as far as this rank has heard. Several threads may use it, each its own communicators.
 #pragma once
 
+#include <shardkit/backends/detail/tcp_failure.hpp>
 #include <shardkit/backends/detail/tcp_mailbox.hpp>
 #include <shardkit/backends/detail/tcp_socket.hpp>
 #include <shardkit/comm/deadlines.hpp>
@@ -61,7 +62,7 @@ class tcp_link {
       box.from.clear();
       box.closed = true;
       box.peers = members.size() - 1;
-      if (!failed_ && !ended_) {
+      if (!failure_.known() && !ended_) {
         tcp_frame frame;
         frame.kind = tcp_frame_kind::closing;
         frame.source = static_cast<std::uint32_t>(rank_);
@@ -70,7 +71,7 @@ class tcp_link {
           if (member != rank_) frame.targets.push_back(static_cast<std::uint32_t>(member));
         if (!frame.targets.empty()) write(encode(frame));
       }
-      if (box.closings == box.peers || failed_ || ended_) boxes_.erase(communicator);
+      if (box.closings == box.peers || failure_.known() || ended_) boxes_.erase(communicator);
     } catch (const std::exception&) {
       // The connection is lost, or there is no memory to say so: the next call finds that out.
     }
@@ -84,7 +85,7 @@ class tcp_link {
   void require_alive() {
     if (ended_) throw usage_error("the tcp_environment has ended; its communicators can only be destroyed now");
     listen();
-    if (failed_) throw_failure();
+    if (failure_.known()) failure_.raise();
   }
 
   /// Sends to each of the frame's targets; the frame's own payload is left out. Throws as the communicator does.
@@ -115,7 +116,7 @@ class tcp_link {
     for (;;) {
       if (!reading_) listen();
       if (ready()) return;
-      if (ended_ || (failed_ && (!asked || confirmed_))) require_alive();
+      if (ended_ || (failure_.known() && (!asked || failure_.settled()))) require_alive();
       const int absent = awaited();
       if (!asked && left_[static_cast<std::size_t>(absent)]) {
         // The hub may know more, as that the two ranks make different calls: its answer is the one that counts.
@@ -147,19 +148,19 @@ class tcp_link {
   /// Hears what has arrived, without waiting.
   void listen() {
     if (!socket_.open() || hear()) return;
-    confirmed_ = true;  // nobody is there to say more
-    note_failure(0, parser_.complaint() == nullptr
-                        ? "the connection to it is lost: the process that carries the lane has ended or was cut off"
-                        : std::string("the hub sent a malformed frame, with ") + parser_.complaint());
+    failure_.settle_without_hub(
+        parser_.complaint() == nullptr
+            ? "the connection to it is lost: the process that carries the lane has ended or was cut off"
+            : std::string("the hub sent a malformed frame, with ") + parser_.complaint());
   }
 
   bool stop_asked() const noexcept { return stop_; }
 
   /// Sends the news, and remembers them where nothing has failed before.
   void fail_locked(int culprit, const std::string& reason) noexcept {
-    if (failed_ || ended_) return;
-    note_failure(culprit, reason);
-    told_ = true;  // by whoever calls this
+    if (failure_.known() || ended_) return;
+    failure_.note(culprit, reason);
+    failure_.mark_told();  // by whoever calls this
     tell_failure(culprit, reason);
   }
 
@@ -177,14 +178,14 @@ class tcp_link {
       tcp_frame frame;
       frame.kind = tcp_frame_kind::stop;
       frame.source = static_cast<std::uint32_t>(rank_);
-      if (!failed_ && !ended_) write(encode(frame));
+      if (!failure_.known() && !ended_) write(encode(frame));
     } catch (const std::exception&) {
       // Where the launch has failed it stops anyway.
     }
   }
   bool failed() {
     const lock held(mutex_);
-    return failed_;
+    return failure_.known();
   }
 
   /// Leaves the launch: what was sent arrives, and no peer is told of a failure. At most so many seconds.
@@ -218,18 +219,10 @@ class tcp_link {
   /// After leaving: throws mismatch_error where ranks made different calls and no call has thrown that here.
   void require_agreement() {
     const lock held(mutex_);
-    if (!failed_ || told_ || reason_.find(mismatch_words) != 0) return;
-    told_ = true;
-    throw mismatch_error(reason_);
+    failure_.require_agreement();
   }
 
  private:
-  [[noreturn]] void throw_failure() {
-    told_ = true;
-    if (reason_.find(mismatch_words) == 0) throw mismatch_error(reason_);  // whoever has found it
-    throw peer_failed(culprit_, reason_);
-  }
-
   void tell_failure(int culprit, const std::string& reason) noexcept {
     try {
       const std::string text = reason.substr(0, 2000);
@@ -243,26 +236,15 @@ class tcp_link {
   }
 
   void discover_unread(const tcp_mailbox& box, const tcp_frame& frame) noexcept {
-    if (failed_ || ended_ || box.abandoned) return;
+    if (failure_.known() || ended_ || box.abandoned) return;
     try {
-      note_failure(rank_, mismatch_words + ("rank " + std::to_string(frame.source)) + " call " +
-                              std::to_string(frame.sequence) + " " + describe_fingerprint(frame.fingerprint) +
-                              ", rank " + std::to_string(rank_) + " ended the communicator after " + box.last_call());
+      failure_.note(rank_, mismatch_words + ("rank " + std::to_string(frame.source)) + " call " +
+                               std::to_string(frame.sequence) + " " + describe_fingerprint(frame.fingerprint) +
+                               ", rank " + std::to_string(rank_) + " ended the communicator after " + box.last_call());
     } catch (const std::exception&) {
-      note_failure(rank_, mismatch_words);
+      failure_.note(rank_, mismatch_words);
     }
-    tell_failure(rank_, reason_);
-  }
-
-  void note_failure(int culprit, const std::string& reason) noexcept {
-    if (failed_) return;
-    failed_ = true;
-    culprit_ = culprit;
-    try {
-      reason_ = reason;
-    } catch (const std::exception&) {
-      reason_.clear();
-    }
+    tell_failure(rank_, failure_.reason());
   }
 
   /// False where nothing more can come: the other side has closed, or sends nonsense.
@@ -286,10 +268,10 @@ class tcp_link {
       case tcp_socket::outcome::done: return;
       case tcp_socket::outcome::closed:
         listen();  // the hub may have said why
-        note_failure(0, "the connection to it is lost");
-        throw_failure();
+        failure_.note(0, "the connection to it is lost");
+        failure_.raise();
       case tcp_socket::outcome::expired:
-        note_failure(0, "its process took nothing for the operation deadline");
+        failure_.note(0, "its process took nothing for the operation deadline");
         throw timeout_error(
             "the process of rank 0, which carries the TCP lane, took nothing for the operation deadline of " +
             std::to_string(limits_.operation) + " s");
@@ -300,14 +282,12 @@ class tcp_link {
     switch (frame.kind) {
       case tcp_frame_kind::failure:
         // The hub knows what came first.
-        failed_ = false;
-        confirmed_ = true;
-        return note_failure(static_cast<int>(frame.source), std::string(frame.payload.begin(), frame.payload.end()));
+        return failure_.settle(static_cast<int>(frame.source), std::string(frame.payload.begin(), frame.payload.end()));
       case tcp_frame_kind::leaving: left_[frame.source] = true; return;
       case tcp_frame_kind::stop: stop_ = true; return;
       default: break;
     }
-    if (failed_ || ended_) return;  // nobody will take it
+    if (failure_.known() || ended_) return;  // nobody will take it
     const std::shared_ptr<tcp_mailbox> box = mailbox(frame.communicator);
     if (frame.kind == tcp_frame_kind::closing) {
       if (++box->closings == box->peers && box->closed) boxes_.erase(frame.communicator);
@@ -328,11 +308,8 @@ class tcp_link {
   std::map<std::uint64_t, std::shared_ptr<tcp_mailbox>> boxes_;
   std::vector<bool> left_;
   std::uint64_t taken_ = 0;  // frames of collectives
-  bool stop_ = false, failed_ = false, ended_ = false;
-  bool confirmed_ = false;  // the hub has said what failed first
-  bool told_ = false;       // the program on this rank knows of it
-  int culprit_ = 0;
-  std::string reason_;
+  bool stop_ = false, ended_ = false;
+  tcp_failure failure_;
   std::atomic<std::uint32_t> numbers_{0};
 };
 
