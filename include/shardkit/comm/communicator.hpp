@@ -34,6 +34,7 @@ class grouping;
 template <class Backend>
 class communicator : private verbs<Backend>, private detail::refused_calls {
   using base = verbs<Backend>;
+  using async_verbs = started_verbs<Backend>;
   using refused = detail::refused_calls;
 
  public:
@@ -92,18 +93,18 @@ class communicator : private verbs<Backend>, private detail::refused_calls {
   using base::send_recv;
 
   // Each verb without waiting; see started_verbs.hpp.
-  using base::all_gather_async;
-  using base::all_reduce_async;
-  using base::all_to_all_async;
-  using base::barrier_async;
-  using base::broadcast_async;
-  using base::gather_async;
-  using base::recv_async;
-  using base::reduce_async;
-  using base::reduce_scatter_async;
-  using base::scatter_async;
-  using base::send_async;
-  using base::send_recv_async;
+  using async_verbs::all_gather_async;
+  using async_verbs::all_reduce_async;
+  using async_verbs::all_to_all_async;
+  using async_verbs::barrier_async;
+  using async_verbs::broadcast_async;
+  using async_verbs::gather_async;
+  using async_verbs::recv_async;
+  using async_verbs::reduce_async;
+  using async_verbs::reduce_scatter_async;
+  using async_verbs::scatter_async;
+  using async_verbs::send_async;
+  using async_verbs::send_recv_async;
 
   using refused::all_reduce;
   using refused::all_reduce_async;

@@ -39,14 +39,19 @@ class thread_transport {
     return end(channel, state.sent++, true, mine);
   }
 
-  /// Sends what fits into a slot that is free, or waits for a message that its sender leaves, and takes it. False where
-  /// the sides have to meet, or differ: the message is then numbered.
+  /// Sends what fits into a slot that is free, or into a box that is this rank's to fill, or waits for a message that
+  /// its sender leaves, and takes it. False where the sides have to meet, or differ: the message is then numbered.
   bool at_once(const send_call& call) {
     const message_side mine = side_of(call);
-    if (mine.bytes() > message_slot::small_bytes) return false;
     with_peer& state = with(call.peer);
+    unsigned char* box = nullptr;
+    if (mine.bytes() > message_slot::small_bytes) {
+      if (mine.bytes() > thread_limits::box || state.spare == 0) return false;
+      box = state.boxes[state.spare - 1];
+    }
     thread_channel& channel = meeting_.room().channel(meeting_.rank(), call.peer);
-    if (!channel.slot(state.sent).leave(thread_channel::turn(state.sent), mine, nullptr)) return false;
+    if (!channel.slot(state.sent).leave(thread_channel::turn(state.sent), mine, box)) return false;
+    if (box != nullptr) --state.spare;
     prefetch(channel.slot(++state.sent));
     return true;
   }
