@@ -5,6 +5,7 @@
 #include <shardkit/core/error.hpp>
 
 #include <doctest/doctest.h>
+#include <support/temporary_folder.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -12,25 +13,10 @@
 #include <fstream>
 #include <string>
 
-#include <stdlib.h>
-
 namespace files {
 
-class directory {
+class directory : public shardkit_test::temporary_folder {
  public:
-  directory() : path_((std::filesystem::temp_directory_path() / "shardkit-test-XXXXXX").string()) {
-    REQUIRE(::mkdtemp(path_.data()) != nullptr);
-  }
-  directory(const directory&) = delete;
-  directory& operator=(const directory&) = delete;
-  ~directory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-
-  const std::string& path() const { return path_; }
-  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-
   /// Puts a file with these contents there and returns its path.
   std::string write(const std::string& name, const std::string& contents) const {
     std::filesystem::remove(*this / name);  // some file systems flush a file that is written over
@@ -40,9 +26,6 @@ class directory {
     REQUIRE(out.good());
     return *this / name;
   }
-
- private:
-  std::string path_;
 };
 
 inline std::string little_endian(std::uint64_t value) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <doctest/doctest.h>
+#include <support/temporary_folder.hpp>
 
 #include <fcntl.h>
 #include <signal.h>
@@ -28,25 +29,7 @@ extern char** environ;
 
 namespace llama_test {
 
-/// A new directory that goes away with the object.
-class directory {
- public:
-  directory() : path_((std::filesystem::temp_directory_path() / "shardkit-llama-XXXXXX").string()) {
-    REQUIRE(::mkdtemp(path_.data()) != nullptr);
-  }
-  directory(const directory&) = delete;
-  directory& operator=(const directory&) = delete;
-  ~directory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-
-  const std::string& path() const { return path_; }
-  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
+using directory = shardkit_test::temporary_folder;
 
 inline std::string read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);

@@ -1,16 +1,15 @@
 // Programs run from a test and judged from outside. Several run at once, since they mostly wait.
 #pragma once
 
+#include <support/temporary_folder.hpp>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <deque>
-#include <filesystem>
 #include <mutex>
 #include <stdexcept>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -26,27 +25,10 @@ struct outcome {
   bool says(const std::string& text) const { return output.find(text) != std::string::npos; }
 };
 
-/// A folder for temporary files that goes away with the object, and what is in it. Open MPI's jobs put theirs into one
-/// that all jobs of a user share; the last to leave removes it, also where another is about to use it.
-class temporary_folder {
- public:
-  temporary_folder() {
-    if (::mkdtemp(path_.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
-  }
-  temporary_folder(const temporary_folder&) = delete;
-  temporary_folder& operator=(const temporary_folder&) = delete;
-  ~temporary_folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_ = std::filesystem::temp_directory_path() / "shardkit-XXXXXX";
-};
-
 inline outcome run_command(const std::string& command) {
   const auto start = std::chrono::steady_clock::now();
+  // Open MPI's jobs put their files into a folder that all jobs of a user share; the last to leave removes it, also
+  // where another is about to use it.
   const temporary_folder own;
   // Should it hang after all, it is not left behind.
   std::FILE* pipe = ::popen(("TMPDIR=" + own.path() + " timeout -k 5 50 " + command + " 2>&1").c_str(), "r");

@@ -192,7 +192,7 @@ class basic_thread_collectives : private thread_contributions {
     call.combine(call.op.kind, inputs_.data(), size(), outputs_.data(), outputs, mine.count);
   }
 
-  // Copies to the same place in the outputs of those ranks that `take` it, at `first`, reading once.
+  // Copies to the same place in the outputs of those ranks of which `takes(rank)` holds, at `first`, reading once.
   template <class Take>
   void spread(const void* from, std::size_t first, std::size_t bytes, bool streams, Take takes) {
     for (std::size_t at = 0; at < bytes; at += thread_limits::piece)
