@@ -99,6 +99,16 @@ ending posted_to_nobody(Comm& comm) {
   CHECK(got.says("control: " + peer + " is not a rank of this communicator"));
   return got;
 }
+/// Where it looks for a note from nobody.
+template <class Comm>
+ending looked_for_nobody(Comm& comm) {
+  std::vector<char> none;
+  constexpr int line = __LINE__ + 1;
+  const ending got = ending_of([&] { (void)comm.control().poll(-1, control_topic::user, none); });
+  check_context(got, comm.rank(), comm.size(), "world", "control poll(user)", line);
+  CHECK(got.how == ending::usage);
+  return got;
+}
 template <class Comm>
 ending waited_in_vain(Comm& comm) {
   auto& lane = comm.control();
@@ -118,6 +128,11 @@ TEST_CASE("an error of a control lane says who was doing what, and where, on thr
     comm.barrier();
   });
   CHECK(result[1].says("peer 2 is not a rank of this communicator"));
+  result = launch(2, [](auto& comm, auto&) {
+    if (comm.rank() == 0) looked_for_nobody(comm);
+    comm.barrier();
+  });
+  CHECK(result[1].says("peer -1 is not a rank of this communicator"));
   result = launch(
       2,
       [](auto& comm, auto&) {
@@ -130,9 +145,11 @@ TEST_CASE("an error of a control lane says who was doing what, and where, on thr
 }
 
 TEST_CASE("an error of a control lane says who was doing what, and where, on one rank") {
-  shardkit::self_communicator alone{shardkit::self_backend()}, another{shardkit::self_backend()};
+  shardkit::self_communicator alone{shardkit::self_backend()}, another{shardkit::self_backend()},
+      third{shardkit::self_backend()};
   CHECK(posted_to_nobody(alone).says("its ranks are 0 to 0"));
   CHECK(waited_in_vain(another).how == ending::usage);
+  CHECK(looked_for_nobody(third).says("its ranks are 0 to 0"));
 }
 
 TEST_CASE("an error of a control lane says who was doing what, and where, on TCP ranks") {

@@ -464,19 +464,40 @@ TEST_CASE("a checked rank that cannot read a fingerprint tells the others, which
   }
 }
 
-TEST_CASE("ranks of which one is checked twice are told so, or end at the deadline") {
-  const auto body = [](auto& world, int rank) {
-    auto once = with_checks(std::move(world));
-    any_host comm = rank == 0 ? erase(with_checks(std::move(once))) : erase(std::move(once));
-    for (int call = 0; call < 3; ++call) comm.barrier();
-  };
-  const auto result = launch_of_stayers(3, body, 1);
-  CHECK((result.caller.how == ending::usage || result.caller.how == ending::timeout));
-  for (const ending& rank : result.ranks) {
-    INFO(rank.what);
-    // The others may be in the call already, past what they would have compared: all wait for each other then.
-    CHECK((rank.says("this communicator is checked twice, or not on all ranks") || rank.says("; it waits for rank ")));
-    CHECK(rank.time - result.struck < 1 + promptly);
+TEST_CASE("a checked rank that gets a fingerprint out of order tells the others") {
+  const auto result = launch_of_stayers(3, [](auto& world, int rank) {
+    auto comm = with_checks(std::move(world));
+    const shardkit::detail::call_record seventh{{shardkit::detail::call_record::kind::collective, 7, 0, 0, 0}, "?"};
+    if (rank == 1) comm.control().post(0, shardkit::control_topic::fingerprint, seventh.packed());
+    comm.barrier();
+  });
+  CHECK(result[0].how == ending::usage);
+  for (int rank = 0; rank < 3; ++rank) {
+    CHECK((rank == 0 || result[rank].how == ending::peer_failed));
+    CHECK(result[rank].says("fingerprints come out of order"));
+    CHECK(result[rank].time - result.struck < promptly);
+  }
+}
+
+TEST_CASE("a rank that is checked twice is told so at once, and so are the others") {
+  for (const bool hidden : {false, true}) {
+    const auto result = launch_of_stayers(3, [&](auto& world, int rank) {
+      auto once = with_checks(std::move(world));
+      if (rank == 0 && !hidden) (void)with_checks(std::move(once), shardkit::call_site{"twice.cpp", "test", 7});
+      any_host comm = erase(std::move(once));
+      if (rank == 0) (void)with_checks(with_trace(std::move(comm)), shardkit::call_site{"twice.cpp", "test", 7});
+      for (int call = 0; call < 3; ++call) comm.barrier();
+    });
+    CHECK(result[0].how == ending::usage);
+    CHECK(result[0].says("checked already; call with_checks once, on all ranks"));
+    CHECK(result[0].says("rank 0 of 3"));
+    CHECK(result[0].says("with_checks"));
+    CHECK(result[0].says("twice.cpp:7"));
+    for (int rank = 1; rank < 3; ++rank) {
+      CHECK(result[rank].how == ending::peer_failed);
+      CHECK(result[rank].says("this communicator is checked already"));
+      CHECK(result[rank].time - result.struck < promptly);
+    }
   }
 }
 

@@ -1041,6 +1041,20 @@ TEST_CASE("a request that found a mismatch stays failed") {
   });
 }
 
+namespace {
+
+/// Sets a flag at the end of its scope, after what is declared below it has ended.
+class tell_when_over {
+ public:
+  explicit tell_when_over(std::atomic<bool>& over) : over_(over) {}
+  ~tell_when_over() { over_ = true; }
+
+ private:
+  std::atomic<bool>& over_;
+};
+
+}  // namespace
+
 TEST_CASE("a request dropped before it completed fails the launch") {
   for (const bool sends : {true, false}) {
     const auto result = launch(3, [&](auto& comm, auto& clock) {
@@ -1061,6 +1075,49 @@ TEST_CASE("a request dropped before it completed fails the launch") {
     CHECK(result[1].culprit == 1);
     CHECK(result.reported_rank == 1);
   }
+}
+
+TEST_CASE("where an exception drops a request, the exception is the cause, also to those who hear of it before") {
+  for (const bool collective : {false, true}) {
+    std::atomic<bool> thrown{false};
+    const auto result = launch(3, [&](auto& comm, auto& clock) {
+      std::vector<int> data(1000);
+      if (comm.rank() == 1) {
+        const tell_when_over dropping(thrown);
+        const auto dropped =
+            collective ? comm.all_reduce_async(in_place(data), shardkit::sum) : comm.recv_async(data, 2);
+        clock.strike();
+        throw std::runtime_error("the disk is full");
+      }
+      if (collective)
+        while (!thrown) pause_for(1e-3);  // it must not complete
+      comm.all_reduce(in_place(data), shardkit::sum);
+    });
+    check_peers(result, 1, "the disk is full");
+    CHECK(!result[0].says("dropped"));
+    CHECK(!result[2].says("dropped"));
+    CHECK(result[1].how == ending::other);
+    CHECK(result.reported_rank == 1);
+  }
+}
+
+TEST_CASE("where an exception drops a request and nobody tells of it, the drop is the cause") {
+  const auto result = launch(3, [](auto& comm, auto& clock) {
+    std::vector<int> data(1000);
+    comm.barrier();
+    if (comm.rank() == 1) {
+      try {
+        const auto dropped = comm.recv_async(data, 2, from_line("drop.cpp", 9));
+        clock.strike();
+        throw std::runtime_error("swallowed");
+      } catch (const std::runtime_error&) {
+      }
+    }
+    comm.barrier();
+  });
+  check_peers(result, 1, "was dropped before it completed at drop.cpp:9, by an exception");
+  CHECK(result[1].how == ending::peer_failed);
+  CHECK(result[1].culprit == 1);
 }
 
 TEST_CASE("a failure reaches every communicator of the launch") {

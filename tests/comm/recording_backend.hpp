@@ -50,7 +50,7 @@ class recording_backend {
     int rank() const noexcept override { return 0; }
     int size() const noexcept override { return 1; }
     void post(int, shardkit::control_topic, const blob&, const shardkit::call_site&) override {}
-    bool poll(int, shardkit::control_topic, blob&) override { return false; }
+    bool poll(int, shardkit::control_topic, blob&, const shardkit::call_site&) override { return false; }
     blob take(int, shardkit::control_topic, const shardkit::call_site&) override {
       throw shardkit::usage_error("one rank has nobody to hear from");
     }
@@ -58,7 +58,7 @@ class recording_backend {
       return {mine};
     }
     void request_stop() noexcept override {}
-    bool stop_requested() override { return false; }
+    bool stop_requested(const shardkit::call_site&) override { return false; }
   };
 
   template <class Call>

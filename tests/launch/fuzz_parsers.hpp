@@ -145,11 +145,11 @@ class deaf_lane final : public shardkit::control_lane {
   int rank() const noexcept override { return 1; }
   int size() const noexcept override { return 3; }
   void post(int, shardkit::control_topic, const blob&, const shardkit::call_site&) override {}
-  bool poll(int, shardkit::control_topic, blob&) override { return false; }
+  bool poll(int, shardkit::control_topic, blob&, const shardkit::call_site&) override { return false; }
   blob take(int, shardkit::control_topic, const shardkit::call_site&) override { return {}; }
   std::vector<blob> exchange(shardkit::control_topic, const blob&, const shardkit::call_site&) override { return {}; }
   void request_stop() noexcept override {}
-  bool stop_requested() override { return false; }
+  bool stop_requested(const shardkit::call_site&) override { return false; }
 };
 
 /// The records by which checked ranks compare their calls: from two peers, to a rank in the middle of its program.

@@ -539,7 +539,56 @@ TEST_CASE("a request that is dropped fails the communicator") {
     std::vector<int> none(1);
     comm.recv(none, 1 - comm.rank());
   });
-  for (const outcome& one : outcomes) CHECK(has(one.text, "rank 0 failed: it dropped a request"));
+  for (const outcome& one : outcomes) {
+    CHECK(has(one.text, "rank 0 failed: a request of barrier() at "));
+    CHECK(has(one.text, "was dropped before it completed"));
+    CHECK(!has(one.text, "by an exception"));
+  }
+}
+
+TEST_CASE("where an exception drops a request, the exception is the cause; where nobody tells of it, the drop is") {
+  for (const bool swallowed : {false, true}) {
+    const auto outcomes = on_tcp_environments(3, tcp_test_options(), [&](shardkit::tcp_environment& environment) {
+      environment.run([&](shardkit::tcp_communicator& comm) {
+        try {
+          if (comm.rank() == 1) {
+            std::vector<int> none(1);
+            const auto second = comm.recv_async(none, 2);
+            const auto first = comm.recv_async(none, 0);
+            throw std::runtime_error("out of paper");
+          }
+        } catch (const std::runtime_error&) {
+          if (!swallowed) throw;
+        }
+        comm.barrier();
+      });
+    });
+    for (int rank = 0; rank < 3; ++rank) {
+      CAPTURE(rank);
+      const std::string& text = outcomes[static_cast<std::size_t>(rank)].text;
+      CAPTURE(text);
+      CHECK(has(text, swallowed ? "was dropped before it completed, by an exception" : "out of paper"));
+      CHECK(swallowed == has(text, "peer 0"));
+      CHECK((rank == 1 && !swallowed) != has(text, "rank 1 failed: "));
+    }
+  }
+}
+
+TEST_CASE("a rank that is lost after an exception has dropped its request is told by what it had time to say") {
+  const auto outcomes = on_tcp_environments(3, tcp_test_options(), [&](shardkit::tcp_environment& environment) {
+    auto comm = environment.world();
+    if (comm.rank() == 2) {
+      try {
+        std::vector<int> none(1);
+        const auto dropped = comm.recv_async(none, 0);
+        throw std::runtime_error("swallowed");
+      } catch (const std::runtime_error&) {
+      }
+      return;
+    }
+    comm.barrier();
+  });
+  for (std::size_t rank = 0; rank < 2; ++rank) CHECK(has(outcomes[rank].text, "rank 2 failed: a request of recv"));
 }
 
 TEST_CASE("an environment that is left by an exception tells the others") {

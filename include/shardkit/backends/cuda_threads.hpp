@@ -65,7 +65,7 @@ class cuda_thread_backend {
       joined.streams_->meet(all);
       return joined;
     } catch (const error& failure) {
-      room->launch->raise(room->launch_rank(rank), failure.message().c_str());
+      room->launch->publish(room->launch_rank(rank), failure.message().c_str());
       throw;
     }
   }

@@ -131,7 +131,8 @@ class checked {
   std::shared_ptr<detail::checker<Backend>> shared_;
 };
 
-/// The same ranks, checked; the communicator is moved from. Collective: the control lane may have to be made.
+/// The same ranks, checked; the communicator is moved from. Collective: the control lane may have to be made. Where a
+/// rank checks what it has checked before, that fails the communicator (usage_error).
 template <class Backend>
 communicator<checked<Backend>> with_checks(communicator<Backend>&& comm, call_site site = call_site::current()) {
   return std::move(comm).wrap("with_checks", site,

@@ -74,8 +74,14 @@ class communicator : private verbs<Backend>, private detail::refused_calls {
   auto wrap(const char* operation, const call_site& site, Around around) && {
     self_.require(operation, site);
     communicator taken(std::move(*this));
-    return communicator<decltype(around(std::declval<Backend>()))>(around(std::move(taken.backend_.base())),
-                                                                   taken.self_.name());
+    const error_context doing{taken.rank(), taken.size(), taken.name(), operation, 0, site};
+    try {
+      return communicator<decltype(around(std::declval<Backend>()))>(around(std::move(taken.backend_.base())),
+                                                                     taken.self_.name());
+    } catch (error& failure) {
+      failure.attach(doing);
+      throw;
+    }
   }
 
   // Each verb; see verbs.hpp.

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace shardkit {
@@ -30,7 +31,7 @@ inline const char* name_of(control_topic topic) noexcept {
 ///
 /// Waits end at the launch's operation deadline (timeout_error) and with the launch's failure (peer_failed). A peer
 /// that does not exist, or a message that is too long for the transport, fails the launch (usage_error). The errors of
-/// a lane that a communicator has handed out name rank, communicator, operation and, where it takes one, call site.
+/// a lane that a communicator has handed out name rank, communicator, operation and call site.
 class control_lane {
  public:
   using blob = std::vector<char>;  ///< one message, of any length
@@ -44,7 +45,7 @@ class control_lane {
                     const call_site& site = call_site::current()) = 0;
 
   /// The next message of this topic from `peer`, where one has arrived.
-  virtual bool poll(int peer, control_topic topic, blob& message) = 0;
+  virtual bool poll(int peer, control_topic topic, blob& message, const call_site& site = call_site::current()) = 0;
 
   /// Waits for the next message of this topic from `peer`.
   virtual blob take(int peer, control_topic topic, const call_site& site = call_site::current()) = 0;
@@ -56,7 +57,16 @@ class control_lane {
   /// Asks all ranks of the launch to stop at their next convenience; not collective, and not a failure.
   virtual void request_stop() noexcept = 0;
   /// Whether any rank has asked, as far as this rank has heard.
-  virtual bool stop_requested() = 0;
+  virtual bool stop_requested(const call_site& site = call_site::current()) = 0;
+
+  /// Takes the topic for one user of this end, to whom its messages belong; false where another has it.
+  virtual bool claim(control_topic topic) noexcept {
+    bool& claimed = claimed_[static_cast<std::size_t>(topic)];
+    return !std::exchange(claimed, true);
+  }
+
+ private:
+  bool claimed_[control_topics] = {};
 };
 
 namespace detail {

@@ -48,7 +48,7 @@ class mpi_control final : public shared_object, public control_lane {
       send(peer, tag_of(topic, false), message);
     });
   }
-  bool poll(int peer, control_topic topic, blob& message) override {
+  bool poll(int peer, control_topic topic, blob& message, const call_site&) override {
     return guarded([&, this] {
       require(peer, {});
       return receive(peer, tag_of(topic, false), message);
@@ -72,7 +72,7 @@ class mpi_control final : public shared_object, public control_lane {
     });
   }
   void request_stop() noexcept override { launch_.ask_to_stop(); }
-  bool stop_requested() override { return launch_.stop_asked(); }
+  bool stop_requested(const call_site&) override { return launch_.stop_asked(); }
 
  private:
   struct outgoing {

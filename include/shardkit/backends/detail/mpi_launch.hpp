@@ -32,7 +32,7 @@ class mpi_launch final : public shared_object {
   bool failed() const noexcept { return board().failed(); }
   /// Throws peer_failed where the launch has failed.
   void require_alive() const {
-    if (!board().clear()) board().throw_failure();
+    if (!board().clear()) board().refuse();
   }
   mpi_watchdog& watchdog() noexcept { return watchdog_; }
   /// For calls before there is a communicator (init) and around those that make or end one.

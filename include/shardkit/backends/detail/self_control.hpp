@@ -49,7 +49,7 @@ class self_control final : public control_lane {
     require(peer);
     posted_[static_cast<std::size_t>(topic)].push_back(message);
   }
-  bool poll(int peer, control_topic topic, blob& message) override {
+  bool poll(int peer, control_topic topic, blob& message, const call_site&) override {
     require(peer);
     std::deque<blob>& posted = posted_[static_cast<std::size_t>(topic)];
     if (posted.empty()) return false;
@@ -57,9 +57,10 @@ class self_control final : public control_lane {
     posted.pop_front();
     return true;
   }
-  blob take(int peer, control_topic topic, const call_site&) override {
+  blob take(int peer, control_topic topic, const call_site& site) override {
     blob message;
-    if (!poll(peer, topic, message)) refuse("control: taking from oneself before anything was posted waits for ever");
+    if (!poll(peer, topic, message, site))
+      refuse("control: taking from oneself before anything was posted waits for ever");
     return message;
   }
   std::vector<blob> exchange(control_topic, const blob& message, const call_site&) override {
@@ -67,7 +68,7 @@ class self_control final : public control_lane {
     return {message};
   }
   void request_stop() noexcept override { launch_->stop = true; }
-  bool stop_requested() override { return launch_->stop; }
+  bool stop_requested(const call_site&) override { return launch_->stop; }
 
  private:
   void require(int peer) {

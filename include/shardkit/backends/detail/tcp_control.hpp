@@ -26,7 +26,7 @@ class tcp_control final : public control_lane {
     room_->link->post(frame, message.data(), message.size());
   }
 
-  bool poll(int peer, control_topic topic, blob& message) override {
+  bool poll(int peer, control_topic topic, blob& message, const call_site&) override {
     const auto held = ready(peer, {});
     return take_from(posted(peer, topic), message);
   }
@@ -58,7 +58,7 @@ class tcp_control final : public control_lane {
   }
 
   void request_stop() noexcept override { room_->link->ask_to_stop(); }
-  bool stop_requested() override {
+  bool stop_requested(const call_site&) override {
     const auto held = room_->link->acquire();
     room_->link->listen();
     return room_->link->stop_asked();

@@ -17,10 +17,13 @@ class tcp_failure {
   bool settled() const noexcept { return settled_; }
   const std::string& reason() const noexcept { return reason_; }
 
+  /// Whether news of this rank would count: they are the first, or the culprit was about to say more.
+  bool awaits(int culprit) const noexcept { return !known_ || (provisional_ && culprit == culprit_); }
   /// Found here, or not from the hub.
-  void note(int culprit, const std::string& reason) noexcept {
-    if (known_) return;
+  void note(int culprit, const std::string& reason, bool more_may_come = false) noexcept {
+    if (!awaits(culprit)) return;
     known_ = true;
+    provisional_ = more_may_come;
     culprit_ = culprit;
     try {
       reason_ = reason;
@@ -45,6 +48,7 @@ class tcp_failure {
   /// Throws it, known as it is.
   [[noreturn]] void raise() {
     told_ = true;
+    provisional_ = false;
     if (is_mismatch()) throw mismatch_error(reason_);  // whoever has found it
     throw peer_failed(culprit_, reason_);
   }
@@ -59,7 +63,8 @@ class tcp_failure {
   bool is_mismatch() const noexcept { return reason_.find(mismatch_words) == 0; }
 
   bool known_ = false, settled_ = false;
-  bool told_ = false;  // to the program on this rank
+  bool provisional_ = false;  // an exception is passing, of which its handler may say more
+  bool told_ = false;         // to the program on this rank
   int culprit_ = 0;
   std::string reason_;
 };

@@ -19,7 +19,7 @@ enum class tcp_frame_kind : unsigned char {
   collective = 2,  ///< a contribution to call `sequence`
   posted = 3,      ///< control lane: post and take
   exchanged = 4,   ///< control lane: exchange
-  failure = 5,     ///< `source` failed; the payload says why
+  failure = 5,     ///< `source` failed; the payload says why. Where `sequence` is not 0, it may say more soon
   leaving = 6,     ///< `source` takes part in nothing any more; its calls took `sequence` collective frames
   stop = 7,        ///< a rank asks all to stop
   closing = 8,     ///< `source` has let go of its end of a communicator

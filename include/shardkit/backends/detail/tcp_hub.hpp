@@ -5,8 +5,10 @@
 
 #include <shardkit/backends/detail/tcp_frame.hpp>
 #include <shardkit/backends/detail/tcp_socket.hpp>
+#include <shardkit/comm/detail/first_failure.hpp>
 #include <shardkit/comm/fingerprint.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -73,6 +75,12 @@ class tcp_hub {
     std::string text;
   };
 
+  struct withheld {
+    std::size_t rank;
+    std::string reason;
+    double until;
+  };
+
   void run() noexcept {
     try {
       while (!finished()) look();
@@ -94,7 +102,8 @@ class tcp_hub {
     for (const line& one : lines_)
       entries_.push_back(
           {one.socket.descriptor(), static_cast<short>(one.outgoing.empty() ? POLLIN : POLLIN | POLLOUT), 0});
-    (void)::poll(entries_.data(), entries_.size(), tcp_socket::milliseconds(end_.load() - now_seconds()));
+    const double until = withheld_ ? std::min(end_.load(), withheld_->until) : end_.load();
+    (void)::poll(entries_.data(), entries_.size(), tcp_socket::milliseconds(until - now_seconds()));
     char byte;
     if (entries_[0].revents != 0) (void)!::read(wake_in_.descriptor(), &byte, 1);
     for (std::size_t rank = 0; rank < lines_.size(); ++rank) {
@@ -102,6 +111,7 @@ class tcp_hub {
       if (lines_[rank].socket.open() && (events & POLLOUT) != 0) flush(lines_[rank]);
       if (lines_[rank].socket.open() && (events & ~POLLOUT) != 0) receive(rank);
     }
+    if (withheld_ && now_seconds() >= withheld_->until) tell_withheld();
   }
 
   void receive(std::size_t rank) {
@@ -131,10 +141,17 @@ class tcp_hub {
 
   void pass_on(std::size_t rank) {
     switch (frame_.kind) {
-      case tcp_frame_kind::failure:
-        fail(frame_.source, std::string(frame_.payload.begin(), frame_.payload.end()));
+      case tcp_frame_kind::failure: {
+        const std::string reason(frame_.payload.begin(), frame_.payload.end());
+        if (frame_.source == rank) {
+          if (frame_.sequence != 0) return withhold(rank, reason);
+          if (withheld_ && withheld_->rank == rank) withheld_.reset();  // this is more
+        }
+        fail(frame_.source, reason);
         return;
+      }
       case tcp_frame_kind::leaving:
+        if (withheld_ && withheld_->rank == rank) tell_withheld();
         if (frame_.sequence != lines_[rank].collectives) fail_unread(rank);
         to_all(frame_);
         lines_[rank].left = true;
@@ -214,8 +231,18 @@ class tcp_hub {
                    std::to_string(one.last_sequence) + " " + describe_fingerprint(one.last_fingerprint) + ", rank " +
                    std::to_string(rank) + " has left the launch without it");
   }
+  // The rank is about to say more; if it does not, this counts.
+  void withhold(std::size_t rank, const std::string& reason) {
+    if (!failed_ && !withheld_)
+      withheld_ = std::make_unique<const withheld>(withheld{rank, reason, now_seconds() + first_failure::patience});
+  }
+  void tell_withheld() {
+    const std::unique_ptr<const withheld> told = std::move(withheld_);
+    fail(told->rank, told->reason);
+  }
   void fail(std::size_t rank, const std::string& reason) {
     if (failed_) return;
+    if (withheld_) return tell_withheld();  // it came first
     failed_ = true;
     tcp_frame frame;
     frame.kind = tcp_frame_kind::failure;
@@ -229,6 +256,7 @@ class tcp_hub {
   tcp_frame frame_;
   std::map<std::pair<std::uint64_t, std::uint64_t>, announcement> announced_;  // by communicator and call
   bool failed_ = false;
+  std::unique_ptr<const withheld> withheld_;  // a failure of which the others are not told yet
   std::atomic<double> end_{no_end};
   tcp_socket wake_in_, wake_out_;
   std::thread thread_;

@@ -156,12 +156,13 @@ class tcp_link {
 
   bool stop_asked() const noexcept { return stop_; }
 
-  /// Sends the news, and remembers them where nothing has failed before.
-  void fail_locked(int culprit, const std::string& reason) noexcept {
-    if (failure_.known() || ended_) return;
-    failure_.note(culprit, reason);
+  /// Sends the news, and remembers them where nothing has failed before. Where this rank may say more of it soon, the
+  /// hub waits for that before it tells the others.
+  void fail_locked(int culprit, const std::string& reason, bool more_may_come = false) noexcept {
+    if (ended_ || !failure_.awaits(culprit) || (more_may_come && failure_.known())) return;
+    failure_.note(culprit, reason, more_may_come);
     failure_.mark_told();  // by whoever calls this
-    tell_failure(culprit, reason);
+    tell_failure(culprit, reason, more_may_come);
   }
 
   // The following take the lock themselves.
@@ -223,12 +224,13 @@ class tcp_link {
   }
 
  private:
-  void tell_failure(int culprit, const std::string& reason) noexcept {
+  void tell_failure(int culprit, const std::string& reason, bool more_may_come = false) noexcept {
     try {
       const std::string text = reason.substr(0, 2000);
       tcp_frame frame;
       frame.kind = tcp_frame_kind::failure;
       frame.source = static_cast<std::uint32_t>(culprit);
+      frame.sequence = more_may_come ? 1 : 0;
       write(encode(frame, text.data(), text.size()));
     } catch (const std::exception&) {
       // The connection is lost, too: the hub sees that by itself.

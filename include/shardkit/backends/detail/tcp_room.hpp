@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <exception>
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -102,7 +103,7 @@ class tcp_operation : public pending_call {
     {
       const auto held = room_->link->acquire();
       if (!complete_) {
-        room_->link->fail_locked(room_->link->rank(), "it dropped a request before it was complete");
+        fail_as_dropped();
         withdraw();
       }
     }
@@ -124,6 +125,18 @@ class tcp_operation : public pending_call {
 
   std::string description() const {
     return visit([](const auto& call) { return describe(call) + describe_site(call.site); }, call_);
+  }
+  // Of an exception that is passing, which is the cause, its handler says more.
+  void fail_as_dropped() noexcept {
+    const bool passing = std::uncaught_exceptions() != 0;
+    std::string text;
+    try {
+      text = "a request of " + description() + " was dropped before it completed";
+      if (passing) text += ", by an exception";
+    } catch (const std::exception&) {
+      text = "dropped requests";  // fits where no memory is left
+    }
+    room_->link->fail_locked(room_->link->rank(), text, passing);
   }
   [[noreturn]] void mismatch(const std::string& text) {
     withdraw();

@@ -32,7 +32,7 @@ class thread_control final : public control_lane {
     require(peer);
     letters().put({rank(), peer, false, topic}, message);
   }
-  bool poll(int peer, control_topic topic, blob& message) override {
+  bool poll(int peer, control_topic topic, blob& message, const call_site&) override {
     require(peer);
     return letters().get({peer, rank(), false, topic}, message);
   }
@@ -50,7 +50,7 @@ class thread_control final : public control_lane {
     return all;
   }
   void request_stop() noexcept override { meeting_.room().launch->ask_to_stop(); }
-  bool stop_requested() override { return meeting_.room().launch->stop_asked(); }
+  bool stop_requested(const call_site&) override { return meeting_.room().launch->stop_asked(); }
 
  private:
   thread_letters& letters() const noexcept { return meeting_.room().letters; }

@@ -190,7 +190,7 @@ class thread_meeting : public thread_waiting {
   [[gnu::cold, gnu::noinline]] void end() noexcept {
     room_->slot(rank_).end.store(call_);
     const int peer = different_at_end(*room_, rank_);
-    if (peer >= 0) raise(rank_, mismatch_words, [&, this] { return difference_at_end(*room_, rank_, peer); });
+    if (peer >= 0) raise_silently(mismatch_words, [&, this] { return difference_at_end(*room_, rank_, peer); });
   }
 
   bool handed_over_ = false;

@@ -121,12 +121,11 @@ class thread_messages {
   void recycle(request_type& message) noexcept {
     const thread_meeting::holding held(meeting_);
     if (message.phase_ != phase::complete) {
-      meeting_.raise(
-          meeting_.rank(), "a request of a message was dropped before it completed", [&, this]() -> std::string {
-            return sentence() << "a request of " << (message.sends_ ? "send to" : "recv from") << " rank "
-                              << meeting_.room().launch_rank(message.peer_) << " was dropped before it completed"
-                              << describe_site(message.end_.mine().site);
-          });
+      meeting_.raise_silently("a request of a message was dropped before it completed", [&, this]() -> std::string {
+        return sentence() << "a request of " << (message.sends_ ? "send to" : "recv from") << " rank "
+                          << meeting_.room().launch_rank(message.peer_) << " was dropped before it completed"
+                          << describe_site(message.end_.mine().site);
+      });
       if (message.phase_ == phase::offered) message.end_.withdraw([] { sched_yield(); });
       forget([&](const request_type* other) { return other == &message; });
       show_progress();

@@ -114,7 +114,7 @@ class thread_queue {
   void recycle(started& entry) noexcept {
     const thread_meeting::holding held(meeting_);
     if (entry.phase_ != phase::complete) {
-      meeting_.raise(meeting_.rank(), "a request was dropped before it completed", [&]() -> std::string {
+      meeting_.raise_silently("a request was dropped before it completed", [&]() -> std::string {
         return sentence() << "a request of " << text_of(entry) << " was dropped before it completed";
       });
       meeting_.withdraw();

@@ -50,19 +50,27 @@ class thread_waiting : public thread_activity {
 
   /// Raises a failure of this rank's making.
   [[gnu::cold, gnu::noinline]] void raise(int rank, const std::string& reason) noexcept {
-    room_->launch->raise(room_->launch_rank(rank), reason.c_str());
+    room_->launch->publish(room_->launch_rank(rank), reason.c_str());
   }
-  /// Where nothing may be thrown: the reason is `text()`, or the shorter one where there is no memory for it.
+  /// The same of this rank, where nothing may be thrown: the reason is `text()`, or the shorter one where there is no
+  /// memory for it. An exception that is passing is the cause, which whoever catches it tells.
   template <class Text>
-  void raise(int rank, const char* shorter, Text text) noexcept {
+  void raise_silently(const char* shorter, Text text) noexcept {
     if (failed()) return;
+    thread_launch& launch = *room_->launch;
+    const int rank = room_->launch_rank(rank_);
+    const bool passing = std::uncaught_exceptions() != 0;
+    const auto tell = [&](const char* reason) {
+      if (passing) launch.publish_unless_more_comes(rank, reason);
+      else launch.publish(rank, reason);
+    };
     try {
-      raise(rank, text());
+      const std::string reason = sentence() << text() << (passing ? ", by an exception" : "");
+      tell(reason.c_str());
     } catch (...) {
-      room_->launch->raise(room_->launch_rank(rank), shorter);
+      tell(shorter);
     }
-    // Beside an exception it is told by whoever catches that.
-    if (std::uncaught_exceptions() == 0) room_->launch->leave_to_caller();
+    if (!passing) launch.leave_to_caller();
   }
 
   /// Ends this rank's part in a failed call: says that it reads no more, and waits until no peer can be reading its own

@@ -141,7 +141,7 @@ class call_records {
     switch (record.fields.what) {
       case kind::collective:
         if (record.fields.number != ++from.announced)
-          throw usage_error("fingerprints come out of order: this communicator is checked twice, or not on all ranks");
+          throw usage_error("fingerprints come out of order: the program posts on their topic of the control lane");
         if (record.fields.number > collectives_) return from.early.push_back(std::move(record));
         match_collective(peer, record);
         return forget_compared();

@@ -32,8 +32,8 @@ class named_lane final : public control_lane, public shared_object {
   void post(int peer, control_topic topic, const blob& message, const call_site& site) override {
     explaining({"post", topic, peer, message.size()}, site, [&, this] { lane_.post(peer, topic, message, site); });
   }
-  bool poll(int peer, control_topic topic, blob& message) override {
-    return explaining({"poll", topic, peer}, {}, [&, this] { return lane_.poll(peer, topic, message); });
+  bool poll(int peer, control_topic topic, blob& message, const call_site& site) override {
+    return explaining({"poll", topic, peer}, site, [&, this] { return lane_.poll(peer, topic, message, site); });
   }
   blob take(int peer, control_topic topic, const call_site& site) override {
     return explaining({"take", topic, peer}, site, [&, this] { return lane_.take(peer, topic, site); });
@@ -42,9 +42,10 @@ class named_lane final : public control_lane, public shared_object {
     return explaining({"exchange", topic, none, message.size()}, site,
                       [&, this] { return lane_.exchange(topic, message, site); });
   }
+  bool claim(control_topic topic) noexcept override { return lane_.claim(topic); }
   void request_stop() noexcept override { lane_.request_stop(); }
-  bool stop_requested() override {
-    return explaining({"stop_requested", control_topic::user}, {}, [&, this] { return lane_.stop_requested(); });
+  bool stop_requested(const call_site& site) override {
+    return explaining({"stop_requested", control_topic::user}, site, [&, this] { return lane_.stop_requested(site); });
   }
 
  private:
