@@ -21,7 +21,8 @@ std::optional<communicator<Backend>> subset(communicator<Backend>& comm, const s
   std::vector<bool> taken(static_cast<std::size_t>(comm.size()));
   std::string wrong = ranks.empty() ? "the list of ranks is empty; name at least one" : "";
   for (const int rank : ranks) {
-    listed += (listed.empty() ? "" : ",") + std::to_string(rank);
+    if (!listed.empty()) listed += ',';
+    listed += std::to_string(rank);
     if (rank < 0 || rank >= comm.size()) {
       wrong = detail::not_a_rank("rank", rank, comm.size());
       break;
