@@ -45,7 +45,9 @@ class thread_distance {
 
  private:
   [[gnu::noinline]] void learn(std::size_t bytes, double seconds) noexcept {
-    const bool is_slow = static_cast<double>(bytes) < SHARDKIT_FAR_BYTES_PER_SECOND * seconds;
+    // Much data comes from memory, which takes as long for near cores.
+    const double far = bytes <= most_in_caches ? SHARDKIT_FAR_BYTES_PER_SECOND : SHARDKIT_FAR_BYTES_PER_SECOND / 2;
+    const bool is_slow = static_cast<double>(bytes) < far * seconds;
     slow_reads_ = is_slow ? slow_reads_ + 1 : 0;
     // Once can be chance: a rank may lose its core for a moment.
     if (slow_reads_ < 2) return;
@@ -53,7 +55,7 @@ class thread_distance {
     staged_calls_ = calls_until_next_look;
   }
 
-  static constexpr std::size_t least_measured = 128 << 10;
+  static constexpr std::size_t least_measured = 128 << 10, most_in_caches = 2 << 20;
   static constexpr int calls_until_next_look = 128;
 
   int slow_reads_ = 0, staged_calls_ = 0;

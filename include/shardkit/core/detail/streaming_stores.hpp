@@ -50,7 +50,7 @@ inline constexpr bool has_streaming_stores = false;
 /// Whether a call that touches so much, on all ranks together, should write past the caches.
 inline bool goes_past_caches([[maybe_unused]] std::size_t touched) noexcept {
 #if defined(SHARDKIT_STREAMING_STORES)
-  return touched >= last_level_cache_bytes();
+  return touched > last_level_cache_bytes();
 #else
   return false;
 #endif
