@@ -129,7 +129,7 @@ failed_launch launch(int ranks, Body body, double operation = 30) {
 }
 
 /// Every rank but the culprit was told in time that it failed, with all that helps to find out why.
-inline void check_peers(const failed_launch& result, int culprit, const std::string& reason) {
+inline void check_peers(const failed_launch& result, int culprit, const std::string& reason, double within = promptly) {
   const int size = static_cast<int>(result.ranks.size());
   for (int rank = 0; rank < size; ++rank) {
     if (rank == culprit) continue;
@@ -141,7 +141,7 @@ inline void check_peers(const failed_launch& result, int culprit, const std::str
     CHECK(got.context.rank >= 0);
     CHECK(got.context.site.known());
     CHECK(!got.context.operation.empty());
-    CHECK(result.delay(rank) < promptly);
+    CHECK(result.delay(rank) < within);
   }
 }
 

@@ -1115,7 +1115,8 @@ TEST_CASE("where an exception drops a request and nobody tells of it, the drop i
     }
     comm.barrier();
   });
-  check_peers(result, 1, "was dropped before it completed at drop.cpp:9, by an exception");
+  check_peers(result, 1, "was dropped before it completed at drop.cpp:9, by an exception",
+              promptly + shardkit::detail::first_failure::patience);
   CHECK(result[1].how == ending::peer_failed);
   CHECK(result[1].culprit == 1);
 }

@@ -40,3 +40,25 @@ TEST_CASE("threads: a large message arrives whole, whichever side comes first an
           CHECK(std::equal(got.rbegin(), got.rend(), sent.rbegin()));  // what is copied last, first
         });
 }
+
+TEST_CASE("peers count as far where what their caches hold comes slowly, twice in a row") {
+  constexpr std::size_t mib = 1 << 20;
+  struct reads {
+    std::size_t bytes;
+    double first, second;  // bytes per second
+    bool far;
+  };
+  for (const reads& one : {reads{mib, 2e9, 2e9, true}, reads{mib, 12e9, 12e9, false}, reads{mib, 2e9, 12e9, false},
+                           // From memory, on near cores.
+                           reads{8 * mib, 5.5e9, 5.5e9, false}, reads{8 * mib, 2e9, 2e9, true}}) {
+    CAPTURE(one.bytes);
+    CAPTURE(one.second);
+    shardkit::detail::thread_distance distance, peer;
+    distance.learn(one.bytes, static_cast<double>(one.bytes) / one.first);
+    CHECK(distance.staged_calls() == 0);
+    distance.learn(one.bytes, static_cast<double>(one.bytes) / one.second);
+    CHECK(distance.stages_next() == one.far);
+    peer.hear(distance.staged_calls());
+    CHECK(peer.stages_next() == one.far);
+  }
+}

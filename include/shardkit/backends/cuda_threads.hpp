@@ -65,7 +65,7 @@ class cuda_thread_backend {
       joined.streams_->meet(all);
       return joined;
     } catch (const error& failure) {
-      room->launch->publish(room->launch_rank(rank), failure.message().c_str());
+      room->launch->publish_own(room->launch_rank(rank), failure.message().c_str());
       throw;
     }
   }
@@ -97,7 +97,9 @@ class cuda_thread_backend {
   control_lane& control() noexcept { return state_->control(); }
   void fail(const std::string& reason) noexcept { meeting().raise(rank(), reason); }
   /// Throws where a rank of the launch has failed. Does not wait; `synchronize` asks this while it waits for a stream.
-  void throw_if_failed(const call_site& = {}) { meeting().require_alive(); }
+  void throw_if_failed(const call_site& = {}) {
+    if (meeting().room().launch->told()) meeting().require_alive();
+  }
 
  private:
   cuda_thread_backend(detail::shared<detail::thread_room> room, int rank,

@@ -65,7 +65,7 @@ class first_cause {
 
  private:
   void keep(int rank, const char* reason, bool consequence, launch_state& launch) noexcept {
-    launch.publish(rank, reason);
+    launch.publish_own(rank, reason);
     const std::lock_guard<std::mutex> lock(mutex_);
     // The culprit's own exception is the cause, whoever was first to get here.
     const int importance = consequence ? 1 : launch.culprit() == rank ? 3 : 2;

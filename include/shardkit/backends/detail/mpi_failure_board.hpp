@@ -30,9 +30,9 @@ class mpi_notice {
 class mpi_failure_board : public first_failure {
  public:
   /// What a call throws that finds the board not clear: closed since MPI has ended, or failed.
-  [[noreturn, gnu::cold, gnu::noinline]] void refuse() const {
+  [[noreturn, gnu::cold, gnu::noinline]] void throw_failure() const {
     if (is_closed()) throw usage_error("the mpi_environment has ended; its communicators can only be destroyed now");
-    throw_failure();
+    first_failure::throw_failure();
   }
 
   /// A process whose environment has ended after the failure will enter no further call.

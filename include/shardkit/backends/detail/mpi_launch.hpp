@@ -30,9 +30,11 @@ class mpi_launch final : public shared_object {
   int size() const noexcept { return size_; }
   const deadlines& limits() const noexcept { return limits_; }
   bool failed() const noexcept { return board().failed(); }
+  /// Whether the reason of the failure is known.
+  bool told() const noexcept { return board().told(); }
   /// Throws peer_failed where the launch has failed.
   void require_alive() const {
-    if (!board().clear()) board().refuse();
+    if (!board().clear()) board().throw_failure();
   }
   mpi_watchdog& watchdog() noexcept { return watchdog_; }
   /// For calls before there is a communicator (init) and around those that make or end one.
@@ -62,7 +64,7 @@ class mpi_launch final : public shared_object {
 
   /// This rank failed: published where its node can see it, which tells the others, so that no call is entered any
   /// more.
-  void fail(const char* reason) noexcept { board().publish(rank_, reason); }
+  void fail(const char* reason) noexcept { board().publish_own(rank_, reason); }
   /// The same inside a catch block, with what was caught as the reason.
   void fail_as_caught() noexcept {
     try {

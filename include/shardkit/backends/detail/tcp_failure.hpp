@@ -17,7 +17,7 @@ class tcp_failure {
   bool settled() const noexcept { return settled_; }
   const std::string& reason() const noexcept { return reason_; }
 
-  /// Whether news of this rank would count: they are the first, or the culprit was about to say more.
+  /// Whether news of `culprit` would count: they are the first, or it was about to say more.
   bool awaits(int culprit) const noexcept { return !known_ || (provisional_ && culprit == culprit_); }
   /// Found here, or not from the hub.
   void note(int culprit, const std::string& reason, bool more_may_come = false) noexcept {
@@ -48,8 +48,8 @@ class tcp_failure {
   /// Throws it, known as it is.
   [[noreturn]] void raise() {
     told_ = true;
-    provisional_ = false;
-    if (is_mismatch()) throw mismatch_error(reason_);  // whoever has found it
+    if (std::uncaught_exceptions() == 0) provisional_ = false;  // else this is a destructor on the exception's way
+    if (is_mismatch()) throw mismatch_error(reason_);           // whoever has found it
     throw peer_failed(culprit_, reason_);
   }
   /// Throws mismatch_error where ranks made different calls and the program on this rank has not learnt of it.

@@ -242,7 +242,10 @@ class tcp_hub {
   }
   void fail(std::size_t rank, const std::string& reason) {
     if (failed_) return;
-    if (withheld_) return tell_withheld();  // it came first
+    if (withheld_) {  // which came first
+      if (withheld_->rank == rank) tell_withheld();
+      return;
+    }
     failed_ = true;
     tcp_frame frame;
     frame.kind = tcp_frame_kind::failure;

@@ -134,7 +134,7 @@ class tcp_operation : public pending_call {
       text = "a request of " + description() + " was dropped before it completed";
       if (passing) text += ", by an exception";
     } catch (const std::exception&) {
-      text = "dropped requests";  // fits where no memory is left
+      text = "dropped request";  // so short that it needs no memory
     }
     room_->link->fail_locked(room_->link->rank(), text, passing);
   }

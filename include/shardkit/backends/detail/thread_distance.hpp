@@ -10,7 +10,8 @@
 #include <cstddef>
 
 /// A peer from whom less than this is read per second counts as far. Far cores give 2e9; near ones, and far ones by way
-/// of memory written in turn, 12e9 and more.
+/// of memory written in turn, 12e9 and more, where caches hold what is read. Of what they cannot hold near cores give
+/// 5e9 and more: half of this counts then.
 #ifndef SHARDKIT_FAR_BYTES_PER_SECOND
 #define SHARDKIT_FAR_BYTES_PER_SECOND 6e9
 #endif
@@ -31,6 +32,17 @@ class thread_distance {
     learn(bytes, now_seconds() - start);
   }
 
+  /// A read of so much has taken so long.
+  [[gnu::noinline]] void learn(std::size_t bytes, double seconds) noexcept {
+    const double far = bytes <= most_in_caches ? SHARDKIT_FAR_BYTES_PER_SECOND : SHARDKIT_FAR_BYTES_PER_SECOND / 2;
+    const bool is_slow = static_cast<double>(bytes) < far * seconds;
+    slow_reads_ = is_slow ? slow_reads_ + 1 : 0;
+    // Once can be chance: a rank may lose its core for a moment.
+    if (slow_reads_ < 2) return;
+    slow_reads_ = 0;
+    staged_calls_ = calls_until_next_look;
+  }
+
   /// Whether the next call should show its data in other memory than the caller's.
   bool stages_next() noexcept {
     if (staged_calls_ == 0) return false;
@@ -44,17 +56,6 @@ class thread_distance {
   }
 
  private:
-  [[gnu::noinline]] void learn(std::size_t bytes, double seconds) noexcept {
-    // Much data comes from memory, which takes as long for near cores.
-    const double far = bytes <= most_in_caches ? SHARDKIT_FAR_BYTES_PER_SECOND : SHARDKIT_FAR_BYTES_PER_SECOND / 2;
-    const bool is_slow = static_cast<double>(bytes) < far * seconds;
-    slow_reads_ = is_slow ? slow_reads_ + 1 : 0;
-    // Once can be chance: a rank may lose its core for a moment.
-    if (slow_reads_ < 2) return;
-    slow_reads_ = 0;
-    staged_calls_ = calls_until_next_look;
-  }
-
   static constexpr std::size_t least_measured = 128 << 10, most_in_caches = 2 << 20;
   static constexpr int calls_until_next_look = 128;
 

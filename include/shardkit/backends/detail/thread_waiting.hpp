@@ -50,10 +50,12 @@ class thread_waiting : public thread_activity {
 
   /// Raises a failure of this rank's making.
   [[gnu::cold, gnu::noinline]] void raise(int rank, const std::string& reason) noexcept {
-    room_->launch->publish(room_->launch_rank(rank), reason.c_str());
+    const int culprit = room_->launch_rank(rank);
+    if (rank == rank_) room_->launch->publish_own(culprit, reason.c_str());
+    else room_->launch->publish(culprit, reason.c_str());
   }
   /// The same of this rank, where nothing may be thrown: the reason is `text()`, or the shorter one where there is no
-  /// memory for it. An exception that is passing is the cause, which whoever catches it tells.
+  /// memory for it. An exception that is passing is the cause, which whoever catches it tells, or has dealt with.
   template <class Text>
   void raise_silently(const char* shorter, Text text) noexcept {
     if (failed()) return;

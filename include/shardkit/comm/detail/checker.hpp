@@ -24,7 +24,8 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
   explicit checker(Backend backend)
       : next(std::move(backend)), lane_(next.base().control()), records_(next.rank(), next.size()) {
     if (lane_.claim(control_topic::fingerprint)) return;
-    const std::string text = "this communicator is checked already; call with_checks once, on all ranks";
+    const std::string text =
+        "this communicator, or the one that it stands on, is checked already: put checks around it once, on all ranks";
     next.fail(text);
     throw usage_error(text);
   }

@@ -24,22 +24,25 @@ class first_failure {
   bool told() const noexcept { return failed() && !more_may_come(); }
 
   /// Records that `culprit` failed. The first report counts; later ones are ignored. On return failed() is true,
-  /// whoever came first.
+  /// whoever came first, unless this is closed.
   [[gnu::cold, gnu::noinline]] void publish(int culprit, const char* reason) noexcept {
-    int before = none_yet;
-    if (phase_.compare_exchange_strong(before, being_written)) culprit_ = culprit;
-    else if (before != withheld || culprit != culprit_ || !more_may_come() ||
-             !phase_.compare_exchange_strong(before, being_replaced))
-      return;
-    std::snprintf(reason_, sizeof reason_, "%s", reason);
-    phase_.store(published);
-  }
-  /// The same where the culprit is about to say more than `reason`, by `publish`: nobody enters a call any more, but
-  /// those who ask for the reason wait for the other one, for `patience` from now. Then this one counts.
-  [[gnu::cold, gnu::noinline]] void publish_unless_more_comes(int culprit, const char* reason) noexcept {
     int before = none_yet;
     if (!phase_.compare_exchange_strong(before, being_written)) return;
     culprit_ = culprit;
+    finish(reason);
+  }
+  /// The same by the culprit itself, `rank`, which may replace what it has said by publish_unless_more_comes.
+  [[gnu::cold, gnu::noinline]] void publish_own(int rank, const char* reason) noexcept {
+    int before = withheld;
+    if (more_may_come() && culprit_ == rank && phase_.compare_exchange_strong(before, being_replaced)) finish(reason);
+    else publish(rank, reason);
+  }
+  /// The same where `rank` is about to say more than `reason`, by publish_own: nobody enters a call any more, but those
+  /// who ask for the reason wait for the other one, for `patience` from now. Then this one counts.
+  [[gnu::cold, gnu::noinline]] void publish_unless_more_comes(int rank, const char* reason) noexcept {
+    int before = none_yet;
+    if (!phase_.compare_exchange_strong(before, being_written)) return;
+    culprit_ = rank;
     std::snprintf(provisional_, sizeof provisional_, "%s", reason);
     patient_until_ = now_seconds() + patience;
     phase_.store(withheld);
@@ -74,9 +77,13 @@ class first_failure {
   static constexpr double patience = 0.5;
 
  private:
-  // In the order in which they may follow each other.
+  // All above `closed` are failures.
   enum : int { none_yet, closed, being_written, withheld, being_replaced, published };
 
+  void finish(const char* reason) noexcept {
+    std::snprintf(reason_, sizeof reason_, "%s", reason);
+    phase_.store(published);
+  }
   bool more_may_come() const noexcept { return phase_.load() == withheld && now_seconds() < patient_until_; }
   // A writer needs microseconds between its two steps; a reader gives it a second.
   template <class Unknown>

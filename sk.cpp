@@ -1,1 +1,0 @@
-#include <shardkit/shardkit.hpp>
