@@ -123,8 +123,7 @@ class checker : public std::enable_shared_from_this<checker<Backend>> {
     await(until, site, [] {});
   }
 
-  // ---- Graphs: what is captured is not compared now, when ranks may capture different graphs, but on request.
-  // ---------
+  // ---- Graphs: what is captured is compared on request, not now, when ranks may capture different ones. -------------
 
   captured_list captured;
 
